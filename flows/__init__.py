@@ -1,0 +1,1 @@
+"""Effects: Prefect drives the graph, and data are brought in."""

@@ -1,0 +1,71 @@
+"""Bring a data set into the project: copied to data/raw/NAME, tracked by DVC, named in params.yaml."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from stages import command, params, sources
+from stages.errors import UserError
+
+RAW = Path("data/raw")
+
+
+def main(path: Path, name: str = "") -> None:
+    """Copy, track, and point the pipeline at it."""
+    path = path.expanduser()
+    if not path.exists():
+        raise UserError(f"there is no {path}")
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-.") or "data"
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise UserError(f"the name {name!r} must consist of letters, digits, '.', '_' and '-'")
+    form = guess(path)
+    place = RAW / name
+    bring(path, place)
+    track(place)
+    params.edit({"data": {"path": place.as_posix(), "format": form}})
+    print(
+        f"{place} is under DVC, and params.yaml says:\n  data:\n    path: {place}\n    format: {form}\nNext: millrace run"
+    )
+
+
+def guess(path: Path) -> str:
+    """The format whose source claims the path.
+
+    Raises:
+        UserError: none does.
+    """
+    for name in (known := params.formats()):
+        if sources.source(name).claims(path):
+            return name
+    raise UserError(f"{path} has none of the formats {', '.join(known)}: README shows how each lies on disk")
+
+
+def bring(path: Path, place: Path) -> None:
+    """Copy to `place`, whole or not at all; what lies there already is left alone.
+
+    Raises:
+        UserError: something else has that name.
+    """
+    if place.exists() and place.resolve() == path.resolve():
+        return
+    if place.exists():
+        raise UserError(
+            f"{place} exists: give another name, `millrace data add {path} --name NAME`, or remove it first"
+        )
+    with command.replacing(place) as whole:
+        shutil.copytree(path, whole, symlinks=True)
+
+
+def track(place: Path) -> None:
+    """`dvc add`."""
+    done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(place)], check=False)
+    if done.returncode:
+        raise UserError(f"`dvc add {place}` failed; the data lie in {place} and params.yaml is as it was")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,1 @@
+"""The Triton side: repository layout, launcher, client, and the `millrace` command."""

@@ -1,0 +1,124 @@
+"""Triton's backend "onnxruntime" in Python, for servers without the C++ one: the same model.onnx and config.pbtxt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+_TYPES = {
+    "TYPE_BOOL": "tensor(bool)",
+    "TYPE_UINT8": "tensor(uint8)",
+    "TYPE_UINT16": "tensor(uint16)",
+    "TYPE_UINT32": "tensor(uint32)",
+    "TYPE_UINT64": "tensor(uint64)",
+    "TYPE_INT8": "tensor(int8)",
+    "TYPE_INT16": "tensor(int16)",
+    "TYPE_INT32": "tensor(int32)",
+    "TYPE_INT64": "tensor(int64)",
+    "TYPE_FP16": "tensor(float16)",
+    "TYPE_FP32": "tensor(float)",
+    "TYPE_FP64": "tensor(double)",
+}
+
+
+class TritonPythonModel:
+    """One instance of a model: Triton starts a process, and so a session, for each."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load `model.onnx` of the version's folder.
+
+        Raises:
+            TritonModelException: the file is broken, or its inputs or outputs are not those of config.pbtxt.
+        """
+        config = json.loads(args["model_config"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        path = folder / (config.get("default_model_filename") or "model.onnx")
+        self._batched = config["max_batch_size"] > 0
+        try:
+            # Bytes, not a path: weights in a file beside it cannot take part unnoticed.
+            self._session = onnxruntime.InferenceSession(
+                path.read_bytes(), _session_options(config), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise pb_utils.TritonModelException(f"{path}: {error}") from error
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+        for side, tensors in (("input", self._session.get_inputs()), ("output", self._session.get_outputs())):
+            for fault in _mismatches(side, config[side], tensors, self._batched):
+                raise pb_utils.TritonModelException(f"{path}: {fault}")
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response per request; a request that cannot be answered gets an error of its own."""
+        try:
+            return self._answer(requests)
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            if len(requests) == 1:
+                return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))]
+        # One at a time, so that a bad request does not fail those that were batched with it.
+        return [response for request in requests for response in self.execute([request])]
+
+    def _answer(self, requests: list[Any]) -> list[Any]:
+        """Run all requests at once, and cut the outputs apart along the batch axis."""
+        if not self._batched and len(requests) > 1:
+            return [response for request in requests for response in self.execute([request])]
+        wanted = [request.requested_output_names() for request in requests]
+        names = list(dict.fromkeys(name for some in wanted for name in some))
+        feeds = {
+            name: _join([pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests])
+            for name in self._inputs
+        }
+        arrays = dict(zip(names, self._session.run(names, feeds), strict=True))
+        if len(requests) == 1:
+            return [_response(arrays, wanted[0])]
+        first = self._inputs[0]
+        rows = [pb_utils.get_input_tensor_by_name(request, first).shape()[0] for request in requests]
+        ends = np.cumsum(rows)
+        return [
+            _response({name: arrays[name][end - count : end] for name in some}, some)
+            for some, count, end in zip(wanted, rows, ends, strict=True)
+        ]
+
+
+def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
+    """The parameters of the C++ backend that our configs use."""
+    options = onnxruntime.SessionOptions()
+    for key, attribute in (
+        ("intra_op_thread_count", "intra_op_num_threads"),
+        ("inter_op_thread_count", "inter_op_num_threads"),
+    ):
+        if key in config.get("parameters", {}):
+            setattr(options, attribute, int(config["parameters"][key]["string_value"]))
+    return options
+
+
+def _mismatches(side: str, configured: list[dict[str, Any]], tensors: list[Any], batched: bool) -> list[str]:
+    """Where config.pbtxt and the graph disagree; the C++ backend refuses the same at load."""
+    known = {tensor.name: tensor for tensor in tensors}
+    faults = []
+    for entry in configured:
+        name, tensor = entry["name"], known.get(entry["name"])
+        if tensor is None:
+            faults.append(f"config.pbtxt names the {side} {name!r}, the graph has {', '.join(map(repr, known))}")
+            continue
+        if _TYPES.get(entry["data_type"]) != tensor.type:
+            faults.append(f"the {side} {name!r} is {tensor.type}, config.pbtxt says {entry['data_type']}")
+        dims = [-1] * batched + [int(dim) for dim in entry["dims"]]
+        shape = [dim if isinstance(dim, int) else -1 for dim in tensor.shape]
+        if len(dims) != len(shape) or any(a != b for a, b in zip(dims, shape, strict=True) if b != -1):
+            faults.append(f"the {side} {name!r} has the shape {tensor.shape}, config.pbtxt says {dims}")
+    if side == "input":
+        missing = set(known) - {entry["name"] for entry in configured}
+        faults += [f"config.pbtxt lacks the input {name!r}" for name in sorted(missing)]
+    return faults
+
+
+def _join(arrays: list[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _response(arrays: dict[str, np.ndarray], names: list[str]) -> Any:
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, arrays[name]) for name in names])

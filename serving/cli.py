@@ -1,0 +1,211 @@
+"""The `millrace` command: each part a thin layer over DVC, Prefect or Triton."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.command import die_with_parent, holding
+from stages.errors import UserError
+
+PASSED, FAILED, WRONG_USE, REFUSED = 0, 1, 2, 3
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+data = typer.Typer(no_args_is_help=True, help="Bring data into the project.")
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Run the command line; a person's mistake is one line, not a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+@app.command(epilog="Example: `millrace run`, or `millrace run --preset fashion-mnist`")
+def run(
+    flow: Annotated[bool, typer.Option("--flow", help="Let Prefect drive the same graph.")] = False,
+    preset: Annotated[str, typer.Option(help="First write these settings into params.yaml.")] = "",
+) -> None:
+    """Bring everything up to date and print the verdict. Exit code: 0 pass, 1 failed, 2 wrong use, 3 refused."""
+    from stages import params
+
+    project()
+    try:
+        if preset:
+            params.apply_preset(preset)
+        params.parse()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(WRONG_USE)
+    if flow:
+        sys.exit(child([sys.executable, "-m", "flows.pipeline"]))
+    with holding(Path(".dvc/tmp/millrace.lock"), "a run"):
+        paths = params.paths()
+        validation = Path(paths["validation"]) / "validation.json"
+        before = stamp(validation)
+        code = child([sys.executable, "-m", "dvc", "repro"])
+        if code != 0:
+            refused = stamp(validation) != before and read(validation).get("outcome") == "refused"
+            sys.exit(REFUSED if refused else FAILED)
+        verdict = read(Path(paths["verdict"]))
+    show(verdict)
+    sys.exit(PASSED if verdict["verdict"] == "pass" else REFUSED)
+
+
+@data.command(epilog="Example: `millrace data add ~/pictures`")
+def add(
+    path: Annotated[Path, typer.Argument(help="A folder of your data, wherever it lies.")],
+    name: Annotated[str, typer.Option(help="What to call it; the folder's own name otherwise.")] = "",
+) -> None:
+    """Copy a data set to data/raw/NAME, put it under DVC, and point params.yaml at it."""
+    project()
+    sys.exit(child([sys.executable, "-m", "flows.data", str(path), *([name] if name else [])]))
+
+
+@app.command(epilog='Example: `millrace schedule --cron "0 3 * * *"`')
+def schedule(cron: Annotated[str, typer.Option(help="When, as five fields: minute hour day month weekday.")]) -> None:
+    """Run on a schedule, against a Prefect server (`prefect server start`)."""
+    project()
+    sys.exit(child([sys.executable, "-m", "flows.deployments", "--cron", cron]))
+
+
+@app.command(epilog="Example: `millrace serve`, then `millrace predict picture.png` elsewhere")
+def serve(
+    http_port: Annotated[int, typer.Option(help="Of HTTP.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Of gRPC.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Of Prometheus metrics.")] = 8002,
+) -> None:
+    """Serve a copy of the exported model on this machine alone, until Ctrl-C."""
+    import shutil
+    import signal
+    import tempfile
+
+    from serving.launcher import running
+    from serving.repository import Names
+    from stages import manifest
+
+    paths = exported()
+    made = manifest.load(Path(paths["manifest"]))
+    names = Names(made.name, made.id)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="millrace-serve-") as folder:
+        copy = Path(folder) / "repository"
+        shutil.copytree(paths["repository"], copy)
+        manifest.check(copy, made)
+        models = [names.public, names.candidate]
+        with running(copy, models, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port) as endpoint:
+            print(
+                f"{names.public}, release {made.id}: HTTP {endpoint.http}, gRPC {endpoint.grpc}. Ctrl-C ends it",
+                flush=True,
+            )
+            try:
+                endpoint.process.wait()
+            except KeyboardInterrupt:
+                return
+            raise UserError(f"the server ended by itself with code {endpoint.process.returncode}")
+
+
+@app.command(epilog="Example: `millrace predict picture.png`")
+def predict(
+    values: Annotated[
+        list[str], typer.Argument(help="Files or values of the model's only column, an answer for each.")
+    ],
+    server: Annotated[str, typer.Option(help="Address of its gRPC.")] = "127.0.0.1:8001",
+) -> None:
+    """Ask the served model, and print a line of JSON for each answer."""
+    from serving import client as clients
+    from serving.repository import Names
+    from stages import manifest
+    from stages.schema import Schema
+
+    paths = exported()
+    made = manifest.load(Path(paths["manifest"]))
+    names = Names(made.name, made.id)
+    schema = Schema.load(Path(paths["repository"]) / names.encode / "1" / "schema.json")
+    if len(schema.features) != 1:
+        raise UserError(f"this model takes {len(schema.features)} columns: ask it with a Triton client")
+    from tritonclient.utils import InferenceServerException
+
+    with clients.connected(server) as client:
+        for value in values:
+            try:
+                (answer,) = clients.predict(client, names.public, schema, {schema.features[0].name: [value]})
+            except InferenceServerException as error:
+                remedy = ": start it with `millrace serve`" if error.status() == "StatusCode.UNAVAILABLE" else ""
+                raise UserError(f"{value}: the server at {server} says {error.message()}{remedy}") from error
+            except (ValueError, OSError) as error:
+                raise UserError(f"{value}: {error}") from error
+            print(json.dumps({"input": value} | answer))
+
+
+def project() -> None:
+    """Go to the project's root, which holds dvc.yaml.
+
+    Raises:
+        UserError: there is none at or above the current folder.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists() and (folder / "params.yaml").exists():
+            os.chdir(folder)
+            return
+    raise UserError(f"{here} is not inside a millrace project: there is no dvc.yaml here or above")
+
+
+def exported() -> dict[str, str]:
+    """The graph's paths, once there is an exported model."""
+    from stages import params
+
+    project()
+    paths = params.paths()
+    if not Path(paths["manifest"]).exists():
+        raise UserError("there is no exported model yet: make one with `millrace run`")
+    return paths
+
+
+def child(command: list[str]) -> int:
+    """Run a command that ends when this one does; its exit code."""
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_STUDIO_OFFLINE": "1",
+    }
+    process = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # the terminal has told the child as well
+
+
+def stamp(path: Path) -> int:
+    """When a file was last written, in nanoseconds; 0 if it is not there."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; an empty one if it is not there."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def show(verdict: dict[str, Any]) -> None:
+    """One line for the verdict, and one for each reason of a refusal."""
+    print(f"{verdict['verdict']}: release {verdict['release']}")
+    for criterion in verdict["criteria"]:
+        if not criterion["holds"]:
+            print(f"  refused: {criterion['reason']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Triton's Python backend that turns raw columns into arrays, with the code that `prepare` used, copied beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).absolute().parent
+sys.path.insert(0, str(HERE))  # Triton appends this folder, so an installed `stages` would win
+sys.dont_write_bytecode = True  # a file written into the repository makes Triton reload the model
+
+import numpy as np  # noqa: E402
+import triton_python_backend_utils as pb_utils  # noqa: E402
+
+from stages.schema import Schema  # noqa: E402
+
+PILLOW = "13.0.0"  # as pinned in both lock files: another version may decode the same picture to other pixels
+
+
+class TritonPythonModel:
+    """Raw columns, each [N, 1], to one tensor [N, *shape] per block, and the release's id."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the schema, and encode the golden rows.
+
+        Raises:
+            TritonModelException: they become other arrays than in `prepare`, or a package is missing.
+        """
+        match = re.search(r"_([0-9a-f]{12})_encode$", args["model_name"])
+        if match is None:
+            raise pb_utils.TritonModelException(f"{args['model_name']!r} is not named NAME_<12 hex digits>_encode")
+        self._release = match.group(1).encode()
+        self._schema = Schema.load(HERE / "schema.json")
+        try:
+            self._inputs = self._schema.inputs()
+            self._check_golden()
+        except ModuleNotFoundError as error:
+            raise pb_utils.TritonModelException(
+                f"this server's Python {sys.version.split()[0]} ({sys.prefix}) has no {error.name!r}; pictures need"
+                f" `pip install pillow=={PILLOW}` there"
+            ) from error
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response per request. A value that cannot be encoded is INVALID_ARG for its request alone."""
+        try:
+            return self._answer(requests)
+        except Exception as error:  # a bug of a kind must not fail its neighbours either
+            if len(requests) == 1:
+                code = pb_utils.TritonError.INVALID_ARG
+                if not isinstance(error, ValueError):
+                    code = pb_utils.TritonError.INTERNAL
+                    error = RuntimeError(f"{type(error).__name__}: {error}")
+                return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))]
+        return [response for request in requests for response in self.execute([request])]
+
+    def _answer(self, requests: list[Any]) -> list[Any]:
+        """Encode the rows of all requests at once, and cut the blocks apart again."""
+        raws = [self._raw(request) for request in requests]
+        counts = [len(next(iter(raw.values()))) for raw in raws]
+        joined = {name: [value for raw in raws for value in raw[name]] for name in self._inputs}
+        try:
+            blocks = self._schema.encode(joined)
+        except ValueError:
+            if len(requests) == 1:
+                self._blame(joined, counts[0])
+            raise
+        responses, start = [], 0
+        for request, count in zip(requests, counts, strict=True):
+            tensors = {name: array[start : start + count] for name, array in blocks.items()}
+            tensors["release"] = np.full((count, 1), self._release, np.object_)
+            names = request.requested_output_names()
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(name, tensors[name]) for name in names]))
+            start += count
+        return responses
+
+    def _raw(self, request: Any) -> dict[str, list[Any]]:
+        """{column: [N]} as the table stores it; None for every row of an absent optional column."""
+        sent = {tensor.name(): tensor.as_numpy()[:, 0] for tensor in request.inputs()}
+        if not sent:
+            raise ValueError(f"no column was sent: this model takes {', '.join(self._inputs)}")
+        rows = len(next(iter(sent.values())))
+        raw: dict[str, list[Any]] = {}
+        for name, tensor in self._inputs.items():
+            if name in sent:
+                values = sent[name].tolist()
+                raw[name] = [value.decode("utf-8") for value in values] if tensor.dtype == "str" else values
+            elif tensor.optional:
+                raw[name] = [None] * rows
+            else:
+                raise ValueError(f"the column {name!r} is missing")
+        return raw
+
+    def _blame(self, raw: dict[str, list[Any]], rows: int) -> None:
+        """Name the first row at fault."""
+        for row in range(rows if rows > 1 else 0):
+            try:
+                self._schema.encode({name: values[row : row + 1] for name, values in raw.items()})
+            except ValueError as error:
+                raise ValueError(f"row {row}: {error}") from error
+
+    def _check_golden(self) -> None:
+        """Another Pillow, numpy or Unicode table may encode otherwise; then the network would be wrong unnoticed."""
+        golden = json.loads((HERE / "golden.json").read_text(encoding="utf-8"))
+        rows = {
+            name: [base64.b64decode(value) for value in values] if self._inputs[name].dtype == "bytes" else values
+            for name, values in golden["rows"].items()
+        }
+        blocks = self._schema.encode(rows)
+        digest = hashlib.sha256(b"".join(array.tobytes() for array in blocks.values())).hexdigest()
+        if digest != golden["sha256"]:
+            raise pb_utils.TritonModelException(
+                f"the golden rows are encoded otherwise than in training (SHA-256 {digest[:12]}, not"
+                f" {golden['sha256'][:12]}): this server has {_versions()}, and should have Pillow {PILLOW}"
+            )
+
+
+def _versions() -> str:
+    pillow = getattr(sys.modules.get("PIL"), "__version__", "not loaded")
+    return f"Python {sys.version.split()[0]}, numpy {np.__version__}, Pillow {pillow}"

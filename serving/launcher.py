@@ -1,0 +1,433 @@
+"""Find a real tritonserver on this machine, and run it for as long as a block lasts."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from stages.errors import UserError
+
+PROJECT = Path(__file__).resolve().parent.parent
+ADMIN_HEADER = "millrace-admin"  # HTTP's; gRPC's is GRPC_PREFIX with this
+GRPC_PREFIX = "triton-grpc-protocol-"
+_RESTRICTED = "model-repository,shared-memory,trace,logging"  # not model-config: NVIDIA's own image_client reads it
+_SCRATCH = "millrace-triton-"
+_SHM = Path("/dev/shm")
+_NOISE = (  # errors of every start without a GPU, and one that is said again in more words
+    "CudaDriverHelper has not been initialized",
+    "unable to create stream for ",
+    "ERROR: Failed to create instance",
+)
+_POLL_S = 0.02
+_STARTS = 3  # tries, where a free port is taken by another process before the server binds it
+
+# Between us and the server stands this process, because orphaned stubs live on until PID 1 reaps their dead server, in
+# some containers for ever. As a process and not as preexec_fn, which may deadlock under gRPC's threads. It ends the
+# whole group when we die, and reaps the stubs. Environment by argument: the server's libpython must not be loaded here.
+_GUARD = """
+import ctypes, json, os, signal, sys
+parent, environment, command = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+prctl = ctypes.CDLL(None).prctl
+signal.signal(signal.SIGHUP, lambda *_: os.killpg(0, signal.SIGKILL))
+prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+prctl(PR_SET_CHILD_SUBREAPER, 1)
+if os.getppid() != parent:
+    sys.exit("the starting process has ended")
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+guard, server = os.getpid(), os.fork()
+if server == 0:
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == guard:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        os.execve(command[0], command, {**os.environ, **environment})
+signal.signal(signal.SIGTERM, lambda *_: os.kill(server, signal.SIGTERM))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+ended = 0
+while ended != server:
+    ended, status = os.wait()
+os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A tritonserver that can be started. `environment`: the nvidia-pytriton environment it lies in, if in one."""
+
+    binary: Path
+    environment: Path | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running server, its addresses as HOST:PORT. `admin_key` opens the APIs that load models.
+
+    `process` is the server's guard: it ends when the server does, with its exit code, and passes SIGTERM on.
+    """
+
+    http: str
+    grpc: str
+    metrics: str
+    process: subprocess.Popen[bytes]
+    admin_key: str
+
+    @property
+    def http_admin(self) -> dict[str, str]:
+        """Headers for the restricted APIs over HTTP."""
+        return {ADMIN_HEADER: self.admin_key}
+
+    @property
+    def grpc_admin(self) -> dict[str, str]:
+        """Headers for the restricted APIs over gRPC."""
+        return {GRPC_PREFIX + ADMIN_HEADER: self.admin_key}
+
+
+class _PortTaken(Exception):
+    """Another process was faster."""
+
+
+def find_server() -> Server:
+    """The server named by MILLRACE_TRITON, else `tritonserver` on PATH, else the project's `.venv-triton`.
+
+    Raises:
+        UserError: there is none, or MILLRACE_TRITON names none.
+    """
+    named = os.environ.get("MILLRACE_TRITON")
+    if named:
+        server = _server_at(Path(named).expanduser())
+        if server is None:
+            raise UserError(f"MILLRACE_TRITON={named} is no tritonserver, nor an environment with nvidia-pytriton")
+        return server
+    on_path = shutil.which("tritonserver")
+    server = _server_at(Path(on_path)) if on_path else _server_at(PROJECT / ".venv-triton")
+    if server is None:
+        raise UserError(
+            "no tritonserver: run `make setup` (Linux x86-64, glibc 2.35 or newer, Python 3.11 or 3.12 with its"
+            " libpython), or set MILLRACE_TRITON=/path/to/tritonserver"
+        )
+    return server
+
+
+@contextmanager
+def running(
+    repository: Path,
+    models: Sequence[str],
+    *,
+    http_port: int | None = None,
+    grpc_port: int | None = None,
+    metrics_port: int | None = None,
+    timeout_s: float = 60,
+    log: Path | None = None,
+    drain_s: int = 8,
+) -> Iterator[Endpoint]:
+    """Serve `models` of `repository` on loopback while the block lasts; they are ready when it begins.
+
+    A port that is not given is a free one. The server ends with the thread that entered, however that ends.
+    Leaving the block gives requests in flight `drain_s` seconds, and costs 3 s or, if any HTTP client is still
+    connected, all of them; 0 kills at once.
+
+    Raises:
+        UserError: no server, a given port is in use, or a model cannot be loaded within `timeout_s`.
+    """
+    server = find_server()
+    given = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+    for port in filter(None, given.values()):
+        _require_free(port)
+    _sweep()
+    with ExitStack() as stack:
+        scratch, lock = stack.enter_context(_scratch())
+        for attempt in range(1, _STARTS + 1):
+            ports = _complete(given)
+            key = secrets.token_hex(16)
+            command, environment = _command(server, repository, models, ports, key, scratch, drain_s)
+            path = log or scratch / "triton.log"
+            with path.open("wb") as sink:
+                process = _start(command, environment, scratch, sink, lock)
+            try:
+                _wait_ready(process, ports, scratch.name, models, timeout_s, path)
+                break
+            except _PortTaken as error:
+                _stop(process, 0)
+                if attempt == _STARTS or None not in given.values():
+                    raise UserError(f"a port was taken while the server started: {error}") from None
+            except BaseException:
+                _stop(process, 0)
+                raise
+        stack.callback(_stop, process, drain_s)
+        http_address, grpc_address, metrics_address = (f"127.0.0.1:{ports[name]}" for name in given)
+        yield Endpoint(http_address, grpc_address, metrics_address, process, key)
+
+
+def inference_count(endpoint: Endpoint, model: str) -> int:
+    """Samples that the server has answered through this model, all its versions together."""
+    import tritonclient.grpc
+
+    with tritonclient.grpc.InferenceServerClient(endpoint.grpc) as client:
+        statistics = client.get_inference_statistics(model)
+    return sum(int(version.inference_count) for version in statistics.model_stats)
+
+
+def _server_at(path: Path) -> Server | None:
+    """A tritonserver binary, or a Python environment that holds nvidia-pytriton."""
+    inside = "pytriton/tritonserver/bin/tritonserver"
+    if path.is_dir():
+        found = sorted(path.absolute().glob(f"lib/python3.*/site-packages/{inside}"))
+        return Server(found[0], path.absolute()) if found else None
+    if not (path.is_file() and os.access(path, os.X_OK)):
+        return None
+    binary = path.resolve()
+    return Server(binary, binary.parents[6] if binary.as_posix().endswith(inside) else None)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free for a server
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} cannot be used ({error.strerror}): end what listens there, or give another port"
+            ) from None
+
+
+def _complete(given: Mapping[str, int | None]) -> dict[str, int]:
+    """Free ports for those not given. Held open together, so that they differ."""
+    with ExitStack() as stack:
+        ports = {}
+        for name, port in given.items():
+            if port is None:
+                probe = stack.enter_context(socket.socket())
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            ports[name] = port
+        return ports
+
+
+@contextmanager
+def _scratch() -> Iterator[tuple[Path, int]]:
+    """A folder with a lock that lives as long as any process of this server; its name begins its shared memory."""
+    hidden = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}"))  # under its own name only once locked: see _sweep
+    lock = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = hidden.rename(hidden.with_name(hidden.name[1:]))
+    try:
+        yield folder, lock
+    finally:
+        os.close(lock)
+        _discard(folder)
+
+
+def _discard(folder: Path) -> None:
+    for region in _SHM.glob(f"{folder.name}*"):
+        region.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove what servers left behind whose parent was killed: none of their processes holds the lock any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            if folder.stat().st_uid != os.getuid():
+                continue
+        with suppress(OSError), (folder / "lock").open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _discard(folder)
+
+
+def _command(
+    server: Server,
+    repository: Path,
+    models: Sequence[str],
+    ports: Mapping[str, int],
+    key: str,
+    scratch: Path,
+    drain_s: int,
+) -> tuple[list[str], dict[str, str]]:
+    """The command line, and what its environment has beyond ours."""
+    restricted = f"{_RESTRICTED}:{ADMIN_HEADER}={key}"
+    command = [
+        str(server.binary),
+        f"--id={scratch.name}",
+        f"--model-repository={repository.absolute()}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in models),
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={drain_s}",
+        f"--http-restricted-api={restricted}",
+        f"--grpc-restricted-protocol={restricted}",
+        f"--backend-config=python,shm-region-prefix-name={scratch.name}",
+    ]
+    for name, port in ports.items():
+        command += [f"--{name}-address=127.0.0.1", f"--{name}-port={port}"]
+    if server.environment is None:
+        return command, {}
+    python = _python(server.environment)
+    backends = _backends(server, python["version"], scratch)
+    libraries = [python["libdir"], str(server.binary.parents[3] / "nvidia_pytriton.libs")]
+    libraries.append(os.environ.get("LD_LIBRARY_PATH", ""))
+    environment = {
+        # The interpreter's own folder first: the stub may otherwise load the system's libpython.
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+        # The stub finds its packages by the python3 that is first on PATH.
+        "PATH": os.pathsep.join([str(server.environment / "bin"), os.environ.get("PATH", os.defpath)]),
+    }
+    return [*command, f"--backend-directory={backends}"], environment
+
+
+def _python(environment: Path) -> dict[str, str]:
+    """Version ("3.11") and library folder of an environment's interpreter."""
+    code = (
+        "import json, sys, sysconfig; print(json.dumps({'libdir': sysconfig.get_config_var('LIBDIR') or '',"
+        " 'version': '%d.%d' % sys.version_info[:2]}))"
+    )
+    python = environment / "bin" / "python"
+    try:
+        described: dict[str, str] = json.loads(subprocess.check_output([python, "-I", "-c", code]))
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"the server's Python does not run ({error}): make its environment anew") from None
+    return described
+
+
+def _backends(server: Server, version: str, scratch: Path) -> Path:
+    """Triton's Python backend with the stub for this Python, and ours beside it. Copies: Triton refuses links."""
+    folder = scratch / "backends"
+    if folder.exists():  # a second try
+        return folder
+    triton = server.binary.parents[1]
+    stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise UserError(f"{server.environment} is of Python {version}, for which nvidia-pytriton has no stub")
+    shutil.copytree(triton / "backends" / "python", folder / "python", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(stub, folder / "python")
+    (folder / "onnxruntime").mkdir()
+    shutil.copy2(Path(__file__).parent / "backends" / "onnxruntime" / "model.py", folder / "onnxruntime")
+    return folder
+
+
+def _start(
+    command: list[str], environment: dict[str, str], folder: Path, sink: IO[bytes], lock: int
+) -> subprocess.Popen[bytes]:
+    """Its own session: Ctrl-C goes to us alone, and its process group can be ended as a whole."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), json.dumps(environment), *command],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=sink,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=(lock,),
+    )
+
+
+def _wait_ready(
+    process: subprocess.Popen[bytes],
+    ports: Mapping[str, int],
+    identity: str,
+    models: Sequence[str],
+    timeout_s: float,
+    log: Path,
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not _exited(process):
+        if _is_ready(ports, identity, models):
+            return
+        if time.monotonic() > deadline:
+            raise UserError(f"tritonserver is not ready after {timeout_s:g} s: {_reason(log)}")
+        time.sleep(_POLL_S)
+    reason = _reason(log)
+    if "already in use" in reason:
+        raise _PortTaken(reason)
+    raise UserError(f"tritonserver did not start: {reason}")
+
+
+def _is_ready(ports: Mapping[str, int], identity: str, models: Sequence[str]) -> bool:
+    """Asked by name: another server on the port would answer too."""
+    connection = http.client.HTTPConnection("127.0.0.1", ports["http"], timeout=1)
+    try:
+        connection.request("GET", "/v2")
+        response = connection.getresponse()
+        if json.loads(response.read()).get("name") != identity:
+            return False
+        for model in models:
+            connection.request("GET", f"/v2/models/{quote(model, safe='')}/ready")
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                return False
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
+    return _serves_metrics(ports["metrics"])  # opens last
+
+
+def _serves_metrics(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", "/metrics")
+        return b"nv_" in connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _reason(log: Path) -> str:
+    """What the log's errors say: the causes, without what follows from them."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [match.group(1) for line in lines if (match := re.match(r'E\d{4} .*?\] "?(.*?)"?$', line))]
+    errors = [error for error in errors if not error.startswith(_NOISE)]
+    causes = [error for error in errors if "Invalid argument: ensemble " not in error] or errors
+    told = causes or [line for line in lines if line.startswith("error: ")] or lines[-5:]
+    brief = [error.partition(r"\n\nAt:")[0].strip(" ;") for error in dict.fromkeys(told)]
+    return "; ".join(brief[-3:]) or "its log is empty"
+
+
+def _exited(process: subprocess.Popen[bytes]) -> bool:
+    """Without reaping it: until then its number, which is its group's, cannot be another's."""
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
+
+
+def _stop(process: subprocess.Popen[bytes], drain_s: int) -> None:
+    """SIGTERM, then SIGKILL for all that is left of its process group."""
+    deadline = time.monotonic() + (drain_s + 2 if drain_s else 0)
+    if drain_s and not _exited(process):
+        process.terminate()
+    while not _exited(process) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    gone_by = time.monotonic() + 5
+    while _has_members(process.pid) and time.monotonic() < gone_by:
+        time.sleep(_POLL_S)
+
+
+def _has_members(group: int) -> bool:
+    """Whether any process of it still runs; PID 1 may take its time to reap those that do not."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if its_group == str(group) and state not in "ZX":
+                return True
+    return False

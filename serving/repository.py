@@ -1,0 +1,201 @@
+"""The layout of a Triton model repository, and the configuration of its models.
+
+`NAME_<id>_encode` turns raw columns into blocks, `NAME_<id>_network` blocks into answers; `NAME_<id>` and `NAME` are
+the ensemble of both.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.schema import Block, Schema, Tensor
+
+TRITON_TYPES = {
+    "bytes": "TYPE_STRING",
+    "str": "TYPE_STRING",
+    "uint8": "TYPE_UINT8",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "float32": "TYPE_FP32",
+    "float64": "TYPE_FP64",
+}
+ENCODE_CODE = ("stages/__init__.py", "stages/schema.py", "stages/kinds/__init__.py")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the models of one release are called."""
+
+    public: str
+    release: str
+
+    @property
+    def candidate(self) -> str:
+        """The ensemble of this release for ever."""
+        return f"{self.public}_{self.release}"
+
+    @property
+    def encode(self) -> str:
+        return f"{self.candidate}_encode"
+
+    @property
+    def network(self) -> str:
+        return f"{self.candidate}_network"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How the server runs the models: requests of at most `max_batch` rows, `threads` for each of `instances`."""
+
+    max_batch: int
+    instances: int
+    threads: int
+
+
+def write(
+    folder: Path, names: Names, schema: Schema, onnx: bytes, golden: Mapping[str, Any], serving: Serving, code: Path
+) -> None:
+    """Write the four models to a new `folder`. `code` is where `stages/` and `serving/` lie, whose files are copied."""
+    blocks, inputs, outputs = schema.blocks(), schema.inputs(), schema.outputs()
+    _write_network(folder / names.network, network_config(names, blocks, outputs, serving), onnx, outputs)
+    encode = folder / names.encode
+    _write_encode(encode, encode_config(names, inputs, blocks, serving), schema, golden, code)
+    for name in (names.candidate, names.public):
+        version = folder / name / "1"
+        version.mkdir(parents=True)
+        (version / "README").write_text(
+            "An ensemble has no file of its own: see ../config.pbtxt\n"
+        )  # DVC drops empty folders
+        _write_config(folder / name, ensemble_config(name, names, inputs, blocks, outputs, serving))
+
+
+def rename(folder: Path, old: Names, new: Names) -> None:
+    """Give a repository that was written under one release's names those of another."""
+    for config in folder.glob("*/config.pbtxt"):
+        config.write_bytes(config.read_bytes().replace(old.release.encode(), new.release.encode()))
+    for before, after in ((old.network, new.network), (old.encode, new.encode), (old.candidate, new.candidate)):
+        (folder / before).rename(folder / after)
+
+
+def network_config(names: Names, blocks: Sequence[Block], outputs: Mapping[str, Tensor], serving: Serving) -> Any:
+    """Blocks in, answers out, on ONNX Runtime."""
+    config = _config(names.network, serving, backend="onnxruntime")
+    for block in blocks:
+        _tensor(config.input.add(), block.name, block.tensor)
+    for name, tensor in outputs.items():
+        described = config.output.add()
+        _tensor(described, name, tensor)
+        if tensor.labels:
+            described.label_filename = f"1/{name}.labels.txt"
+    config.instance_group.add(count=serving.instances)
+    config.dynamic_batching.SetInParent()
+    config.parameters["intra_op_thread_count"].string_value = str(serving.threads)
+    config.parameters["inter_op_thread_count"].string_value = "1"
+    return config
+
+
+def encode_config(names: Names, inputs: Mapping[str, Tensor], blocks: Sequence[Block], serving: Serving) -> Any:
+    """Raw columns in, blocks and the release's id out, on Triton's Python backend; warmed up with a golden row."""
+    config = _config(names.encode, serving, backend="python")
+    warmup = config.model_warmup.add(name="golden", batch_size=1, count=1)
+    for name, tensor in inputs.items():
+        described = config.input.add()
+        _tensor(described, name, tensor)
+        described.optional = tensor.optional
+        warm = warmup.inputs[name]
+        warm.data_type, warm.input_data_file = described.data_type, name
+        warm.dims.extend(tensor.shape)
+    for block in blocks:
+        _tensor(config.output.add(), block.name, Tensor(block.tensor.dtype, block.tensor.shape))
+    _tensor(config.output.add(), "release", Tensor("str", (1,)))
+    config.instance_group.add(count=serving.instances, kind="KIND_CPU")
+    config.dynamic_batching.SetInParent()
+    return config
+
+
+def ensemble_config(
+    name: str,
+    names: Names,
+    inputs: Mapping[str, Tensor],
+    blocks: Sequence[Block],
+    outputs: Mapping[str, Tensor],
+    serving: Serving,
+) -> Any:
+    """Encode, then network. A block may share its column's name, so inside it is called `block:NAME`."""
+    config = _config(name, serving, platform="ensemble")
+    encode = config.ensemble_scheduling.step.add(model_name=names.encode, model_version=-1)
+    network = config.ensemble_scheduling.step.add(model_name=names.network, model_version=-1)
+    for column, tensor in inputs.items():
+        described = config.input.add()
+        _tensor(described, column, tensor)
+        described.optional = tensor.optional
+        encode.input_map[column] = column
+    for block in blocks:
+        encode.output_map[block.name] = network.input_map[block.name] = f"block:{block.name}"
+    for output, tensor in outputs.items():
+        _tensor(config.output.add(), output, tensor)
+        network.output_map[output] = output
+    _tensor(config.output.add(), "release", Tensor("str", (1,)))
+    encode.output_map["release"] = "release"
+    return config
+
+
+def _config(name: str, serving: Serving, **how: str) -> Any:
+    from tritonclient.grpc import model_config_pb2
+
+    return model_config_pb2.ModelConfig(name=name, max_batch_size=serving.max_batch, **how)
+
+
+def _tensor(described: Any, name: str, tensor: Tensor) -> None:
+    from tritonclient.grpc import model_config_pb2
+
+    described.name = name
+    described.data_type = model_config_pb2.DataType.Value(TRITON_TYPES[tensor.dtype])
+    described.dims.extend(tensor.shape)
+    if tensor.layout:
+        described.format = model_config_pb2.ModelInput.Format.Value(tensor.layout)
+
+
+def _write_config(folder: Path, config: Any) -> None:
+    from google.protobuf import text_format
+
+    (folder / "config.pbtxt").write_text(text_format.MessageToString(config, as_utf8=True), encoding="utf-8")
+
+
+def _write_network(folder: Path, config: Any, onnx: bytes, outputs: Mapping[str, Tensor]) -> None:
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.onnx").write_bytes(onnx)
+    for name, tensor in outputs.items():
+        if tensor.labels:
+            (folder / "1" / f"{name}.labels.txt").write_text("\n".join(tensor.labels) + "\n", encoding="utf-8")
+    _write_config(folder, config)
+
+
+def _write_encode(folder: Path, config: Any, schema: Schema, golden: Mapping[str, Any], code: Path) -> None:
+    import base64
+    import json
+
+    version, warmup = folder / "1", folder / "warmup"
+    warmup.mkdir(parents=True)
+    kinds = sorted({f"stages/kinds/{column.kind}.py" for column in schema.features})
+    for path in (*ENCODE_CODE, *kinds):
+        (version / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(code / path, version / path)
+    shutil.copyfile(code / "serving" / "encode.py", version / "model.py")
+    schema.dump(version / "schema.json")
+    (version / "golden.json").write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (version / "__pycache__").touch()  # a file of this name keeps Triton from making the folder and reloading for it
+    for name, tensor in schema.inputs().items():
+        first = golden["rows"][name][0]
+        if tensor.dtype == "float64":
+            content = struct.pack("<d", first)
+        else:
+            value = base64.b64decode(first) if tensor.dtype == "bytes" else first.encode()
+            content = struct.pack("<I", len(value)) + value
+        (warmup / name).write_bytes(content)
+    _write_config(folder, config)

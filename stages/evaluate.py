@@ -1,0 +1,112 @@
+"""Metrics and pictures of the checkpoint's answers, for people; and the answers that the served ones are held against."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages import command, table
+from stages.arrays import Split, open_split
+from stages.schema import Schema, kind, target_kind
+
+BATCH = 256
+MISTAKES = 24  # on the picture sheet
+
+
+def main(weights: Path, arrays: Path, schema: Path, source: Path, metrics: Path, plots: Path, expected: Path) -> None:
+    """Answer the val and test splits with the trained network and describe how well."""
+    from stages.networks import network
+
+    fitted = Schema.load(schema)
+    net = network.load(weights, fitted)
+    head = network.head_module(fitted.target)
+    splits = {name: open_split(arrays, name) for name in ("val", "test")}
+    outputs = {name: answer(net, split) for name, split in splits.items()}
+    figures = {name: measure(head, fitted, outputs[name], split.target) for name, split in splits.items()}
+    with command.replacing(metrics) as whole:
+        whole.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    with command.replacing(expected) as whole, whole.open("wb") as file:
+        np.savez(file, **outputs["test"])
+    test, answers = splits["test"], outputs["test"]
+    with command.replacing(plots) as folder:
+        folder.mkdir()
+        for name, figure in head.plots(answers, test.target, fitted.target).items():
+            save(figure, folder / f"{name}.png")
+        save(mistakes(head, fitted, source, test, answers), folder / "mistakes.png")
+        write_answers(fitted, source, test, answers, folder / "answers.csv")
+    shown = {name: value for name, value in figures["test"].items() if "[" not in name}
+    print("test: " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()))
+
+
+def answer(network: Any, split: Split) -> dict[str, np.ndarray]:
+    """Every output of the network for a whole split, [N, *shape]."""
+    import torch
+
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(split), BATCH):
+            blocks = [torch.from_numpy(block[first : first + BATCH].copy()) for block in split.blocks]
+            parts.append({name: value.numpy() for name, value in network.answer(network(blocks)).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def measure(head: Any, schema: Schema, outputs: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
+    """Every metric as a plain number."""
+    import torch
+
+    metrics = head.metrics(schema.target)
+    metrics.update(torch.from_numpy(next(iter(outputs.values()))), torch.from_numpy(target))
+    values = head.scalars(metrics.compute(), schema.target)
+    return {name: round(value, 6) if np.isfinite(value) else None for name, value in values.items()}
+
+
+def mistakes(head: Any, schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray]) -> Any:
+    """A sheet of the worst answers, each sample drawn by its kind."""
+    from matplotlib.figure import Figure
+
+    worst = head.worst(outputs, split.target)[:MISTAKES]
+    order = np.sort(worst)
+    column = schema.features[0]
+    values = [value for chunk in table.Values(source, column.name, split.rows[order]) for value in chunk]
+    truth = [value for chunk in table.Values(source, schema.target.name, split.rows[order]) for value in chunk]
+    answers = target_kind(schema.target.kind).answers(
+        {name: value[order] for name, value in outputs.items()}, schema.target.fitted
+    )
+    columns = 6
+    sheet = Figure(figsize=(9, 1.9 * max(1, -(-len(worst) // columns))), layout="constrained")
+    if not len(worst):
+        sheet.text(0.5, 0.5, "no mistakes", ha="center")
+        return sheet
+    axes = sheet.subplots(-(-len(worst) // columns), columns, squeeze=False).ravel()
+    for place in axes:
+        place.set_axis_off()
+    for place, position in zip(axes, worst, strict=False):
+        i = int(np.searchsorted(order, position))
+        kind(column.kind).draw(values[i], place)
+        said = ", ".join(f"{x:.2f}" if isinstance(x, float) else str(x) for x in answers[i].values())
+        place.set_title(f"{said}\ntruly {truth[i]}", fontsize=8)
+    return sheet
+
+
+def write_answers(schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray], path: Path) -> None:
+    """A line for each test sample: the truth and the answer, which `dvc plots` draws as a confusion matrix."""
+    truth = [value for chunk in table.Values(source, schema.target.name, split.rows) for value in chunk]
+    answers = target_kind(schema.target.kind).answers(outputs, schema.target.fitted)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(["true", "answered"])
+        lines.writerows([true, next(iter(answer.values()))] for true, answer in zip(truth, answers, strict=True))
+
+
+def save(figure: Any, path: Path) -> None:
+    """As PNG without the library's name in it, so that its bytes depend on what it shows alone."""
+    figure.savefig(path, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    command.run(main)

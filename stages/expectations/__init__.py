@@ -1,0 +1,1 @@
+"""What is expected of a column: a module for each kind."""

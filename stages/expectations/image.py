@@ -1,0 +1,42 @@
+"""What a column of pictures must be: of a usable size, in a mode that converts as one expects, still, not blank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# Others lose something on the way to grey or RGB: CMYK and LAB their colours, F and I their range.
+PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+@dataclass(frozen=True)
+class Options:
+    min_side: int = 1
+    max_side: int = 10_000
+    modes: tuple[str, ...] = PLAIN_MODES  # Pillow's names
+    max_frames: int = 1  # more is an animation
+    min_contrast: float = 0.0  # the deviation of grey, 0 to 255, must be above it
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_side <= self.max_side:
+            raise ValueError(f"min_side {self.min_side} must be at least 1 and at most max_side {self.max_side}")
+        if not self.modes:
+            raise ValueError("modes must name at least one mode")
+        if self.max_frames < 1:
+            raise ValueError(f"max_frames must be at least 1, not {self.max_frames}")
+        if not 0 <= self.min_contrast < 128:
+            raise ValueError(f"min_contrast must be at least 0 and under 128, not {self.min_contrast}")
+
+
+def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any]]]:
+    """Great Expectations' names with their arguments, over the facts of a column of pictures."""
+    sides = {"min_value": options.min_side, "max_value": options.max_side}
+    contrast = {"min_value": options.min_contrast, "strict_min": True}
+    return [
+        ("expect_column_values_to_not_be_null", {"column": f"{column}.width"}),  # a picture has all facts or none
+        ("expect_column_values_to_be_between", {"column": f"{column}.width", **sides}),
+        ("expect_column_values_to_be_between", {"column": f"{column}.height", **sides}),
+        ("expect_column_values_to_be_in_set", {"column": f"{column}.mode", "value_set": list(options.modes)}),
+        ("expect_column_values_to_be_between", {"column": f"{column}.frames", "max_value": options.max_frames}),
+        ("expect_column_values_to_be_between", {"column": f"{column}.contrast", **contrast}),
+    ]

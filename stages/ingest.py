@@ -1,0 +1,275 @@
+"""Raw files of any format become one table, a row for each sample; what cannot be read goes to the rejects."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import gc
+import hashlib
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import struct
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages import command, params, sources
+from stages.errors import UserError
+from stages.schema import Column, Schema, kind, target_kind
+from stages.sources import Reject
+
+GROUP_ROWS = 8192  # a row group is complete with the chunk that passes either
+GROUP_BYTES = 64 << 20
+BAR_SECONDS, LINE_SECONDS = 0.1, 5.0  # between two signs of progress
+
+_ARROW = {"bytes": pa.binary(), "str": pa.string(), "float64": pa.float64()}
+_OWN, _SOURCE = 3, 2  # how many columns are the table's own, and which says where a row comes from
+_FACTS = {"i": pa.int64(), "f": pa.float64(), "O": pa.string()}  # by the kind of numpy's dtype
+
+
+Row = tuple[Any, ...]  # id, split, source, features, target: the table's columns before the facts
+
+Batch = tuple[pa.RecordBatch, list[Reject]]
+
+
+class Tally(NamedTuple):
+    """What became of the samples."""
+
+    rows: int
+    rejects: int
+    reasons: tuple[Reject, ...]  # the first few
+
+
+def main(data: Path, table: Path, rejects: Path) -> None:
+    """Read every sample in DATA into TABLE (Parquet), and list in REJECTS (CSV) what could not be read."""
+    chosen = params.load("ingest")
+    schema = params.Schema(features=chosen.schema.features, target=chosen.schema.target).unfitted()
+    started = time.monotonic()
+    with command.replacing(table) as rows, command.replacing(rejects) as faults:
+        tally = ingest(data, chosen.data.format, schema, rows, faults, _cores())
+    rate = tally.rows / (time.monotonic() - started)
+    print(f"{data}: {tally.rows:,} rows, {tally.rejects:,} rejects, {rate:,.0f} rows/s")
+
+
+def ingest(data: Path, format: str, schema: Schema, table: Path, rejects: Path, workers: int) -> Tally:
+    """Write `table` and `rejects` from the samples at `data`. Their bytes do not depend on `workers`.
+
+    Raises:
+        UserError: `data` is not of the format, or none of it can be read.
+    """
+    if not data.exists():
+        raise UserError(f"{data} does not exist: bring your data there with `millrace data add`")
+    chunks = sources.source(format).chunks(data, schema)
+    encoded = _in_order(functools.partial(encode, format=format, schema=schema), chunks, workers)
+    tally = Tally(0, 0, ())
+    with open(rejects, "w", newline="", encoding="utf-8") as opened, _Table(table, arrow_schema(schema)) as rows:
+        faults = csv.writer(opened, lineterminator="\n")
+        faults.writerow(Reject._fields)
+        for batch, found in _shown(encoded):
+            rows.add(batch)
+            faults.writerows(found)
+            tally = Tally(tally.rows + len(batch), tally.rejects + len(found), (*tally.reasons, *found)[:3])
+    if not tally.rows:
+        raise UserError(f"no sample in {data} can be read: {_reasons(tally)}")
+    return tally
+
+
+def encode(chunk: Any, format: str, schema: Schema) -> Batch:
+    """A source's chunk as rows of the table, and what of it cannot be one."""
+    to_raw = [(column.name, kind(column.kind).raw) for column in schema.features]
+    to_raw.append((schema.target.name, target_kind(schema.target.kind).raw))
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    for found in sources.source(format).read(chunk):
+        if isinstance(found, Reject):
+            rejects.append(found)
+            continue
+        try:
+            values = [raw(found.values[name]) for name, raw in to_raw]
+            rows.append((identity(values[:-1]), found.split, found.source, *values))
+        except OSError as error:
+            rejects.append(Reject(found.source, f"cannot be read: {error.strerror}"))
+        except ValueError as error:
+            rejects.append(Reject(found.source, str(error)))
+    rows, facts, faulty = _sound(rows, schema.features)
+    columns = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
+    table = arrow_schema(schema)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, table, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=table), rejects + faulty
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """The table's columns: the sample, its raw values, the facts about them."""
+    raw = {column.name: kind(column.kind).RAW for column in schema.features}
+    raw[schema.target.name] = target_kind(schema.target.kind).RAW
+    facts = {name: _FACTS[values.dtype.kind] for name, values in _facts([], schema.features).items()}
+    own = {"_id": pa.string(), "_split": pa.string(), "_source": pa.string()}
+    return pa.schema(own | {name: _ARROW[stored] for name, stored in raw.items()} | facts)
+
+
+def identity(features: Iterable[Any]) -> str:
+    """SHA-256 over the raw features. Without the target: one picture under two labels is one sample."""
+    digest = hashlib.sha256()
+    for value in features:
+        content = _content(value)
+        digest.update(struct.pack("<q", -1 if content is None else len(content)))
+        digest.update(content or b"")
+    return digest.hexdigest()
+
+
+def _content(value: bytes | str | float | None) -> bytes | None:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    return None if value is None or math.isnan(value) else struct.pack("<d", value)
+
+
+def _sound(rows: list[Row], features: tuple[Column, ...]) -> tuple[list[Row], dict[str, np.ndarray], list[Reject]]:
+    """Rows with their facts; taken one by one where those of all fail, to find the rows at fault."""
+    try:
+        return rows, _facts(rows, features), []
+    except ValueError:
+        kept, rejects, facts = [], [], [_facts([], features)]
+    for row in rows:
+        try:
+            facts.append(_facts([row], features))
+            kept.append(row)
+        except ValueError as error:
+            rejects.append(Reject(row[_SOURCE], str(error)))
+    return kept, {name: np.concatenate([each[name] for each in facts]) for name in facts[0]}, rejects
+
+
+def _facts(rows: list[Row], features: tuple[Column, ...]) -> dict[str, np.ndarray]:
+    return {
+        f"{column.name}.{fact}": values
+        for place, column in enumerate(features, _OWN)
+        for fact, values in kind(column.kind).facts([row[place] for row in rows]).items()
+    }
+
+
+def _reasons(tally: Tally) -> str:
+    told = [f"{source} {reason}" for source, reason in tally.reasons]
+    if tally.rejects > len(told):
+        told.append(f"{tally.rejects - len(told):,} more")
+    return "; ".join(told) or "there is none"
+
+
+class _Table:
+    """A Parquet file that is written in row groups of bounded rows and bytes."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        blobs = {field.name for field in schema if field.type == pa.binary()}
+        unlike = blobs | {"_id", "_source"}  # no two values alike: a dictionary would be of no use
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression={name: "none" if name in blobs else "zstd" for name in schema.names},
+            use_dictionary=[name for name in schema.names if name not in unlike],
+            write_statistics=[name for name in schema.names if name not in blobs],
+        )
+        self._batches: list[pa.RecordBatch] = []
+        self._rows = self._bytes = 0
+
+    def __enter__(self) -> _Table:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._write()
+        self._writer.close()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._batches.append(batch)
+        self._rows += len(batch)
+        self._bytes += batch.nbytes
+        if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        if self._rows:
+            group = pa.Table.from_batches(self._batches, self._schema)
+            self._writer.write_table(group, row_group_size=self._rows)
+        self._batches, self._rows, self._bytes = [], 0, 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_order(task: Callable[[Any], Any], chunks: Iterator[Any], workers: int) -> Iterator[Any]:
+    """`task` of every chunk, in the order of the chunks, by processes; only a few chunks are in memory at a time."""
+    fork = sys.platform == "linux"  # where there are no threads yet, it is safe and spares each worker the imports
+    context = multiprocessing.get_context("fork" if fork else None)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin)
+    pending: deque[Future[Any]] = deque()
+    try:
+        for chunk in chunks:
+            pending.append(pool.submit(task, chunk))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError("a process that reads samples was killed, most likely for want of memory") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """A worker dies with its parent, leaves Ctrl-C to it, and reports faults as rejects alone."""
+    command.die_with_parent()
+    gc.freeze()  # what the parent has loaded need not be looked through again and again
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    logging.disable()
+
+
+def _shown(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, with progress on standard error: a bar on a terminal, else a line every few seconds."""
+    terminal = sys.stderr.isatty()
+    with _bar() if terminal else contextlib.nullcontext(_line) as tell:
+        done, started = 0, time.monotonic()
+        told = started
+        for batch, rejects in batches:
+            yield batch, rejects
+            done += len(batch) + len(rejects)
+            now = time.monotonic()
+            if now - told >= (BAR_SECONDS if terminal else LINE_SECONDS):
+                tell(f"{done:,} samples, {done / (now - started):,.0f}/s")
+                told = now
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    # refreshed by hand: a thread that draws must not be there when the workers are forked
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+        task = bar.add_task("", total=None)  # sources are lazy, so nobody knows how many samples there will be
+        yield lambda text: bar.update(task, description=text, refresh=True)
+
+
+def _line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,61 @@
+"""One label out of a fixed set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.schema import Tensor
+
+RAW = "str"
+
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+
+def raw(value: Any) -> str | None:
+    """As text; blank is missing."""
+    text = "" if value is None or value != value else str(value)
+    return text or None
+
+
+def fit(chunks: Iterable[Iterable[str]], options: Options) -> dict[str, Any]:
+    """Labels in numeric order if all are whole numbers, else in that of their text; and how often each occurs."""
+    counts = Counter(value for chunk in chunks for value in chunk)
+    numeric = all(label.removeprefix("-").isdecimal() for label in counts)
+    labels = sorted(counts, key=lambda label: (int(label) if numeric else 0, label))
+    return {"labels": labels, "counts": [counts[label] for label in labels]}
+
+
+def transform(values: Iterable[str], fitted: dict[str, Any]) -> np.ndarray:
+    """Labels [N] -> codes int64 [N].
+
+    Raises:
+        ValueError: a label that the training data do not have.
+    """
+    codes = {label: code for code, label in enumerate(fitted["labels"])}
+    rows = list(values)
+    unknown = sorted({str(value) for value in rows if value not in codes})
+    if unknown:
+        raise ValueError(f"no training sample is labelled {', '.join(unknown)}")
+    return np.fromiter((codes[value] for value in rows), np.int64, len(rows))
+
+
+def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
+    """probabilities: float32 (C,), one for each label."""
+    return {"probabilities": Tensor("float32", (len(fitted["labels"]),), labels=tuple(fitted["labels"]))}
+
+
+def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
+    """{"probabilities": [N, C]} -> for each row its likeliest label with that probability."""
+    best = outputs["probabilities"].argmax(1)
+    return [
+        {"label": fitted["labels"][code], "probability": float(row[code])}
+        for code, row in zip(best, outputs["probabilities"], strict=True)
+    ]

@@ -1,0 +1,140 @@
+"""How a network learns: loss, optimiser, schedule, and what is counted on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from stages.batches import Batch
+from stages.networks.draws import Draws
+from stages.networks.network import Network
+
+Augment = Callable[[list[Tensor], Draws], list[Tensor]]
+
+
+class Learner(L.LightningModule):
+    """A network with its way of learning. Every random number derives from (seed, epoch, sample or process)."""
+
+    def __init__(
+        self,
+        network: Network,
+        metrics: MetricCollection,
+        augment: Augment,
+        *,
+        seed: int,
+        optimizer: str,
+        learning_rate: float,
+        momentum: float,
+        schedule: str,
+        warmup_epochs: float,
+        l1: float,
+        l2: float,
+    ) -> None:
+        super().__init__()
+        self.network, self.metrics, self.augment, self.seed = network, metrics, augment, seed
+        self.optimizer, self.learning_rate, self.momentum, self.l1, self.l2 = optimizer, learning_rate, momentum, l1, l2
+        self.schedule, self.warmup_epochs = schedule, warmup_epochs
+        self._sums: dict[str, Tensor] = {}
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(epoch_seed(self.seed, self.current_epoch, self.global_rank))  # dropout's
+        for part in self.network.modules():
+            weights = list(part.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                part.eval()  # a frozen encoder keeps its batch statistics
+        self._sums = {}
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        blocks, target, samples = batch
+        blocks = self.augment(blocks, Draws(self.seed, self.current_epoch, samples))
+        loss = self.network.head.loss(self.network(blocks), target)
+        self._count("train_loss", loss.detach(), len(samples))
+        if self.l1:
+            loss = loss + self.l1 * sum(weight.abs().sum() for weight in self.parameters() if weight.requires_grad)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.metrics.reset()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        blocks, target, samples = batch
+        scores = self.network(blocks)
+        self._count("val_loss", self.network.head.loss(scores, target), len(samples))
+        self.metrics.update(next(iter(self.network.answer(scores).values())).float(), target)
+
+    def on_validation_epoch_end(self) -> None:
+        loss, seen = self._mean("val_loss")
+        expected = len(self.trainer.datamodule.val_dataloader().split)
+        if not self.trainer.fast_dev_run and self.trainer.limit_val_batches == 1.0 and seen != expected:
+            raise RuntimeError(f"validation saw {seen} samples of {expected}")
+        values = {name: value for name, value in self.metrics.compute().items() if value.ndim == 0}
+        losses = {"train_loss": self._mean("train_loss")[0], "val_loss": loss}
+        self.log_dict(losses | {f"val_{name}": value.float() for name, value in values.items()})
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        optimizer = build_optimizer(self.optimizer, weights, self.learning_rate, self.momentum, self.l2)
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = round(self.warmup_epochs * steps / max(1, self.trainer.max_epochs or 1))
+        factor = learning_rate_factor(self.schedule, steps, warmup)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _count(self, name: str, mean: Tensor, samples: int) -> None:
+        sums = self._sums.setdefault(name, torch.zeros(2, dtype=torch.float64, device=mean.device))
+        sums += torch.stack([mean.double() * samples, torch.full_like(mean, samples, dtype=torch.float64)])
+
+    def _mean(self, name: str) -> tuple[Tensor, int]:
+        """Over all processes: the mean over samples, and how many there were."""
+        total, seen = self.trainer.strategy.reduce(self._sums.pop(name), reduce_op="sum")
+        return (total / seen).float(), int(seen)
+
+
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """A 63-bit seed for one process in one epoch."""
+    return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)[0]) >> 1
+
+
+def build_optimizer(
+    name: str, weights: list[Tensor], learning_rate: float, momentum: float, l2: float
+) -> torch.optim.Optimizer:
+    """By its name in params. For adamw, `l2` is the decoupled weight decay of Loshchilov and Hutter (2019)."""
+    if name == "adam":
+        return torch.optim.Adam(weights, learning_rate, weight_decay=l2)
+    if name == "adamw":
+        return torch.optim.AdamW(weights, learning_rate, weight_decay=l2)
+    return torch.optim.SGD(
+        weights,
+        learning_rate,
+        momentum=0.0 if name == "sgd" else momentum,
+        nesterov=name == "nesterov",
+        weight_decay=l2,
+    )
+
+
+def learning_rate_factor(schedule: str, steps: int, warmup: int) -> Callable[[int], float]:
+    """Step -> share of the learning rate: a linear rise over `warmup` steps, then constant or a cosine down to 0.
+
+    one_cycle begins at 1/25 and ends at 1e-4 of it with a cosine both ways (Smith and Topin, 2018).
+    """
+
+    def cosine(share: float, begin: float, end: float) -> float:
+        return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
+
+    def factor(step: int) -> float:
+        rise = (step + 1) / max(1, warmup)
+        fall = min(1.0, (step - warmup) / max(1, steps - warmup))
+        if schedule == "one_cycle":
+            return cosine(rise, 0.04, 1.0) if step < warmup else cosine(fall, 1.0, 1e-4)
+        if step < warmup:
+            return rise
+        return cosine(fall, 1.0, 0.0) if schedule == "cosine" else 1.0
+
+    return factor

@@ -1,0 +1,80 @@
+"""The manifest of an exported model: the SHA-256 of every file and of all that it came from. Its digest is the release."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.errors import UserError
+
+BLANK = "0" * 12  # stands for the release's own id wherever the manifest would have to contain its own digest
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`files`: path under the repository, with BLANK for the id -> SHA-256 of its bytes, with BLANK for the id.
+
+    `sources`: what it came from -> SHA-256.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    sources: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        """As it is stored; equal manifests are equal bytes."""
+        tree = {"name": self.name, "files": dict(self.files), "sources": dict(self.sources)}
+        return json.dumps(tree, indent=1, sort_keys=True) + "\n"
+
+    @property
+    def id(self) -> str:
+        """The first 12 hex digits of the SHA-256 of the text: `sha256sum manifest.json` shows it."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+
+def describe(repository: Path, name: str, sources: Mapping[str, str]) -> Manifest:
+    """The manifest of a repository that was written under the BLANK id."""
+    paths = sorted(path for path in repository.rglob("*") if path.is_file())
+    files = {path.relative_to(repository).as_posix(): _digest(path, BLANK) for path in paths}
+    return Manifest(name, files, sources)
+
+
+def load(path: Path) -> Manifest:
+    """Read `manifest.json`.
+
+    Raises:
+        UserError: it is no manifest.
+    """
+    try:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+        return Manifest(tree["name"], tree["files"], tree["sources"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no manifest of an exported model: run `dvc repro export`") from error
+
+
+def check(repository: Path, manifest: Manifest) -> None:
+    """Raise UserError unless the repository holds exactly the manifest's files with exactly their bytes."""
+    repository = Path(repository)
+    expected = {path.replace(BLANK, manifest.id): digest for path, digest in manifest.files.items()}
+    found = {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
+    faults = [f"{path} is missing" for path in expected if path not in found]
+    faults += [f"{path} does not belong there" for path in sorted(found) if path not in expected]
+    for path, digest in expected.items():
+        if path in found and _digest(repository / path, manifest.id) != digest:
+            faults.append(f"{path} has other bytes")
+    if faults:
+        raise UserError(
+            f"{repository} is not what its manifest {manifest.id} says: {'; '.join(faults[:5])}."
+            " Restore it with `dvc checkout`, or export it again with `dvc repro --force export`"
+        )
+
+
+def _digest(path: Path, release: str) -> str:
+    content = path.read_bytes()
+    if path.name == "config.pbtxt":  # the only files that contain the id
+        content = content.replace(release.encode(), BLANK.encode())
+    return hashlib.sha256(content).hexdigest()

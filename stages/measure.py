@@ -1,0 +1,102 @@
+"""How fast the exported model answers on this host. The one output that differs from clone to clone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages import command, manifest, params
+from stages.arrays import open_split
+from stages.sandbox import Sandbox, sandbox
+from stages.schema import Schema
+from stages.table import Values
+
+SAMPLES = 64  # different ones, sent in turn
+WARM_UP = 20  # requests that are not timed
+
+
+def main(repository: Path, described: Path, arrays: Path, schema: Path, source: Path, times: Path) -> None:
+    """Time single samples one after another, then from several clients at once."""
+    said = params.load("measure").measure
+    fitted, made = Schema.load(schema), manifest.load(described)
+    raw = samples(fitted, source, open_split(arrays, "test").rows[:SAMPLES])
+    with sandbox(repository, made, fitted) as box:
+        latency = latencies_ms(box, raw, said.requests)
+        rate = throughput_per_s(box, raw, said.requests, said.clients)
+    result = {
+        "release": made.id,
+        "host": fingerprint(),
+        "one_client": {"requests": said.requests, **percentiles(latency)},
+        "together": {"clients": said.clients, "requests": said.requests, "requests_per_s": round(rate, 1)},
+    }
+    with command.replacing(times) as whole:
+        whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    one = result["one_client"]
+    print(f"one client: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms; {said.clients} clients: {rate:,.0f} requests/s")
+
+
+def samples(schema: Schema, source: Path, rows: np.ndarray) -> list[dict[str, list[Any]]]:
+    """Single raw rows, each {column: [1]}."""
+    columns = {
+        column.name: [value for chunk in Values(source, column.name, rows) for value in chunk]
+        for column in schema.features
+    }
+    return [{name: [values[i]] for name, values in columns.items()} for i in range(len(rows))]
+
+
+def latencies_ms(box: Sandbox, raw: Sequence[dict[str, list[Any]]], requests: int) -> np.ndarray:
+    """[requests], each of one sample, one after another."""
+    taken = np.empty(requests)
+    with box.client() as client:
+        for one in itertools.islice(itertools.cycle(raw), WARM_UP):
+            box.ask(client, one)
+        for i, one in zip(range(requests), itertools.cycle(raw), strict=False):
+            began = time.perf_counter()
+            box.ask(client, one)
+            taken[i] = (time.perf_counter() - began) * 1000
+    return taken
+
+
+def throughput_per_s(box: Sandbox, raw: Sequence[dict[str, list[Any]]], requests: int, clients: int) -> float:
+    """Requests a second, of one sample each, from `clients` that each wait for their answers."""
+
+    def work(count: int) -> None:
+        with box.client() as client:
+            for one in itertools.islice(itertools.cycle(raw), count):
+                box.ask(client, one)
+
+    shares = [len(range(i, requests, clients)) for i in range(clients)]
+    with ThreadPoolExecutor(clients) as pool:
+        began = time.perf_counter()
+        list(pool.map(work, shares))
+        return requests / (time.perf_counter() - began)
+
+
+def percentiles(latency_ms: np.ndarray) -> dict[str, float]:
+    """p50, p95 and p99 in milliseconds."""
+    return {f"p{p}_ms": round(float(np.percentile(latency_ms, p)), 3) for p in (50, 95, 99)}
+
+
+def fingerprint() -> dict[str, Any]:
+    """What times depend on: a verdict timed elsewhere does not hold here."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "system": f"{platform.system()} {platform.machine()}"}
+
+
+if __name__ == "__main__":
+    command.run(main)

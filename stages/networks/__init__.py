@@ -1,0 +1,1 @@
+"""Encoders, trunks, heads and augmentations, found by name."""

@@ -1,0 +1,249 @@
+"""Encoders, trunk and head as one network: assembled by name, stored as one file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import safetensors
+import safetensors.torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from stages import kinds, networks
+from stages.networks.draws import Draws
+from stages.schema import Column, Schema, kind
+
+Spec = dict[str, Any]  # {"encoders": {block: {"name": ..., option: ...}}, "trunk": {...}, "head": {...}}
+
+
+class Network(nn.Module):
+    """One encoder for each block, in the order of `schema.blocks()`, then trunk and head.
+
+    Raises:
+        ValueError: the spec names a part or an option that does not exist.
+    """
+
+    def __init__(self, schema: Schema, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+        # a ModuleList, since a block's name may hold dots
+        self.encoders = nn.ModuleList(
+            _part("Encoder", spec["encoders"][block.name], f"encoders.{block.name}")(block) for block in schema.blocks()
+        )
+        self.trunk = _part("Trunk", spec["trunk"], "trunk")([encoder.shape for encoder in self.encoders])
+        self.head = _part("Head", spec["head"], "head")(schema.target, self.trunk.width)
+
+    def forward(self, blocks: Sequence[Tensor]) -> Tensor:
+        """Blocks [N, *shape] as stored -> scores."""
+        return self.head(self.trunk([encoder(x) for encoder, x in zip(self.encoders, blocks, strict=True)]))
+
+    def answer(self, scores: Tensor) -> dict[str, Tensor]:
+        """Scores -> exactly the target's outputs."""
+        return self.head.answer(scores)
+
+
+def resolve(schema: Schema, model: Mapping[str, Any]) -> Spec:
+    """The `model` section of `params.yaml` -> a spec in full, every default written out.
+
+    A block's encoder is the one given for its name, else for its kind, else its kind's default.
+
+    Raises:
+        ValueError: a name, an option or its value that cannot be; it names the key and the nearest valid one.
+    """
+    encoders, blocks = model.get("encoders", {}), schema.blocks()
+    known = [block.name for block in blocks] + [name for name in _modules(kinds) if not name.startswith("target_")]
+    for name in encoders:
+        _check(name, known, "encoders", "block or kind")
+
+    def full(role: str, name: str, given: Mapping[str, Any], where: str) -> Spec:
+        named = {"name": name} | dict(given)
+        return {"name": named["name"]} | _options(role, named, where)
+
+    spec: Spec = {"encoders": {}}
+    for block in blocks:
+        kind_name = block.columns[0].kind
+        given = encoders.get(block.name, encoders.get(kind_name, {}))
+        spec["encoders"][block.name] = full("Encoder", kind(kind_name).ENCODER, given, f"encoders.{block.name}")
+    spec["trunk"] = full("Trunk", "concat", model.get("trunk", {}), "trunk")
+    spec["head"] = full("Head", schema.target.kind.removeprefix("target_"), model.get("head", {}), "head")
+    return json.loads(json.dumps(spec))  # tuples become lists, as they will when it is read again
+
+
+def save(path: Path, state_dict: Mapping[str, Tensor], spec: Spec) -> None:
+    """Weights and spec as one safetensors file; equal contents give equal bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    # one key alone: safetensors writes several in random order
+    metadata = {"network": json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)}
+    Path(path).write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def load(path: Path, schema: Schema) -> Network:
+    """The network that `save` wrote, on the CPU, ready to answer.
+
+    Raises:
+        ValueError: another kind of file, or the schema is not the one it was trained with.
+    """
+    spec, tensors = _read(path)
+    if spec is None:
+        raise ValueError(f"{path} does not say what network it holds: it was not written by millrace")
+    if set(spec["encoders"]) != {block.name for block in schema.blocks()}:
+        raise ValueError(f"{path} reads {', '.join(spec['encoders'])}, which is not what the schema holds")
+    network = Network(schema, spec)
+    _fill(network, tensors, {name: name for name in tensors}, path)
+    return network.eval()
+
+
+def initialise(network: Network, path: Path, name_map: Mapping[str, str]) -> list[str]:
+    """Begin with the weights of a safetensors file; returns the names of ours that were filled.
+
+    Args:
+        name_map: {its name: ours}, of tensors or of whole modules such as `encoders.0`; nothing else is then loaded.
+            Empty: every tensor of both, under the same names.
+
+    Raises:
+        ValueError: a tensor that is missing, left over or of another shape.
+    """
+    _, tensors = _read(path)
+    pairs: dict[str, str] = {}
+    for theirs, ours in name_map.items():
+        below = [name for name in tensors if name == theirs or name.startswith(f"{theirs}.")]
+        if not below:
+            _check(theirs, list(tensors), "name_map", f"tensor of {path}")
+        pairs |= {name: ours + name[len(theirs) :] for name in below}
+    return _fill(network, tensors, pairs or {name: name for name in tensors}, path, partly=bool(pairs))
+
+
+def augmenter(
+    schema: Schema, options: Mapping[str, Mapping[str, Any]]
+) -> Callable[[Sequence[Tensor], Draws], list[Tensor]]:
+    """The `train.augment` section, by block or by kind -> a function (blocks as stored, draws) -> the same, changed.
+
+    Raises:
+        ValueError: an option that cannot be; it names the key and the nearest valid one.
+    """
+    blocks = schema.blocks()
+    known = [block.name for block in blocks] + _modules(networks, "augment_")
+    steps: list[Callable[[Tensor, Draws], Tensor] | None] = []
+    for name in options:
+        _check(name, known, "augment", "block or kind")
+    for block in blocks:
+        given = options.get(block.name, options.get(block.columns[0].kind, {}))
+        steps.append(_augment(block.columns[0].kind, given, f"augment.{block.name}") if given else None)
+
+    def augment(arrays: Sequence[Tensor], draws: Draws) -> list[Tensor]:
+        return [step(x, draws) if step else x for step, x in zip(steps, arrays, strict=True)]
+
+    return augment
+
+
+def head_module(target: Column) -> Any:
+    """The module of the target's head, which holds `metrics`, `scalars` and `plots`."""
+    return _module("head_" + target.kind.removeprefix("target_"))
+
+
+def head_module(target: Column) -> Any:
+    """The file of a target's head, for its `metrics`, `scalars` and `plots`."""
+    return _module("head_" + target.kind.removeprefix("target_"))
+
+
+_PREFIX = {"Encoder": "", "Trunk": "trunk_", "Head": "head_"}
+
+
+def _class(role: str, name: str, where: str) -> type[nn.Module]:
+    modules = _modules(networks, _PREFIX[role])
+    if name not in modules or not hasattr(_module(_PREFIX[role] + name), role):
+        _check(name, [found for found in modules if hasattr(_module(_PREFIX[role] + found), role)], where, role.lower())
+    return getattr(_module(_PREFIX[role] + name), role)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"stages.networks.{name}")
+
+
+def _modules(package: Any, prefix: str = "") -> list[str]:
+    found = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
+
+
+def _options(role: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The given options, checked against the class's keyword parameters, and the defaults of the others."""
+    part = _class(role, given["name"], where)
+    hints = get_type_hints(part.__init__, include_extras=True)
+    parameters = inspect.signature(part).parameters.values()
+    options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty}
+    for name in sorted(given.keys() - {"name"}):
+        _check(name, list(options), where, "option")
+        options[name] = _value(hints.get(name, Any), given[name], f"{where}.{name}")
+    for name, value in options.items():
+        if value is inspect.Parameter.empty:
+            raise ValueError(f"{where} needs the option {name!r}")
+    return options
+
+
+def _part(role: str, spec: Mapping[str, Any], where: str) -> Callable[..., Any]:
+    return partial(_class(role, spec["name"], where), **_options(role, spec, where))
+
+
+def _augment(kind_name: str, given: Mapping[str, Any], where: str) -> Callable[[Tensor, Draws], Tensor]:
+    if kind_name not in _modules(networks, "augment_"):
+        raise ValueError(f"{where}: there is no augmentation for the kind {kind_name!r}")
+    module = _module(f"augment_{kind_name}")
+    for name in given:
+        _check(name, list(inspect.signature(module.Options).parameters), where, "option")
+    options = _value(module.Options, given, where)
+    return lambda x, draws: module.augment(x, options, draws)
+
+
+def _check(name: str, known: Iterable[str], where: str, what: str) -> None:
+    """Raises ValueError with the nearest of `known`, unless `name` is one of them."""
+    names = sorted(set(known))
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, 1, 0.5)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"{where}: no {what} {name!r}{hint} (there are: {', '.join(names)})")
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    try:
+        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([where, *map(str, first["loc"])])
+        raise ValueError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _read(path: Path) -> tuple[Spec | None, dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} is not a safetensors file that can be read: {error}") from error
+    return (json.loads(metadata["network"]) if "network" in metadata else None), tensors
+
+
+def _fill(
+    network: Network, tensors: Mapping[str, Tensor], pairs: Mapping[str, str], path: Path, partly: bool = False
+) -> list[str]:
+    own = network.state_dict()
+    faults = [f"{ours} is not in the network" for ours in pairs.values() if ours not in own]
+    faults += [
+        f"{ours} is {list(own[ours].shape)} here and {list(tensors[theirs].shape)} there"
+        for theirs, ours in pairs.items()
+        if ours in own and own[ours].shape != tensors[theirs].shape
+    ]
+    if not partly:
+        faults += [f"{name} is not in the file" for name in own if name not in pairs.values()]
+    if faults:
+        more = f", and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise ValueError(f"{path} does not fit: {'; '.join(faults[:5])}{more}")
+    network.load_state_dict({ours: tensors[theirs] for theirs, ours in pairs.items()}, strict=False)
+    return sorted(pairs.values())

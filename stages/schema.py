@@ -1,0 +1,168 @@
+"""What a data set is: feature columns and one target, each of a kind. Ships with every exported model."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table. `kind` is the name of its file in `stages/kinds/`."""
+
+    name: str
+    kind: str
+    options: dict[str, Any] = field(default_factory=dict)
+    fitted: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What one row of an array is, without the batch axis."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+    layout: str = ""  # Triton's input format, such as FORMAT_NHWC
+    labels: tuple[str, ...] = ()  # become the label file
+    scale: float = 1.0  # the unit in which parity is judged
+
+
+@dataclass(frozen=True)
+class Block:
+    """What travels as one array: all columns of a packed kind together, any other column alone."""
+
+    name: str
+    columns: tuple[Column, ...]
+    tensor: Tensor
+
+
+class Kind(Protocol):
+    """A feature kind: a module of `stages/kinds/`. Every function raises ValueError for a value it cannot take."""
+
+    RAW: str  # "bytes", "str" or "float64": a cell in the table, on the wire and for the client
+    PACKED: bool
+    OPTIONAL: bool
+    ENCODER: str
+    Options: type
+
+    def raw(self, value: Any) -> bytes | str | float | None: ...
+    def facts(self, values: Iterable[Any]) -> dict[str, np.ndarray]: ...
+    def fit(self, chunks: Iterable[Any], options: Any) -> dict[str, Any]: ...
+    def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray: ...
+    def tensor(self, fitted: dict[str, Any]) -> Tensor: ...
+    def draw(self, value: Any, axes: Any) -> None: ...
+
+
+class Target(Protocol):
+    """A target kind: a module `target_*` of `stages/kinds/`."""
+
+    RAW: str
+    Options: type
+
+    def raw(self, value: Any) -> str | float | None: ...
+    def fit(self, chunks: Iterable[Any], options: Any) -> dict[str, Any]: ...
+    def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray: ...
+    def outputs(self, fitted: dict[str, Any]) -> dict[str, Tensor]: ...
+    def answers(self, outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]: ...
+
+
+def kind(name: str) -> Kind:
+    """The module of a feature kind."""
+    return cast(Kind, importlib.import_module(f"stages.kinds.{name}"))
+
+
+def target_kind(name: str) -> Target:
+    """The module of a target kind; `name` begins with `target_`."""
+    return cast(Target, importlib.import_module(f"stages.kinds.{name}"))
+
+
+_MISSING: dict[str, Any] = {"bytes": b"", "str": "", "float64": np.nan}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Feature columns and one target."""
+
+    features: tuple[Column, ...]
+    target: Column
+
+    @classmethod
+    def load(cls, path: Path) -> Schema:
+        """Read `schema.json`."""
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+        return cls(tuple(Column(**column) for column in tree["features"]), Column(**tree["target"]))
+
+    def dump(self, path: Path) -> None:
+        """Write `schema.json`; equal schemas give equal bytes."""
+        tree = {"features": [asdict(column) for column in self.features], "target": asdict(self.target)}
+        Path(path).write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The arrays of this data set, in order of first appearance.
+
+        Raises:
+            ValueError: two blocks would have one name.
+        """
+        groups: dict[tuple[bool, str], list[Column]] = {}
+        for column in self.features:
+            packed = kind(column.kind).PACKED
+            groups.setdefault((packed, column.kind if packed else column.name), []).append(column)
+        blocks = tuple(Block(name, tuple(columns), _tensor(columns)) for (_, name), columns in groups.items())
+        names = [block.name for block in blocks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the column {name!r} has the name of a kind whose columns travel together: rename it")
+        return blocks
+
+    def inputs(self) -> dict[str, Tensor]:
+        """The raw values that a client sends, by column; each of shape (1,)."""
+        modules = {column.name: kind(column.kind) for column in self.features}
+        return {name: Tensor(module.RAW, (1,), optional=module.OPTIONAL) for name, module in modules.items()}
+
+    def outputs(self) -> dict[str, Tensor]:
+        """What the model answers, by name."""
+        return target_kind(self.target.kind).outputs(self.target.fitted)
+
+    def encode(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Raw values {column: [N]} to arrays {block: [N, *shape]}. An absent optional column is all missing.
+
+        Raises:
+            ValueError: a column is unknown, missing, or holds a value that its kind cannot take.
+        """
+        known = [column.name for column in self.features]
+        for name in raw:
+            if name not in known:
+                raise ValueError(f"unknown column {name!r}: this model takes {', '.join(known)}")
+        rows = len(next(iter(raw.values()))) if raw else 0
+        return {block.name: _join([_column(column, raw, rows) for column in block.columns]) for block in self.blocks()}
+
+
+def _tensor(columns: list[Column]) -> Tensor:
+    """Columns that travel together are joined along the last axis."""
+    first = kind(columns[0].kind).tensor(columns[0].fitted)
+    if not kind(columns[0].kind).PACKED:
+        return first
+    width = sum(kind(column.kind).tensor(column.fitted).shape[-1] for column in columns)
+    return Tensor(first.dtype, (*first.shape[:-1], width), layout=first.layout)
+
+
+def _column(column: Column, raw: Mapping[str, Any], rows: int) -> np.ndarray:
+    module = kind(column.kind)
+    if column.name in raw:
+        values = raw[column.name]
+    elif module.OPTIONAL:
+        values = [_MISSING[module.RAW]] * rows
+    else:
+        raise ValueError(f"the column {column.name!r} is missing")
+    return module.transform([module.raw(value) for value in values], column.fitted)
+
+
+def _join(arrays: list[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)

@@ -1,0 +1,75 @@
+"""Raw formats: a module for each, found by the name in `data.format`. Here is what they have in common."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+from stages.errors import UserError
+from stages.schema import Schema
+
+
+class Sample(NamedTuple):
+    """One sample as it was found."""
+
+    source: str  # the place it comes from, readable and unlike any other sample's
+    split: str | None  # "train", "val" or "test" where the data set says so itself
+    values: dict[str, Any]  # by column, as people hold them: a path, an array, a number
+
+
+class Reject(NamedTuple):
+    """Something that should have been a sample and is none."""
+
+    source: str
+    reason: str
+
+
+class Source(Protocol):
+    """A format. A chunk is the work that one process does at a time: small, picklable, of whatever type suits."""
+
+    def claims(self, path: Path) -> bool:
+        """Whether `path` looks like this format; a glance, not a check."""
+        ...
+
+    def chunks(self, path: Path, schema: Schema) -> Iterator[Any]:
+        """Everything at `path` as chunks, lazily and in an order that depends on the data alone.
+
+        Raises:
+            UserError: `path` is not of this format, or cannot fill the columns of `schema`.
+        """
+        ...
+
+    def read(self, chunk: Any) -> Iterator[Sample | Reject]:
+        """A chunk's samples, one after another, so that no more than one need be held."""
+        ...
+
+
+def source(name: str) -> Source:
+    """The module of a format."""
+    return cast(Source, importlib.import_module(f"stages.sources.{name}"))
+
+
+def two_columns(schema: Schema, name: str) -> tuple[str, str]:
+    """The feature and the target, for a format that holds nothing else.
+
+    Raises:
+        UserError: the schema has several features.
+    """
+    if len(schema.features) > 1:
+        names = ", ".join(column.name for column in schema.features)
+        raise UserError(f"format {name} fills one feature column and the target, but schema.features has {names}")
+    return schema.features[0].name, schema.target.name
+
+
+def split_named(word: str) -> str | None:
+    """The split that a folder or file name stands for."""
+    return next((split for split, words in _SPLITS.items() if word.lower() in words), None)
+
+
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing", "t10k"),
+}

@@ -1,0 +1,147 @@
+"""A real Triton answers the whole test split over the wire, with exactly the exported bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages import command, manifest, params, table
+from stages.arrays import open_split
+from stages.sandbox import Sandbox, sandbox
+from stages.schema import Schema
+
+ODD_BATCH = 7
+PARITY_ROWS = 256  # for the small batches; the largest batch and the answers cover the whole test split
+CLIENTS = 8
+TOLERANCE = 1e-5  # of the tensor's scale
+TIE = 1e-4  # two best answers this close may change places
+
+Raw = Mapping[str, Sequence[Any]]
+
+
+def main(
+    repository: Path, described: Path, expected: Path, arrays: Path, schema: Path, source: Path, answers: Path
+) -> None:
+    """Ask in every manner, compare with the checkpoint's answers, and write what was served."""
+    largest = params.load("verify").export.max_batch
+    fitted, made = Schema.load(schema), manifest.load(described)
+    rows = open_split(arrays, "test").rows
+    reference = dict(np.load(expected, allow_pickle=False))
+    with sandbox(repository, made, fitted) as box:
+        served = ask_all(box, raw_rows(fitted, source, rows), largest)
+        some = next(raw_rows(fitted, source, rows[:PARITY_ROWS], whole=True))
+        checks = [parity(f"batches of {largest}", served, reference, fitted)]
+        for size in sorted({1, min(ODD_BATCH, largest)}):
+            checks.append(parity(f"batches of {size}", ask_all(box, [some], size), reference, fitted))
+        together = ask_together(box, some, largest)
+        checks.append(parity(f"{CLIENTS} clients at once", together, reference, fitted) | {"max_delta": None})
+        by_id = ask_all(box, [some], largest, box.names.candidate)
+        checks.append(parity(f"as {box.names.candidate}", by_id, reference, fitted))
+        sent = len(rows) + len(some_column(some)) * (len(checks) - 1)
+        checks.append(counted(box, sent))
+    checks.append(released(served, made.id))
+    write(answers, served, {"release": made.id, "samples": len(rows), "checks": checks})
+    failed = [check["name"] for check in checks if not check["holds"]]
+    print(
+        f"Triton answered {len(rows):,} test samples as {made.id}; "
+        + (f"NOT as it should: {failed}" if failed else "all checks hold")
+    )
+
+
+def raw_rows(schema: Schema, source: Path, rows: np.ndarray, whole: bool = False) -> Iterator[Raw]:
+    """The raw feature values at `rows` of the table, in pieces {column: [n]}, or in one."""
+    columns = {column.name: table.Values(source, column.name, rows) for column in schema.features}
+    if whole:
+        yield {name: [value for chunk in values for value in chunk] for name, values in columns.items()}
+        return
+    for chunks in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, chunks, strict=True))
+
+
+def some_column(raw: Raw) -> Sequence[Any]:
+    """Any column's values; all are equally many."""
+    return next(iter(raw.values()))
+
+
+def batches(raw: Raw, size: int) -> Iterator[Raw]:
+    """Cut {column: [n]} into pieces of at most `size` rows."""
+    for first in range(0, len(some_column(raw)), size):
+        yield {name: values[first : first + size] for name, values in raw.items()}
+
+
+def ask_all(box: Sandbox, pieces: Any, size: int, model: str = "") -> dict[str, np.ndarray]:
+    """One request after another, so that each batch is computed as it was sent."""
+    with box.client() as client:
+        return _join([box.ask(client, batch, model) for raw in pieces for batch in batches(raw, size)])
+
+
+def ask_together(box: Sandbox, raw: Raw, largest: int) -> dict[str, np.ndarray]:
+    """Batches of growing size from several clients at once, which the server is free to mix; answers in order."""
+    pieces, first, size = [], 0, 1
+    while first < len(some_column(raw)):
+        pieces.append({name: values[first : first + size] for name, values in raw.items()})
+        first, size = first + size, size % min(ODD_BATCH, largest) + 1
+
+    def ask(batch: Raw) -> dict[str, np.ndarray]:
+        with box.client() as client:
+            return box.ask(client, batch)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return _join(list(pool.map(ask, pieces)))
+
+
+def parity(
+    name: str, served: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], schema: Schema
+) -> dict[str, Any]:
+    """Whether served outputs [n, ...] are the first n of the reference's, to rounding; never raises on wrong answers."""
+    worst, holds = 0.0, True
+    for output, tensor in schema.outputs().items():
+        ours, theirs = served[output], reference[output][: len(served[output])]
+        if ours.shape != theirs.shape:
+            return {"name": name, "holds": False, "max_delta": None}
+        delta = np.abs(ours.astype(np.float64) - theirs) / tensor.scale
+        worst = max(worst, float(delta.max(initial=0.0)) if np.isfinite(delta).all() else float("inf"))
+        holds = holds and worst <= TOLERANCE and (not tensor.labels or same_best(ours, theirs))
+    return {"name": name, "holds": bool(holds), "max_delta": float(f"{worst:.1e}") if np.isfinite(worst) else None}
+
+
+def same_best(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether the best of C is the same in each row [n, C], but for ties closer than TIE."""
+    two = np.sort(theirs, axis=1)[:, -2:]
+    clear = two[:, -1] - two[:, 0] >= TIE
+    return bool((ours.argmax(1) == theirs.argmax(1))[clear].all())
+
+
+def counted(box: Sandbox, sent: int) -> dict[str, Any]:
+    """Whether the server computed exactly as many samples as were sent."""
+    return {"name": f"Triton counted {sent} samples", "holds": box.count(box.names.network) == sent, "max_delta": None}
+
+
+def released(served: Mapping[str, np.ndarray], release: str) -> dict[str, Any]:
+    """Whether every answer carries the release's id."""
+    return {
+        "name": "every answer carries the release",
+        "holds": bool((served["release"] == release.encode()).all()),
+        "max_delta": None,
+    }
+
+
+def write(folder: Path, served: Mapping[str, np.ndarray], report: dict[str, Any]) -> None:
+    """`answers.npz`: the outputs in the order of the test split; `parity.json`: how they compare."""
+    with command.replacing(folder) as whole:
+        whole.mkdir()
+        np.savez(whole / "answers.npz", **{name: array for name, array in served.items() if name != "release"})
+        (whole / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,265 @@
+"""A real tritonserver: found, started, asked, refused, stopped, killed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import psutil
+import pytest
+from onnx import TensorProto, helper
+
+from serving import launcher
+from serving.launcher import Endpoint, find_server, inference_count, running
+from stages.errors import UserError
+
+grpc = pytest.importorskip("tritonclient.grpc")
+
+MODELS = ("first", "second")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server_or_skip() -> None:
+    try:
+        find_server()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    for seed, name in enumerate(MODELS):
+        _write_model(folder, name, seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoint(repository: Path) -> Iterator[Endpoint]:
+    with running(repository, MODELS, drain_s=0) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def client(endpoint: Endpoint) -> Iterator[grpc.InferenceServerClient]:
+    with grpc.InferenceServerClient(endpoint.grpc) as client:
+        yield client
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_answers_equal_onnxruntime(client: grpc.InferenceServerClient, repository: Path, model: str, rows: int) -> None:
+    x = np.random.default_rng(rows).normal(size=(rows, 4)).astype(np.float32)
+    session = onnxruntime.InferenceSession(repository / model / "1" / "model.onnx")
+    np.testing.assert_allclose(_infer(client, model, x), session.run(None, {"x": x})[0], rtol=1e-6)
+
+
+def test_counts_what_was_answered(endpoint: Endpoint, client: grpc.InferenceServerClient) -> None:
+    before = [inference_count(endpoint, model) for model in MODELS]
+    for rows in (1, 2, 5):
+        _infer(client, "first", np.zeros((rows, 4), np.float32))
+    assert [inference_count(endpoint, model) for model in MODELS] == [before[0] + 8, before[1]]
+
+
+def test_admin_apis_need_the_key(endpoint: Endpoint, client: grpc.InferenceServerClient) -> None:
+    for path in ("repository/index", "repository/models/first/unload", "logging", "trace/setting"):
+        assert _post(endpoint, path, {}) == 403
+    assert _post(endpoint, "repository/index", endpoint.http_admin) == 200
+    with pytest.raises(grpc.InferenceServerException, match="restricted"):
+        client.get_model_repository_index()
+    assert client.get_model_repository_index(headers=endpoint.grpc_admin).models
+    assert client.get_model_config("first").config.name == "first"  # free: NVIDIA's image_client reads it
+
+
+def test_listens_on_loopback_alone(endpoint: Endpoint) -> None:
+    connections = [c for process in _family(endpoint.process.pid) for c in process.net_connections("tcp")]
+    listening = [connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN]
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    assert {f"127.0.0.1:{address.port}" for address in listening} == {endpoint.http, endpoint.grpc, endpoint.metrics}
+
+
+def test_drained_stop_leaves_nothing(repository: Path, tmp_path: Path) -> None:
+    log = tmp_path / "triton.log"
+    with running(repository, ["first"], log=log) as endpoint:
+        family = _family(endpoint.process.pid)
+        assert any(process.name() == "triton_python_backend_stub" for process in family) or not _is_pytriton()
+        name = _identity(endpoint)
+        with grpc.InferenceServerClient(endpoint.grpc) as client:
+            _infer(client, "first", np.zeros((1, 4), np.float32))
+    assert endpoint.process.returncode == 0
+    assert not _alive(family)
+    assert not _leftovers(name)
+    assert "Started GRPCInferenceService" in log.read_text(encoding="utf-8")
+
+
+def test_undrained_stop_leaves_nothing(repository: Path) -> None:
+    with running(repository, ["first"], drain_s=0) as endpoint:
+        family, name = _family(endpoint.process.pid), _identity(endpoint)
+    assert not _alive(family)
+    assert not _leftovers(name)
+
+
+def test_an_exception_in_the_block_stops_the_server(repository: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), running(repository, ["first"], drain_s=0) as endpoint:
+        raise KeyboardInterrupt
+    assert endpoint.process.returncode is not None
+
+
+def test_a_killed_parent_takes_server_and_stubs_along(repository: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from serving.launcher import running\n"
+        f"with running(Path({str(repository)!r}), ['first']) as endpoint:\n"
+        "    print(endpoint.process.pid, endpoint.http, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=launcher.PROJECT)
+    assert parent.stdout is not None
+    pid, address = parent.stdout.readline().split()
+    family, name = _family(int(pid)), _identity_at(address)
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    _until(lambda: not _alive(family), "server or stub lives on")
+    _until(lambda: not _swept(name), "the next start would not clear up")
+
+
+def test_broken_onnx_is_told(tmp_path: Path) -> None:
+    _write_model(tmp_path, "broken", 0)
+    (tmp_path / "broken" / "1" / "model.onnx").write_bytes(b"no protobuf")
+    with pytest.raises(UserError, match=r"'broken' version 1: .*protobuf"), running(tmp_path, ["broken"], drain_s=0):
+        pass
+
+
+def test_absent_repository_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere"), running(tmp_path / "nowhere", ["first"], drain_s=0):
+        pass
+
+
+def test_a_port_in_use_is_told_before_the_start(repository: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for argument in ("http_port", "grpc_port", "metrics_port"):
+            with pytest.raises(UserError, match=f"port {port} .*another port"):
+                running(repository, ["first"], **{argument: port}).__enter__()
+
+
+@pytest.mark.parametrize("which", ["http", "metrics"])
+def test_a_free_port_lost_to_another_is_replaced(repository: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        lost, tries, complete = taken.getsockname()[1], [], launcher._complete
+
+        def lose_once(given: dict[str, int | None]) -> dict[str, int]:
+            tries.append(complete(given) | ({} if tries else {which: lost}))
+            return tries[-1]
+
+        monkeypatch.setattr(launcher, "_complete", lose_once)
+        with running(repository, ["first"], drain_s=0) as endpoint:
+            assert getattr(endpoint, which) != f"127.0.0.1:{lost}"
+    assert len(tries) == 2
+
+
+def test_no_server_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MILLRACE_TRITON", str(tmp_path / "gone"))
+    with pytest.raises(UserError, match="gone is no tritonserver"):
+        find_server()
+    monkeypatch.delenv("MILLRACE_TRITON")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(launcher, "PROJECT", tmp_path)
+    with pytest.raises(UserError, match=r"make setup.*MILLRACE_TRITON="):
+        find_server()
+
+
+def _write_model(repository: Path, name: str, seed: int) -> None:
+    """x float32 [N, 4] -> y float32 [N, 3], a matrix product."""
+    weights = np.random.default_rng(seed).normal(size=(4, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor("w", TensorProto.FLOAT, weights.shape, weights.ravel())],
+    )
+    version = repository / name / "1"
+    version.mkdir(parents=True)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), version / "model.onnx"
+    )
+    (repository / name / "config.pbtxt").write_text(
+        f'name: "{name}" backend: "onnxruntime" max_batch_size: 8\n'
+        'input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }\n'
+        'output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] }\n'
+        'parameters { key: "intra_op_thread_count" value { string_value: "1" } }\n'
+    )
+
+
+def _infer(client: grpc.InferenceServerClient, model: str, x: np.ndarray) -> np.ndarray:
+    tensor = grpc.InferInput("x", x.shape, "FP32")
+    tensor.set_data_from_numpy(x)
+    return client.infer(model, [tensor]).as_numpy("y")
+
+
+def _post(endpoint: Endpoint, path: str, headers: dict[str, str]) -> int:
+    connection = http.client.HTTPConnection(endpoint.http, timeout=10)
+    try:
+        connection.request("POST", f"/v2/{path}", body="{}", headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _identity(endpoint: Endpoint) -> str:
+    return _identity_at(endpoint.http)
+
+
+def _identity_at(address: str) -> str:
+    """The server's own name, with which its shared memory and its folder begin."""
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        connection.request("GET", "/v2")
+        return str(json.loads(connection.getresponse().read())["name"])
+    finally:
+        connection.close()
+
+
+def _leftovers(name: str) -> list[str]:
+    return [entry for folder in ("/dev/shm", tempfile.gettempdir()) for entry in os.listdir(folder) if name in entry]
+
+
+def _swept(name: str) -> list[str]:
+    """What is left by the next start. Threads may hold the lock a moment longer than their process lives."""
+    launcher._sweep()
+    return _leftovers(name)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    server = psutil.Process(pid)
+    return [server, *server.children(recursive=True)]
+
+
+def _alive(family: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def _is_pytriton() -> bool:
+    return find_server().environment is not None
+
+
+def _until(condition: Callable[[], bool], complaint: str, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.05)
