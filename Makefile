@@ -1,11 +1,10 @@
 # `make run` and `make test` do all the set-up that a fresh machine needs; doing it again is instant.
-.PHONY: run test lint setup environments clean
+.PHONY: run test lint bench setup environments clean
 .DEFAULT_GOAL := run
 .ONESHELL:
 .SHELLFLAGS := -ec
 
 export DVC_NO_ANALYTICS := 1
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # The run ends with make, even where make is killed.
 TIED := $(shell setpriv --pdeathsig KILL true 2>/dev/null && echo setpriv --pdeathsig KILL)
@@ -14,15 +13,15 @@ INSTALL := -m pip install -qq --disable-pip-version-check
 ALONE := $(shell command -v flock >/dev/null && echo flock .setup.lock)
 
 run: setup
-	@$(TIED) millrace run
+	@$(TIED) .venv/bin/millrace run
 
 test: setup lint
-	@python -m pytest
+	@.venv/bin/python -m pytest
 
 lint: setup
-	@ruff check .
-	@ruff format --check .
-	@mypy
+	@.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 setup:
 	@$(ALONE) $(MAKE) --no-print-directory -s environments
@@ -30,22 +29,27 @@ setup:
 environments: .venv/complete .venv-triton/complete
 
 # Without a server of its own (another system than Linux, or MILLRACE_TRITON set) any Python 3.11 or 3.12 serves.
-.venv/complete: requirements.lock pyproject.toml
+.venv/installed: requirements.lock
 	python=$$(python3 serving/runtime/check.py) || \
 	  { [ "$$(uname)" = Linux ] && [ -z "$$MILLRACE_TRITON" ] && exit 1; python=$$(command -v python3.12 || command -v python3.11); } || exit 1
 	echo "making .venv with $$python: a minute or two"
-	rm -rf .venv && "$$python" -m venv .venv
+	"$$python" -m venv --clear .venv
 	.venv/bin/python $(INSTALL) -r requirements.lock
+	touch $@
+
+.venv/complete: .venv/installed pyproject.toml
 	.venv/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
 .venv-triton/complete: serving/runtime/requirements.lock
-	rm -rf .venv-triton
 	if python=$$(python3 serving/runtime/check.py); then \
 	  echo "making .venv-triton, the server's own environment"; \
-	  "$$python" -m venv .venv-triton && .venv-triton/bin/python $(INSTALL) -r $<; \
+	  "$$python" -m venv --clear .venv-triton && .venv-triton/bin/python $(INSTALL) -r $<; \
 	else mkdir -p .venv-triton; fi
 	touch $@
+
+bench: setup
+	@.venv/bin/python -m benchmarks
 
 clean:
 	rm -rf .venv .venv-triton .scratch .setup.lock

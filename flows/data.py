@@ -41,7 +41,7 @@ def guess(path: Path) -> str:
     for name in (known := params.formats()):
         if sources.source(name).claims(path):
             return name
-    raise UserError(f"{path} has none of the formats {', '.join(known)}: README shows how each lies on disk")
+    raise UserError(f"{path} has none of the formats {', '.join(known)}: README shows each")
 
 
 def bring(path: Path, place: Path) -> None:

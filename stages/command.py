@@ -1,4 +1,4 @@
-"""What every stage's command shares: typed paths as arguments, one-line errors, outputs that appear whole or not at all."""
+"""What every stage's command shares: typed paths as arguments, one-line errors, outputs whole or not at all."""
 
 from __future__ import annotations
 

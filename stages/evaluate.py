@@ -1,4 +1,4 @@
-"""Metrics and pictures of the checkpoint's answers, for people; and the answers that the served ones are held against."""
+"""Metrics and pictures of the checkpoint's answers, and those answers, which the served ones are held against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest of an exported model: the SHA-256 of every file and of all that it came from. Its digest is the release."""
+"""The manifest of an exported model: SHA-256 of every file and of all it came from. Its digest is the release."""
 
 from __future__ import annotations
 

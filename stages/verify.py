@@ -98,7 +98,7 @@ def ask_together(box: Sandbox, raw: Raw, largest: int) -> dict[str, np.ndarray]:
 def parity(
     name: str, served: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], schema: Schema
 ) -> dict[str, Any]:
-    """Whether served outputs [n, ...] are the first n of the reference's, to rounding; never raises on wrong answers."""
+    """Whether served outputs [n, ...] are the first n of the reference's, to rounding. Wrong answers never raise."""
     worst, holds = 0.0, True
     for output, tensor in schema.outputs().items():
         ours, theirs = served[output], reference[output][: len(served[output])]

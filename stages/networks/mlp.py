@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field, PositiveInt
@@ -29,7 +30,7 @@ class Encoder(nn.Module):
         widths = (math.prod(block.tensor.shape), *hidden)
         layers = [
             layer
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for before, after in pairwise(widths)
             for layer in (nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout))
         ]
         self.layers = nn.Sequential(*layers)

@@ -145,11 +145,6 @@ def augmenter(
 
 
 def head_module(target: Column) -> Any:
-    """The module of the target's head, which holds `metrics`, `scalars` and `plots`."""
-    return _module("head_" + target.kind.removeprefix("target_"))
-
-
-def head_module(target: Column) -> Any:
     """The file of a target's head, for its `metrics`, `scalars` and `plots`."""
     return _module("head_" + target.kind.removeprefix("target_"))
 

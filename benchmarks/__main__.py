@@ -1,0 +1,47 @@
+"""`python -m benchmarks [NAME ...]`: measure, and write the figures into README between its marks."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import re
+import sys
+from typing import Any
+
+from benchmarks.workspace import ROOT
+from stages.measure import fingerprint
+
+NAMES = ("graph", "ingestion", "training", "presets")
+STORE = ROOT / "benchmarks" / "figures.json"
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all; figures of the others stay as they were."""
+    kept: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
+    for name in names or NAMES:
+        print(f"{name} ...", flush=True)
+        results = importlib.import_module(f"benchmarks.{name}").main()
+        kept[name] = {"host": f"{fingerprint()['cpu']}, {os.cpu_count()} cores, Python {platform.python_version()}"}
+        kept[name]["results"] = results
+        STORE.write_text(json.dumps(kept, indent=1) + "\n")
+        for result in results:
+            print(f"  {result['what']}: {result['figure']} ({result['goal']}; {result['with']})", flush=True)
+    readme = ROOT / "README.md"
+    table = "\n".join(rows(kept))
+    marks = r"(<!-- figures -->\n).*?(<!-- /figures -->)"
+    readme.write_text(re.sub(marks, lambda found: f"{found[1]}{table}\n{found[2]}", readme.read_text(), flags=re.DOTALL))
+
+
+def rows(kept: dict[str, Any]) -> list[str]:
+    """A Markdown table of all figures."""
+    lines = ["| what | measured | goal | with |", "|---|---|---|---|"]
+    for name in NAMES:
+        for result in kept.get(name, {}).get("results", []):
+            lines.append("| " + " | ".join(result[key] for key in ("what", "figure", "goal", "with")) + " |")
+    return lines
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,76 @@
+"""What the graph costs: a whole run from nothing, what of it is importing, and a run with nothing to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from benchmarks import workspace
+
+ROUNDS = 5
+
+
+def main() -> list[dict[str, Any]]:
+    """The run from nothing twice, the second time counting imports; then no-op runs of both graphs in turn."""
+    with tempfile.TemporaryDirectory() as temporary:
+        ours = workspace.init(workspace.project(Path(temporary) / "ours"))
+        whole_s = workspace.timed(ours, "dvc", "repro")
+        importing = importing_s(ours)
+        count = len(YAML(typ="safe").load(ours / "dvc.yaml")["stages"])
+        empty = workspace.init(empty_graph(Path(temporary) / "empty", count))
+        workspace.timed(empty, "dvc", "repro")
+        taken: dict[Path, list[float]] = {ours: [], empty: []}
+        for _ in range(ROUNDS):
+            for folder, seconds in taken.items():
+                seconds.append(workspace.timed(folder, "dvc", "repro"))
+    mine, theirs = statistics.median(taken[ours]), statistics.median(taken[empty])
+    return [
+        {
+            "what": "the whole run on digits from nothing, environments present",
+            "figure": f"{whole_s:.0f} s",
+            "goal": "at most 120 s",
+            "with": "`dvc repro`, the real Triton included",
+        },
+        {
+            "what": "importing, in sum over all its processes",
+            "figure": f"{importing:.0f} s",
+            "goal": "at most 30 s",
+            "with": "by Python's own import profile",
+        },
+        {
+            "what": f"`dvc repro` with nothing to do, over DVC's own on {count} empty stages",
+            "figure": f"{mine / theirs:.2f}",
+            "goal": "at most 1.5",
+            "with": f"{mine:.2f} s against {theirs:.2f} s",
+        },
+    ]
+
+
+def importing_s(folder: Path) -> float:
+    """Seconds that all processes of a forced run spend importing, by PYTHONPROFILEIMPORTTIME."""
+    environment = workspace.environment() | {"PYTHONPROFILEIMPORTTIME": "1"}
+    command = ["dvc", "repro", "--force"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    own_us = re.findall(r"^import time:\s+(\d+) \|", done.stderr, re.MULTILINE)
+    return sum(map(int, own_us)) / 1e6
+
+
+def empty_graph(folder: Path, count: int) -> Path:
+    """A chain of stages that copy an empty file."""
+    folder.mkdir()
+    (folder / "0").touch()
+    stages = {f"s{i}": {"cmd": f"cp {i} {i + 1}", "deps": [str(i)], "outs": [str(i + 1)]} for i in range(count)}
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    return folder
+
+
+if __name__ == "__main__":
+    for result in main():
+        print(json.dumps(result))

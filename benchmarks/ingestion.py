@@ -1,0 +1,111 @@
+"""Ingestion of small PNGs over a bare multi-process Pillow decode of the same files, and its memory as they grow."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import workspace
+
+FILES, FEWER, SIDE, CLASSES, ROUNDS = 60_000, 6_000, 28, 10, 3
+
+
+def main() -> list[dict[str, Any]]:
+    """Time ratio of medians, the two in turn; peak memory of all processes together, 60,000 files over 6,000."""
+    with tempfile.TemporaryDirectory() as temporary:
+        many, few = (make(Path(temporary) / str(count), count) for count in (FILES, FEWER))
+        ours, bare, memory = [], [], []
+        for _ in range(ROUNDS):
+            bare.append(decode(many / "data" / "raw" / "png"))
+            seconds, peak = ingest(many)
+            ours.append(seconds)
+            memory.append(peak)
+        smaller = statistics.median(ingest(few)[1] for _ in range(ROUNDS))
+    ratio, growth = statistics.median(ours) / statistics.median(bare), statistics.median(memory) / smaller
+    return [
+        {
+            "what": f"ingesting {FILES:,} PNGs of {SIDE}x{SIDE}, over a bare parallel Pillow decode",
+            "figure": f"{ratio:.2f}",
+            "goal": "at most 1.5",
+            "with": f"{FILES / statistics.median(ours):,.0f} files/s against {FILES / statistics.median(bare):,.0f}",
+        },
+        {
+            "what": f"its peak memory at {FILES:,} files over that at {FEWER:,}",
+            "figure": f"{growth:.2f}",
+            "goal": "at most 1.2",
+            "with": f"{statistics.median(memory):,.0f} MiB, all processes together, against {smaller:,.0f}",
+        },
+    ]
+
+
+def make(folder: Path, count: int) -> Path:
+    """A project whose raw data are `count` random PNGs in class folders."""
+    changes = {"data": {"path": "data/raw/png", "format": "image_folder"}}
+    project = workspace.project(folder, changes)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE), np.uint8)
+    for label in range(CLASSES):
+        (project / "data" / "raw" / "png" / str(label)).mkdir(parents=True)
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture).save(project / "data" / "raw" / "png" / str(i % CLASSES) / f"{i:06d}.png")
+    return project
+
+
+def decode(folder: Path) -> float:
+    """Seconds to open and load every file with Pillow, in as many processes as there are cores."""
+    paths = sorted(str(path) for path in folder.rglob("*.png"))
+    with multiprocessing.Pool(os.cpu_count()) as pool:
+        began = time.perf_counter()
+        for _ in pool.imap_unordered(_load, paths, chunksize=256):
+            pass
+        return time.perf_counter() - began
+
+
+def _load(path: str) -> None:
+    with Image.open(path) as picture:
+        picture.load()
+
+
+def ingest(project: Path) -> tuple[float, float]:
+    """Seconds, and MiB of resident memory of the stage and its workers at the highest moment."""
+    import psutil
+
+    command = [sys.executable, "-m", "stages.ingest", "data/raw/png", "data/table.parquet", "data/rejects.csv"]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=project, env=workspace.environment(), stdout=subprocess.DEVNULL)
+    peak, ended = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.05):
+            try:
+                family = [(parent := psutil.Process(process.pid)), *parent.children(recursive=True)]
+                peak = max(peak, sum(member.memory_info().rss for member in family) / 2**20)
+            except psutil.NoSuchProcess:
+                continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    code = process.wait()
+    seconds = time.perf_counter() - began
+    ended.set()
+    watcher.join()
+    if code:
+        raise SystemExit(f"ingest failed with {code}")
+    return seconds, peak
+
+
+if __name__ == "__main__":
+    for result in main():
+        print(json.dumps(result))

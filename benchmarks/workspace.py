@@ -1,0 +1,74 @@
+"""Throw-away copies of the project to measure in."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from stages import params
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("MILLRACE_DATA", ROOT.parent / "shared" / "data"))
+PARTS = ("stages", "serving", "flows", "champion", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
+
+
+def project(folder: Path, changes: dict[str, Any] | None = None, preset: str = "") -> Path:
+    """The project's own files in a new `folder`, with a preset and then `changes` written into its params."""
+    for name in PARTS:
+        source, place = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, place)
+    if preset:
+        params.apply_preset(preset, folder / "params.yaml")
+    params.edit(changes or {}, folder / "params.yaml")
+    return folder
+
+
+def timed(folder: Path, *command: str) -> float:
+    """Seconds of wall clock that a command takes in `folder`; its output is shown only if it fails."""
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed in {folder}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return time.perf_counter() - began
+
+
+def environment() -> dict[str, str]:
+    """Ours, with this environment's commands first, the copy's code before the project's, and no analytics."""
+    return os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": ".",
+        "DVC_NO_ANALYTICS": "1",
+        "MILLRACE_TRITON": os.environ.get("MILLRACE_TRITON", str(ROOT / ".venv-triton")),
+    }
+
+
+def stage(folder: Path, name: str) -> float:
+    """Seconds that one stage takes, by the command that `dvc.yaml` gives it, without DVC."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        (found,) = repo.stage.collect(name)
+        command = found.cmd
+    return timed(folder, "sh", "-c", command)
+
+
+def init(folder: Path) -> Path:
+    """Make it a git and DVC repository."""
+    for command in ("git init -q", "dvc init -q", "dvc config core.analytics false"):
+        timed(folder, *command.split())
+    return folder
+
+
+def children_peak_mib() -> float:
+    """The largest resident size that any ended child process of this one had."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

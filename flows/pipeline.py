@@ -1,0 +1,559 @@
+"""The graph of dvc.yaml under Prefect: a task for each stage, DVC does the work and the caching."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import inspect
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+os.environ.setdefault("DO_NOT_TRACK", "1")  # read while Prefect is imported
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+
+from prefect import flow, get_client, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.logging.handlers import APILogHandler
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from ruamel.yaml import YAML
+
+from stages.command import holding
+from stages.errors import UserError
+
+GRAPH = Path("dvc.yaml")
+LOCK = Path("dvc.lock")
+ONE_RUN = Path(".dvc/tmp/millrace.lock")
+REFUSED = 3  # a stage's exit code that says so, and ours
+
+_RETRIES = 2
+_RETRY_DELAYS_S = (2, 5)
+_POLL_S = 2
+_SERVER_START_S = 120
+_TAIL = 200  # lines of a stage that are kept to tell why it failed
+_HINTS = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
+_PASSING = (  # what may be otherwise in a moment, in DVC's words and the launcher's
+    "is busy, it is being blocked by",
+    "Unable to acquire lock",
+    "Unable to read RWLock-file",
+    "tritonserver is not ready after",
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A node of DVC's graph. `alone`: its `meta` in dvc.yaml says `alone: true`, nothing may run beside it."""
+
+    name: str
+    after: tuple[str, ...]
+    outs: tuple[str, ...]
+    alone: bool = False
+
+
+@flow(name="millrace", task_runner=ThreadPoolTaskRunner())
+def pipeline() -> State[Any]:
+    """Run what changed in the current folder's dvc.yaml; publish metrics, plots and verdict."""
+    try:
+        stages = plan()
+        with holding(ONE_RUN, "a run"):
+            states = drive(stages)
+        if any(state.is_cancelled() for state in states.values()):
+            return Cancelled(message="cancelled; the next run goes on from here")
+        paths = declared_paths()
+        settled = [
+            stage for stage in stages if states[stage.name].is_completed() or states[stage.name].name == "Refused"
+        ]
+        publish(paths, {out for stage in settled for out in stage.outs})
+        return conclude(states, paths)
+    except UserError as error:
+        return Failed(message=str(error))
+
+
+def plan() -> list[Stage]:
+    """The stages in the order in which `dvc repro` takes them, resolved by DVC.
+
+    Raises:
+        UserError: there is no graph here, or DVC cannot read it.
+    """
+    # DVC's own plan and not `dvc dag`, which has the edges but not the order, and repro writes dvc.lock in that order.
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.repo.reproduce import get_active_graph, plan_repro
+
+    if not GRAPH.is_file():
+        raise UserError(f"there is no {GRAPH} here: run this in the project's folder")
+    try:
+        with Repo() as repo:
+            graph = get_active_graph(repo.index.graph)
+            stages = plan_repro(graph, repo.stage.collect(str(GRAPH)))
+            return [
+                Stage(
+                    stage.addressing,
+                    tuple(upstream.addressing for upstream in graph.successors(stage)),
+                    tuple(out.def_path for out in stage.outs),
+                    bool((stage.meta or {}).get("alone")),
+                )
+                for stage in stages
+            ]
+    except DvcException as error:
+        raise UserError(f"{GRAPH}: {' '.join(str(error).split())}") from error
+
+
+def waits(stages: Sequence[Stage]) -> dict[str, list[str]]:
+    """For each stage those that must end before it: its upstream, and more where a stage must run alone."""
+    found: dict[str, list[str]] = {}
+    alone: list[str] = []
+    for stage in stages:
+        found[stage.name] = list(found) if stage.alone else [*dict.fromkeys([*stage.after, *alone])]
+        if stage.alone:
+            alone = [stage.name]
+    return found
+
+
+def drive(stages: Sequence[Stage]) -> dict[str, State[Any]]:
+    """Run every stage as soon as those before it have ended well; give the state of each."""
+    recorded = entries()
+    try:
+        with Children() as children, get_client(sync_client=True) as client:
+            ended: SimpleQueue[str] = SimpleQueue()
+            futures = submit(waits(stages), children, ended)
+            return watch(futures, ended, children, client)
+    finally:
+        arrange(recorded, [stage.name for stage in stages])
+
+
+def submit(
+    before: Mapping[str, Sequence[str]], children: Children, ended: SimpleQueue[str]
+) -> dict[str, PrefectFuture[Any]]:
+    """A task for each stage; its name is put into `ended` when it is over."""
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for name, others in before.items():
+        named = run_stage.with_options(name=name, task_run_name=name)
+        futures[name] = named.submit(name, children, wait_for=[futures[other] for other in others])
+        futures[name].add_done_callback(lambda _, name=name: ended.put(name))
+    return futures
+
+
+def watch(
+    futures: Mapping[str, PrefectFuture[Any]], ended: SimpleQueue[str], children: Children, client: Any
+) -> dict[str, State[Any]]:
+    """Say how far the run is until all is over; end it where someone cancels it."""
+    log = get_run_logger()
+    states: dict[str, State[Any]] = {}
+    while len(states) < len(futures):
+        try:
+            name = ended.get(timeout=_POLL_S)
+        except Empty:
+            if not children.ended and cancelled(client):
+                log.info("cancelled: ending what runs")
+                children.end()
+            continue
+        futures[name].wait()
+        states[name] = futures[name].state
+        said = states[name].message if states[name].is_final() else "not run, for one before it did not end well"
+        log.info("%d of %d: %s: %s", len(states), len(futures), name, said)
+    return states
+
+
+def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
+    return state.name == "Interrupted" and run.run_count <= _RETRIES
+
+
+# One retry more than are ever made: Prefect logs the last one as an exception, and there is none.
+@task(
+    retries=_RETRIES + 1,
+    retry_delay_seconds=list(_RETRY_DELAYS_S),
+    retry_condition_fn=_may_pass,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def run_stage(name: str, children: Children) -> State[Any]:
+    """`dvc repro` of one stage, its lines in the log as they come."""
+    log = get_run_logger()
+    began = time.monotonic()
+    last: deque[str] = deque(maxlen=_TAIL)
+    # DVC gives up a finished stage if another holds its lock for 3 s, as one that hashes gigabytes does: let it wait.
+    try:
+        with children.start(["dvc", "--wait-for-lock", "repro", "--single-item", name]) as child:
+            for line in map(str.rstrip, child.stdout or ()):
+                if line and not line.lstrip().startswith(_HINTS):
+                    last.append(line)
+                    log.info(line)
+    except ProcessLookupError:
+        return Cancelled(message="not begun, as its run has ended")
+    if children.ended:
+        return Cancelled(message="ended with its run")
+    return judge(child.returncode, list(last), time.monotonic() - began)
+
+
+def judge(code: int, lines: Sequence[str], seconds: float) -> State[Any]:
+    """What the end of a `dvc repro` means: done, refused, failed, or a failure that may pass if tried again."""
+    if code == 0:
+        same = any("didn't change, skipping" in line for line in lines)
+        return Completed(message="unchanged" if same else f"done in {seconds:.1f} s")
+    errors = [line for line in lines if line.startswith("ERROR: ")]  # DVC's, after those of the stage itself
+    errors += [line for line in lines if line.startswith("error: ")]
+    reason = (errors or list(lines) or [f"dvc ended with {code}"])[-1].removeprefix("ERROR: ").removeprefix("error: ")
+    text = "\n".join(lines)
+    ends = re.findall(r"exited with (-?\d+)$", text, re.MULTILINE)
+    end = int(ends[-1]) if ends else 0
+    if end == REFUSED:
+        return Failed(name="Refused", message=reason)
+    if end < 0 or end > 128:
+        return Failed(name="Interrupted", message=f"killed by signal {-end if end < 0 else end - 128}")
+    if code < 0 or 128 < code < 255:
+        return Failed(name="Interrupted", message="dvc was killed")
+    if any(words in text for words in _PASSING):
+        if "Unable to read RWLock-file" in text:
+            # Half written by a dvc that was killed; until it is gone no dvc works here.
+            Path(".dvc/tmp/rwlock").unlink(missing_ok=True)
+        return Failed(name="Interrupted", message=reason)
+    return Failed(message=reason)
+
+
+def conclude(states: Mapping[str, State[Any]], paths: Mapping[str, str]) -> State[Any]:
+    """The run's own state: Failed, Completed, or Completed under the name Refused."""
+    failed = {name: state for name, state in states.items() if state.is_failed() and state.name != "Refused"}
+    if failed:
+        return Failed(message="; ".join(f"{name} failed: {state.message}" for name, state in failed.items()))
+    refused = {name: state for name, state in states.items() if state.name == "Refused"}
+    if refused:
+        said = "; ".join(f"{name}: {state.message}" for name, state in refused.items())
+        return Completed(name="Refused", message=said)
+    if not all(state.is_completed() for state in states.values()):
+        return Failed(message="not every stage was run")
+    if "verdict" not in paths:
+        return Completed(message="every stage is done")
+    verdict = _json(Path(paths["verdict"]))
+    if verdict["verdict"] == "pass":
+        return Completed(message=f"release {verdict['release']} passes")
+    reasons = [criterion["reason"] or criterion["name"] for criterion in verdict["criteria"] if not criterion["holds"]]
+    return Completed(name="Refused", message=f"release {verdict['release']} is refused: {'; '.join(reasons)}")
+
+
+def cancelled(client: Any) -> bool:
+    """Whether someone asks for this run's end, in the UI or by `prefect flow-run cancel`."""
+    try:
+        state = client.read_flow_run(flow_run.id).state
+    except Exception:  # a server that is away for a moment is no reason to end a training
+        return False
+    return state.is_cancelling() or state.is_cancelled()
+
+
+def declared_paths() -> dict[str, str]:
+    """The paths that dvc.yaml names under `vars`."""
+    tree = YAML(typ="safe").load(GRAPH.read_text(encoding="utf-8"))
+    named = [entry["paths"] for entry in tree.get("vars", []) if isinstance(entry, dict) and "paths" in entry]
+    return named[0] if named else {}
+
+
+def entries() -> set[str]:
+    """The stages that dvc.lock has an entry for."""
+    tree = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else None
+    return set((tree or {}).get("stages", {}))
+
+
+def arrange(recorded: set[str], order: list[str]) -> None:
+    """Bring the entries that a run added to dvc.lock into the order in which `dvc repro` adds them.
+
+    Stages that ran side by side stand there in the order in which they ended.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo, lock_repo
+    from dvc.utils.serialize import modify_yaml
+
+    written = entries() - recorded
+    added = [name for name in order if name in written]
+    # The order is for people who read diffs: no reason to lose a run.
+    with suppress(DvcException), Repo(_wait_for_lock=True) as repo, lock_repo(repo), modify_yaml(str(LOCK)) as lock:
+        for name in added:
+            lock["stages"][name] = lock["stages"].pop(name)
+
+
+def publish(paths: Mapping[str, str], outs: Container[str]) -> None:
+    """As Prefect artifacts: those of this run's outputs that are metrics, plots, verdict or report on the data."""
+    fresh = {name: Path(path) for name, path in paths.items() if path in outs and Path(path).exists()}
+    if "metrics" in fresh:
+        create_markdown_artifact(metrics_table(_json(fresh["metrics"])), "millrace-metrics")
+    if "plots" in fresh:
+        curves = [fresh["curves"]] if "curves" in fresh else []
+        create_markdown_artifact(plots_page(fresh["plots"], curves), "millrace-plots")
+    if "verdict" in fresh:
+        create_markdown_artifact(verdict_table(_json(fresh["verdict"])), "millrace-verdict")
+    if "validation" in fresh:
+        create_markdown_artifact(validation_page(_json(fresh["validation"] / "validation.json")), "millrace-validation")
+
+
+def metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+    """A row for each metric, a column for each split."""
+    names = dict.fromkeys(name for values in metrics.values() for name in values)
+    rows = [[name, *(_figure(values.get(name)) for values in metrics.values())] for name in names]
+    return _table(["metric", *metrics], rows)
+
+
+def verdict_table(verdict: Mapping[str, Any]) -> str:
+    """The verdict and each criterion."""
+    rows = [
+        [said["name"], said["bound"], _figure(said["value"]), "holds" if said["holds"] else f"**{said['reason']}**"]
+        for said in verdict["criteria"]
+    ]
+    title = f"## {verdict['verdict']}: release {verdict['release']}"
+    return f"{title}\n\n{_table(['criterion', 'bound', 'value', ''], rows)}"
+
+
+def validation_page(report: Mapping[str, Any]) -> str:
+    """The outcome, and a line for each fault."""
+    return "\n".join([f"## The data are {report['outcome']}", "", *(f"- {fault}" for fault in report["faults"])])
+
+
+def plots_page(folder: Path, tables: Iterable[Path]) -> str:
+    """The folder's pictures, whole inside the page so that they outlive it, and the tables."""
+    parts = []
+    for path in sorted(folder.glob("*.png")):
+        data = base64.b64encode(path.read_bytes()).decode()
+        parts.append(f"### {path.stem}\n\n![{path.stem}](data:image/png;base64,{data})")
+    for path in tables:
+        with path.open(encoding="utf-8", newline="") as file:
+            heading, *rows = csv.reader(file)
+        parts.append(f"### {path.stem}\n\n{_table(heading, rows)}")
+    return "\n\n".join(parts)
+
+
+class Children:
+    """The processes that a run has started. None of them outlives the block, nor this process."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        for child in list(self._running):
+            child.wait()
+
+    def end(self) -> None:
+        """End all, and let none begin."""
+        with self._lock:
+            self.ended = True
+            for child in self._running:
+                child.stdin.close()  # type: ignore[union-attr]
+
+    @contextmanager
+    def start(self, command: Sequence[str], *, spare: bool = True) -> Iterator[subprocess.Popen[str]]:
+        """`command` under a guard, until the block ends. `spare` it: see there.
+
+        Raises:
+            ProcessLookupError: they are ended already.
+        """
+        # From its source: it then needs nothing of ours, and begins in 20 ms.
+        source = f"{inspect.getsource(guard)}\nimport sys\nguard(sys.argv[1] == 'spare', sys.argv[2:])"
+        with self._lock:
+            if self.ended:
+                raise ProcessLookupError
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", source, "spare" if spare else "end", *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=surroundings(),
+                start_new_session=True,
+            )
+            self._running.add(child)
+        try:
+            yield child
+        finally:
+            with self._lock:
+                self._running.discard(child)
+                child.stdin.close()  # type: ignore[union-attr]
+            child.wait()
+            child.stdout.close()  # type: ignore[union-attr]
+
+
+def surroundings() -> dict[str, str]:
+    """The environment of DVC and of its stages, which are `python -m ...`: our python must be the first on PATH."""
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_STUDIO_OFFLINE": "1",
+    }
+
+
+def guard(spare: bool, command: list[str]) -> None:
+    """Run `command`, and leave nothing of it behind, not even when the process that holds our stdin is killed.
+
+    Linux's PR_SET_PDEATHSIG alone would spare a shell and what it runs. With `spare` the command is not killed itself
+    but what it has started: a DVC that is killed while it writes dvc.lock or its rwlock leaves half a file.
+    """
+    import contextlib
+    import ctypes
+    import glob
+    import os
+    import signal
+    import subprocess
+    import sys
+    import threading
+    import time
+
+    linux = sys.platform == "linux"
+    pr_set_pdeathsig, pr_set_child_subreaper = 1, 36
+    interrupted_s, spared_s = 3, 10
+    prctl = ctypes.CDLL(None).prctl if linux else None
+
+    def die_with_guard() -> None:
+        if prctl:
+            prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+    def below(process: int) -> set[int]:
+        found = set()
+        for path in glob.glob(f"/proc/{process}/task/*/children"):
+            try:
+                with open(path) as file:
+                    children = [int(child) for child in file.read().split()]
+            except OSError:
+                continue
+            for child in children:
+                found |= {child} | below(child)
+        return found
+
+    def send(number: int, processes: set[int]) -> None:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def end_with_holder() -> None:
+        os.read(0, 1)  # nothing is ever written: this returns when the other end is closed
+        began = time.monotonic()
+        told: set[int] = set()
+        while main.poll() is None:
+            waited = time.monotonic() - began
+            others = below(os.getpid()) - ({main.pid} if spare else set())
+            send(signal.SIGINT, others - told)  # once: a second one would break off its clean-up
+            told |= others
+            if waited > interrupted_s:
+                send(signal.SIGKILL, others)
+            if waited > spared_s:
+                os.killpg(0, signal.SIGKILL)
+            time.sleep(0.05)
+
+    if prctl:
+        prctl(pr_set_child_subreaper, 1)  # what loses its parent becomes ours, so that `below` finds it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in what was started with `&`
+    main = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_guard)
+    threading.Thread(target=end_with_holder, daemon=True).start()
+    code = main.wait()
+    while True:
+        send(signal.SIGKILL, below(os.getpid()))
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+    sys.stdout.flush()
+    os._exit(code if code >= 0 else 128 - code)
+
+
+@contextmanager
+def api() -> Iterator[None]:
+    """The Prefect server that is configured; without one, a server of our own while the block lasts.
+
+    Prefect would start one too, but leaves it behind when this process is killed.
+
+    Raises:
+        UserError: it does not start.
+    """
+    if PREFECT_API_URL.value():
+        yield
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    serve = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui", "--no-scheduler"]
+    with Children() as children, children.start(serve, spare=False) as server:
+        last: deque[str] = deque(maxlen=_TAIL)
+        threading.Thread(target=lambda: last.extend(server.stdout or ()), daemon=True).start()
+        deadline = time.monotonic() + _SERVER_START_S
+        while not answers(url):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise UserError(f"Prefect's server did not start: {' '.join(' '.join(last).split())[-500:]}")
+            time.sleep(0.1)
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+            APILogHandler().flush()  # of all handlers: Prefect does it at exit, when this server is gone
+
+
+def answers(url: str) -> bool:
+    """Whether a Prefect API is there."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+            return bool(json.load(response) is True)
+    except (OSError, ValueError):
+        return False
+
+
+def main() -> int:
+    """Run once; 0: the verdict is pass, 1: failed, 3: refused by validation or gate."""
+    argparse.ArgumentParser(
+        prog="python -m flows.pipeline",
+        description="Run what changed in dvc.yaml under Prefect: with PREFECT_API_URL's server, else one for this run.",
+        epilog="example: PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline",
+    ).parse_args()
+    try:
+        if not GRAPH.is_file():
+            raise UserError(f"there is no {GRAPH} here: run this in the project's folder")
+        with api():
+            state = pipeline(return_state=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the next run goes on from here", file=sys.stderr)
+        return 130
+    good = state.is_completed() and state.name != "Refused"
+    print(state.message if good else f"error: {state.message}", file=sys.stdout if good else sys.stderr)
+    return 0 if good else REFUSED if state.name == "Refused" else 1
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """As markdown."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
