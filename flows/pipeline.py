@@ -495,7 +495,9 @@ def api() -> Iterator[None]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    serve = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui", "--no-scheduler"]
+    # `env`: the page that shows the run takes its address from nothing else.
+    serve = ["env", f"PREFECT_UI_API_URL={url}", "prefect", "server", "start", "--no-scheduler"]
+    serve += ["--host", "127.0.0.1", "--port", str(port)]
     with Children() as children, children.start(serve, spare=False) as server:
         last: deque[str] = deque(maxlen=_TAIL)
         threading.Thread(target=lambda: last.extend(server.stdout or ()), daemon=True).start()

@@ -11,19 +11,30 @@ import torch
 from torch import Tensor
 
 from stages.arrays import Split, open_split
+from stages.errors import UserError
 
-Batch = tuple[list[Tensor], Tensor, Tensor]  # blocks [B, *shape], target [B, ...], sample numbers int64 [B]
+Batch = tuple[list[Tensor], Tensor, np.ndarray]  # blocks [B, *shape], target [B, ...], sample numbers int64 [B]
 
 
 class Batches:
     """One process's share of a split. Each sample of an evaluation is seen exactly once over all processes.
 
     In training, epoch e's order is a permutation of (seed, e), cut into batches of `batch_size` over all processes;
-    an incomplete last batch is left out, so that every process always holds an equal share.
+    an incomplete last batch is left out, so that every process always holds an equal share. With `only_first`, the
+    first batch of epoch 0 takes the place of all others.
     """
 
-    def __init__(self, split: Split, batch_size: int, *, seed: int | None, rank: int = 0, world: int = 1) -> None:
-        self.split, self.seed, self.rank, self.world = split, seed, rank, world
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+        only_first: bool = False,
+    ) -> None:
+        self.split, self.seed, self.rank, self.world, self.only_first = split, seed, rank, world, only_first
         self.batch_size = min(batch_size, len(split) // world * world) if seed is not None else batch_size
         self.epoch = 0
 
@@ -36,7 +47,7 @@ class Batches:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""
-        self.epoch = epoch
+        self.epoch = 0 if self.only_first else epoch
 
     def __len__(self) -> int:
         if self.seed is not None:
@@ -51,7 +62,8 @@ class Batches:
                 yield self._fetch(mine[first : first + self._share])
             return
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.split))
-        for first in range(0, len(self) * self.batch_size, self.batch_size):
+        for batch in range(len(self)):
+            first = 0 if self.only_first else batch * self.batch_size
             yield self._fetch(order[first : first + self.batch_size][self.rank :: self.world])
 
     @property
@@ -60,23 +72,41 @@ class Batches:
 
     def _fetch(self, samples: np.ndarray) -> Batch:
         blocks = [torch.from_numpy(block[samples]) for block in self.split.blocks]
-        return blocks, torch.from_numpy(self.split.target[samples]), torch.from_numpy(samples)
+        return blocks, torch.from_numpy(self.split.target[samples]), samples
 
 
 class ArraysModule(L.LightningDataModule):
-    """The train and val splits of `folder`."""
+    """The train and val splits of `folder`. With `overfit`, one batch of train is all that there is.
 
-    def __init__(self, folder: Path, batch_size: int, seed: int) -> None:
+    Raises:
+        UserError: a split has fewer samples than there are processes.
+    """
+
+    def __init__(self, folder: Path, batch_size: int, seed: int, overfit: bool = False) -> None:
         super().__init__()
-        self.folder, self.batch_size, self.seed = folder, batch_size, seed
+        self.folder, self.batch_size, self.seed, self.overfit = folder, batch_size, seed, overfit
 
     def train_dataloader(self) -> Batches:
-        return self._batches("train", self.seed)
+        return self._batches(self._open("train"), self.seed)
 
     def val_dataloader(self) -> Batches:
-        return self._batches("val", None)
+        if not self.overfit:
+            return self._batches(self._open("val"), None)
+        train = self._open("train")
+        first = next(iter(Batches(train, self.batch_size, seed=self.seed)))[2]
+        known = Split(tuple(block[first] for block in train.blocks), train.target[first], train.rows[first])
+        return self._batches(known, None)
 
-    def _batches(self, split: str, seed: int | None) -> Batches:
+    def _open(self, name: str) -> Split:
+        split = open_split(self.folder, name)
+        if self.trainer and len(split) < self.trainer.world_size:
+            raise UserError(
+                f"the {name} split has {len(split)} samples, too few for {self.trainer.world_size} processes: "
+                "lower train.devices"
+            )
+        return split
+
+    def _batches(self, split: Split, seed: int | None) -> Batches:
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return Batches(open_split(self.folder, split), self.batch_size, seed=seed, rank=rank, world=world)
+        return Batches(split, self.batch_size, seed=seed, rank=rank, world=world, only_first=self.overfit)

@@ -9,7 +9,7 @@ from typing import Any
 
 from stages import arrays as arrays_
 from stages import command, manifest, params, table
-from stages.schema import Schema
+from stages.schema import MISSING, Schema
 
 GOLDEN_ROWS = 8
 
@@ -87,12 +87,13 @@ def anonymous(model: Any) -> Any:
 
 
 def golden_rows(schema: Schema, arrays: Path, source: Path) -> dict[str, Any]:
-    """A few raw test rows {column: [n]}, and the SHA-256 of the arrays that prepare made of them."""
+    """A few raw test rows {column: [n]} as they travel, and the SHA-256 of the arrays that prepare made of them."""
     test = arrays_.open_split(arrays, "test")
     rows = test.rows[:GOLDEN_ROWS]
     raw = {}
     for column, tensor in schema.inputs().items():
-        values = [value for chunk in table.Values(source, column, rows) for value in chunk]
+        cells = [value for chunk in table.Values(source, column, rows) for value in chunk]
+        values = [MISSING[tensor.dtype] if value is None else value for value in cells]
         raw[column] = [base64.b64encode(value).decode() for value in values] if tensor.dtype == "bytes" else values
     made = b"".join(block[:GOLDEN_ROWS].tobytes() for block in test.blocks)
     return {"rows": raw, "sha256": hashlib.sha256(made).hexdigest()}

@@ -236,6 +236,7 @@ def _begin() -> None:
     command.die_with_parent()
     gc.freeze()  # what the parent has loaded need not be looked through again and again
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # pyarrow would load it to see that no value is its
     warnings.simplefilter("ignore")
     logging.disable()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from stages.batches import Batch
+from stages.errors import UserError
 from stages.networks.draws import Draws
 from stages.networks.network import Network
 
@@ -26,7 +27,7 @@ class Learner(L.LightningModule):
         self,
         network: Network,
         metrics: MetricCollection,
-        augment: Augment,
+        augment: Augment | None,
         *,
         seed: int,
         optimizer: str,
@@ -41,7 +42,7 @@ class Learner(L.LightningModule):
         self.network, self.metrics, self.augment, self.seed = network, metrics, augment, seed
         self.optimizer, self.learning_rate, self.momentum, self.l1, self.l2 = optimizer, learning_rate, momentum, l1, l2
         self.schedule, self.warmup_epochs = schedule, warmup_epochs
-        self._sums: dict[str, Tensor] = {}
+        self._losses: dict[str, list[tuple[Tensor, int]]] = {}
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(epoch_seed(self.seed, self.current_epoch, self.global_rank))  # dropout's
@@ -49,34 +50,42 @@ class Learner(L.LightningModule):
             weights = list(part.parameters())
             if weights and not any(weight.requires_grad for weight in weights):
                 part.eval()  # a frozen encoder keeps its batch statistics
-        self._sums = {}
+        self._losses = {"train": [], "val": []}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         blocks, target, samples = batch
-        blocks = self.augment(blocks, Draws(self.seed, self.current_epoch, samples))
+        if self.augment:
+            blocks = self.augment(blocks, Draws(self.seed, self.current_epoch, samples))
         loss = self.network.head.loss(self.network(blocks), target)
-        self._count("train_loss", loss.detach(), len(samples))
+        self._losses["train"].append((loss.detach(), len(samples)))
         if self.l1:
             loss = loss + self.l1 * sum(weight.abs().sum() for weight in self.parameters() if weight.requires_grad)
         return loss
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
+        if self.trainer.world_size > 1:
+            for buffer in self.network.buffers():  # all answer with the batch statistics of the one that is stored
+                torch.distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         blocks, target, samples = batch
         scores = self.network(blocks)
-        self._count("val_loss", self.network.head.loss(scores, target), len(samples))
+        self._losses["val"].append((self.network.head.loss(scores, target), len(samples)))
         self.metrics.update(next(iter(self.network.answer(scores).values())).float(), target)
 
     def on_validation_epoch_end(self) -> None:
-        loss, seen = self._mean("val_loss")
-        expected = len(self.trainer.datamodule.val_dataloader().split)
-        if not self.trainer.fast_dev_run and self.trainer.limit_val_batches == 1.0 and seen != expected:
+        (train_loss, _), (val_loss, seen) = self._mean("train"), self._mean("val")
+        expected = len(self.trainer.val_dataloaders.split)
+        if self.trainer.limit_val_batches == 1.0 and seen != expected:
             raise RuntimeError(f"validation saw {seen} samples of {expected}")
-        values = {name: value for name, value in self.metrics.compute().items() if value.ndim == 0}
-        losses = {"train_loss": self._mean("train_loss")[0], "val_loss": loss}
-        self.log_dict(losses | {f"val_{name}": value.float() for name, value in values.items()})
+        if not math.isfinite(train_loss + val_loss):
+            raise UserError(
+                f"training diverged in epoch {self.current_epoch + 1} (train_loss {train_loss:.3g}, "
+                f"val_loss {val_loss:.3g}): lower train.learning_rate, or set train.clip_norm"
+            )
+        values = {f"val_{name}": value.float() for name, value in self.metrics.compute().items() if value.ndim == 0}
+        self.log_dict({"train_loss": train_loss, "val_loss": val_loss, **values})
 
     def configure_optimizers(self) -> dict[str, Any]:
         weights = [weight for weight in self.parameters() if weight.requires_grad]
@@ -87,14 +96,13 @@ class Learner(L.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _count(self, name: str, mean: Tensor, samples: int) -> None:
-        sums = self._sums.setdefault(name, torch.zeros(2, dtype=torch.float64, device=mean.device))
-        sums += torch.stack([mean.double() * samples, torch.full_like(mean, samples, dtype=torch.float64)])
-
-    def _mean(self, name: str) -> tuple[Tensor, int]:
-        """Over all processes: the mean over samples, and how many there were."""
-        total, seen = self.trainer.strategy.reduce(self._sums.pop(name), reduce_op="sum")
-        return (total / seen).float(), int(seen)
+    def _mean(self, split: str) -> tuple[float, int]:
+        """Over all processes: the mean loss over samples, and how many there were."""
+        losses, counts = zip(*self._losses[split], strict=True)
+        weights = torch.tensor(counts, dtype=torch.float64, device=self.device)
+        sums = torch.stack([torch.stack(losses).double() @ weights, weights.sum()])
+        total, seen = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        return total / seen, int(seen)
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:

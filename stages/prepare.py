@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,18 @@ from stages.arrays import SPLITS, create_split
 from stages.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
 
+FEW = 3  # faulty rows that an error names
+
+Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
+
 
 def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     """Turn the accepted rows of the table into arrays and a fitted schema."""
     said = params.load("prepare")
     declared = params.declared(said.schema.features, said.schema.target)
-    ids, official = table.column(source, "_id"), table.column(source, "_split")
+    ids, official, sources = (table.column(source, name) for name in ("_id", "_split", "_source"))
     splits = assign(ids, official, said.split.val, said.split.test)
-    splits, removed = remove(ids, splits, official, read_quarantine(quarantine))
+    splits, removed = remove(ids, sources, splits, official, read_quarantine(quarantine))
     rows = {split: np.flatnonzero(splits == split) for split in SPLITS}
     check(rows)
     fitted = fit(source, declared, rows["train"])
@@ -52,14 +58,18 @@ def assign(ids: np.ndarray, official: np.ndarray, val: float, test: float) -> np
 
 
 def remove(
-    ids: np.ndarray, splits: np.ndarray, official: np.ndarray, quarantined: set[str]
+    ids: np.ndarray,
+    sources: np.ndarray,
+    splits: np.ndarray,
+    official: np.ndarray,
+    quarantined: Collection[tuple[str, str]],
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Splits with "" where a row is left out, and how many for which reason.
 
     Official test rows stay, so that figures compare with others'; a sample of two splits stays in the later one only.
     """
     kept = splits.copy()
-    bad = np.array([name in quarantined for name in ids], bool) & (official != "test")
+    bad = np.array([row in quarantined for row in zip(ids, sources, strict=True)], bool) & (official != "test")
     kept[bad] = ""
     copies = 0
     for later in (("test",), ("val", "test")):
@@ -71,10 +81,10 @@ def remove(
     return kept, {"quarantined": int(bad.sum()), "copies of a later split": copies}
 
 
-def read_quarantine(path: Path) -> set[str]:
-    """The ids that validation has set aside."""
+def read_quarantine(path: Path) -> set[tuple[str, str]]:
+    """Id and source of each row that validation has set aside; another copy of the same sample may be sound."""
     with Path(path).open(encoding="utf-8", newline="") as file:
-        return {row["id"] for row in csv.DictReader(file)}
+        return {(row["id"], row["source"]) for row in csv.DictReader(file)}
 
 
 def check(rows: dict[str, np.ndarray]) -> None:
@@ -87,39 +97,72 @@ def check(rows: dict[str, np.ndarray]) -> None:
 
 
 def fit(source: Path, declared: Schema, rows: np.ndarray) -> Schema:
-    """The schema with all that the kinds learn from the training rows."""
-    features = []
-    for column in declared.features:
-        module = kind(column.kind)
-        features.append(_fitted(column, module.fit(table.Values(source, column.name, rows), _options(module, column))))
-    module = target_kind(declared.target.kind)
-    values = table.Values(source, declared.target.name, rows)
-    return Schema(tuple(features), _fitted(declared.target, module.fit(values, _options(module, declared.target))))
+    """The schema with all that the kinds learn from the training rows.
+
+    Raises:
+        UserError: a kind cannot learn from a column.
+    """
+
+    def fitted(column: Column, module: Any) -> Column:
+        try:
+            learnt = module.fit(table.Values(source, column.name, rows), module.Options(**column.options))
+        except ValueError as error:
+            raise UserError(f"column {column.name!r}, train split: {error}") from error
+        return replace(column, fitted=learnt)
+
+    features = tuple(fitted(column, kind(column.kind)) for column in declared.features)
+    return Schema(features, fitted(declared.target, target_kind(declared.target.kind)))
 
 
 def write(source: Path, schema: Schema, rows: np.ndarray, folder: Path, split: str) -> None:
     """One split's arrays.
 
     Raises:
-        UserError: a label of this split that the training rows do not have.
+        UserError: a label that is missing or that the training rows do not have, or any other value that its kind
+            cannot take. To drop such a row in silence would make the test split another than the official one.
     """
-    target = schema.target
-    labels = [value for chunk in table.Values(source, target.name, rows) for value in chunk]
-    try:
-        coded = target_kind(target.kind).transform(labels, target.fitted)
-    except ValueError as error:
-        raise UserError(f"column {target.name!r}, {split} split: {error}") from error
-    blocks = schema.blocks()
+    target, blocks = schema.target, schema.blocks()
+
+    def code(raw: Raw) -> np.ndarray:
+        if None in raw[target.name]:
+            raise ValueError("missing")
+        return target_kind(target.kind).transform(raw[target.name], target.fitted)
+
+    values = [value for chunk in table.Values(source, target.name, rows) for value in chunk]
+    coded = attempt(code, {target.name: values}, source, rows, split)
     maps = create_split(folder, rows, coded, [block.tensor for block in blocks])
-    columns = [table.Values(source, column.name, rows) for column in schema.features]
+    columns = {column.name: table.Values(source, column.name, rows) for column in schema.features}
     first = 0
-    for chunks in zip(*columns, strict=True):
-        encoded = schema.encode({column.name: chunk for column, chunk in zip(schema.features, chunks, strict=True)})
+    for chunks in zip(*columns.values(), strict=True):
+        last = first + len(chunks[0])
+        encoded = attempt(schema.encode, dict(zip(columns, chunks, strict=True)), source, rows[first:last], split)
         for block, array in zip(blocks, maps, strict=True):
-            array[first : first + len(chunks[0])] = encoded[block.name]
-        first += len(chunks[0])
+            array[first:last] = encoded[block.name]
+        first = last
     for array in maps:
         array.flush()
+
+
+def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarray, split: str) -> Any:
+    """`encode(raw)`, where `raw` {column: [n]} stands at `rows` of the table.
+
+    Raises:
+        UserError: it raises ValueError; the rows at fault are named by their sources.
+    """
+    try:
+        return encode(raw)
+    except ValueError as error:
+        faults = []
+        sources = table.column(source, "_source")[rows]
+        for place, *values in zip(sources, *raw.values(), strict=True):
+            try:
+                encode({name: [value] for name, value in zip(raw, values, strict=True)})
+            except ValueError as fault:
+                faults.append(f"{place}: {fault}")
+        more = [f"{len(faults) - FEW:,} more"] if len(faults) > FEW else []
+        told = "; ".join([*faults[:FEW], *more]) or str(error)
+        where = f"{split} split, column {', '.join(raw)}"
+        raise UserError(f"{where}: {told}. Mend these samples, or take them out of the data") from error
 
 
 def summarise(folder: Path, rows: dict[str, np.ndarray], removed: dict[str, int], read: dict[str, Path]) -> None:
@@ -131,14 +174,6 @@ def summarise(folder: Path, rows: dict[str, np.ndarray], removed: dict[str, int]
         "sha256": {name: table.sha256(path) for name, path in read.items()} | written,
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-
-
-def _options(module: Any, column: Column) -> Any:
-    return module.Options(**column.options)
-
-
-def _fitted(column: Column, fitted: dict[str, Any]) -> Column:
-    return Column(column.name, column.kind, column.options, fitted)
 
 
 if __name__ == "__main__":

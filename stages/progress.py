@@ -1,13 +1,21 @@
-"""What happens beside the training steps: curves, plain progress lines, averaged weights."""
+"""What happens beside the training steps: curves, progress lines, checkpoints that are whole, averaged weights."""
 
 from __future__ import annotations
 
+import io
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
+
+from stages.command import replacing
 
 
 class Recorder(Callback):
@@ -15,22 +23,25 @@ class Recorder(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self._began_s = 0.0
+        self._began_s = self._took_s = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, learner: LightningModule) -> None:
         self._began_s = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, learner: LightningModule) -> None:
+        self._took_s = time.perf_counter() - self._began_s
 
     def on_train_epoch_end(self, trainer: Trainer, learner: LightningModule) -> None:
         figures = {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows.append({"epoch": trainer.current_epoch + 1, "learning_rate": float(f"{rate:.6g}"), **figures})
         if trainer.is_global_zero:
-            batches = trainer.num_training_batches * trainer.train_dataloader.batch_size
-            rate_per_s = batches / (time.perf_counter() - self._began_s)
+            samples = trainer.num_training_batches * trainer.train_dataloader.batch_size
             headline = f"val_{next(iter(learner.metrics.keys()))}"
             shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train_loss", "val_loss", headline))
             print(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}  {rate_per_s:,.0f} samples/s",
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}  "
+                f"{samples / self._took_s:,.0f} samples/s",
                 flush=True,
             )
 
@@ -41,6 +52,36 @@ class Recorder(Callback):
         self.rows = list(state_dict["rows"])
 
 
+class Stop(EarlyStopping):
+    """Early stopping that stays stopped when the run is resumed."""
+
+    def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
+        trainer.should_stop = self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that a kill leaves as they were; Lightning's go through a temporary folder on another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as whole:
+            whole.write_bytes(content.getbuffer())
+
+
+def saver(folder: Path, name: str, monitor: str | None = None) -> ModelCheckpoint:
+    """`folder/name.ckpt`, written anew after each epoch, or after each that has the least `monitor` so far."""
+    return ModelCheckpoint(
+        folder,
+        name,
+        monitor,
+        save_top_k=1,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
 class Averaging(WeightAveraging):
     """An exponential moving average of the weights, whose decay rises to `decay` as steps go by.
 
@@ -48,10 +89,13 @@ class Averaging(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-            if not averaged.is_floating_point():
-                return current
+        def average(averaged: Iterable[Tensor], current: Iterable[Tensor], steps: Tensor | int) -> None:
             n = int(steps)
-            return averaged.lerp(current.to(averaged.dtype), 1 - min(decay, (1 + n) / (10 + n)))
+            share = 1 - min(decay, (1 + n) / (10 + n))
+            for old, new in zip(averaged, current, strict=True):
+                if old.is_floating_point():
+                    old.lerp_(new.to(old.dtype), share)
+                else:
+                    old.copy_(new)
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)

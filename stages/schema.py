@@ -83,7 +83,7 @@ def target_kind(name: str) -> Target:
     return cast(Target, importlib.import_module(f"stages.kinds.{name}"))
 
 
-_MISSING: dict[str, Any] = {"bytes": b"", "str": "", "float64": np.nan}
+MISSING: dict[str, Any] = {"bytes": b"", "str": "", "float64": np.nan}  # by RAW: a missing value on the wire
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _column(column: Column, raw: Mapping[str, Any], rows: int) -> np.ndarray:
     if column.name in raw:
         values = raw[column.name]
     elif module.OPTIONAL:
-        values = [_MISSING[module.RAW]] * rows
+        values = [MISSING[module.RAW]] * rows
     else:
         raise ValueError(f"the column {column.name!r} is missing")
     return module.transform([module.raw(value) for value in values], column.fitted)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages import command, params
+from stages import command, params, ranks
 from stages.errors import UserError
 from stages.table import sha256
 
@@ -22,21 +23,58 @@ SCRATCH = Path(".scratch/train")
 def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
     """Fit the network that params describe and write its weights and learning curves."""
     said = params.load("train")
+    if ranks.ours_to_start(said.train.devices, said.train.num_nodes):
+        paths = (arrays, schema, weights, curves)
+        ranks.launch("stages.train", paths, said.train.devices, said.train.num_nodes, said.train.threads)
+    else:
+        fit(said, arrays, schema, weights, curves)
+
+
+def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
+    """What each training process does; the first of them writes."""
     import torch
 
     from stages.batches import ArraysModule
 
-    torch.set_num_threads(said.train.threads)
+    train = said.train
+    torch.set_num_threads(train.threads)
+    on_gpu = check(train, torch.cuda.device_count())
     learner = build(said, schema)
-    data = ArraysModule(arrays, said.train.batch_size, said.train.seed)
+    data = ArraysModule(arrays, train.batch_size, train.seed, overfit=train.debug == "overfit")
     scratch = SCRATCH / inputs_digest(said, arrays, schema)
-    trainer, recorder = make_trainer(said.train, scratch)
-    last = scratch / "last.ckpt"
-    trainer.fit(learner, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    if trainer.is_global_zero:
-        keep_best(trainer, learner)
-        write(learner, recorder.rows, weights, curves)
-        shutil.rmtree(SCRATCH, ignore_errors=True)
+    trainer, recorder = make_trainer(train, scratch, on_gpu)
+    first = trainer.is_global_zero
+    with command.holding(SCRATCH.with_suffix(".lock"), "training") if first else contextlib.nullcontext():
+        last = resumable(scratch / "last.ckpt", aloud=first)
+        with ranks.together():
+            trainer.fit(learner, data, ckpt_path=last, weights_only=True)
+        if first:
+            kept = torch.load(scratch / ("best.ckpt" if train.patience else "last.ckpt"), "cpu", weights_only=True)
+            write(learner.network.spec, kept["state_dict"], recorder.rows, weights, curves)
+            shutil.rmtree(SCRATCH)  # what other inputs left there as well, which would pile up
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def check(train: Any, gpus: int) -> bool:
+    """Whether to train on GPUs.
+
+    Raises:
+        UserError: params ask for what this machine or Lightning cannot do.
+    """
+    if train.accelerator == "gpu" and not gpus:
+        raise UserError("train.accelerator is gpu, but torch finds no GPU here: say cpu or auto")
+    on_gpu = train.accelerator != "cpu" and gpus > 0
+    if on_gpu and train.devices > gpus:
+        raise UserError(f"train.devices is {train.devices}, but torch finds {gpus} GPUs here")
+    if not on_gpu and train.precision == "16-mixed":
+        raise UserError("train.precision 16-mixed needs a GPU: say 32 or bf16-mixed")
+    if train.strategy == "fsdp":
+        if not on_gpu:
+            raise UserError("train.strategy fsdp needs GPUs: say ddp or auto")
+        if train.l1 or train.clip_norm or train.average:
+            raise UserError("train.strategy fsdp goes without l1, clip_norm and average: set them to 0.0, or say ddp")
+    return on_gpu
 
 
 def build(said: Any, schema_path: Path) -> Any:
@@ -53,19 +91,20 @@ def build(said: Any, schema_path: Path) -> Any:
     try:
         torch.manual_seed(train.seed)
         net = network.Network(schema, network.resolve(schema, parts))
-        augment = network.augmenter(schema, train.augment if train.debug == "none" else {})
+        augment = network.augmenter(schema, train.augment) if train.augment else None
         if model.init_from != "none":
-            network.initialise(net, checked(Path(model.init_from), model.init_sha256), model.name_map)
+            network.initialise(net, pinned(Path(model.init_from), model.init_sha256), model.name_map)
     except ValueError as error:
         raise UserError(f"params.yaml: {error}") from error
     if model.freeze_encoders:
         net.encoders.requires_grad_(False)
     names = ("seed", "optimizer", "learning_rate", "momentum", "schedule", "warmup_epochs", "l1", "l2")
     metrics = network.head_module(schema.target).metrics(schema.target)
+    augment = augment if train.debug == "none" else None
     return Learner(net, metrics, augment, **{name: getattr(train, name) for name in names})
 
 
-def checked(path: Path, expected: str) -> Path:
+def pinned(path: Path, expected: str) -> Path:
     """The path of earlier weights, if its bytes are those that params pin.
 
     Raises:
@@ -79,62 +118,59 @@ def checked(path: Path, expected: str) -> Path:
 
 
 def inputs_digest(said: Any, arrays: Path, schema: Path) -> str:
-    """Of all that training depends on: data, parameters, code and library. Names the scratch folder."""
+    """Of all that training depends on: data, parameters, code, libraries, place. Names the scratch folder."""
+    import lightning
     import torch
 
     code = sorted(Path(__file__).parent.rglob("*.py"))
     seen = [sha256(path) for path in (Path(arrays) / "summary.json", schema, *code)]
-    return hashlib.sha256(
-        json.dumps([seen, params.values(said), torch.__version__], sort_keys=True).encode()
-    ).hexdigest()[:16]
+    # Lightning's checkpoints hold absolute paths, so those of a folder that has moved are another run's
+    around = [torch.__version__, lightning.__version__, str(SCRATCH.resolve())]
+    return hashlib.sha256(json.dumps([seen, around, params.values(said)], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_trainer(train: Any, scratch: Path) -> tuple[Any, Any]:
+def make_trainer(train: Any, scratch: Path, on_gpu: bool) -> tuple[Any, Any]:
     """Lightning's trainer as params describe it, and the callback that records the curves."""
     import lightning as L
-    import torch
-    from lightning.pytorch import callbacks
+    from lightning.pytorch import callbacks, strategies
 
     from stages import progress
 
     _quiet()
     recorder = progress.Recorder()
-    best = train.patience > 0
-    saver = callbacks.ModelCheckpoint(
-        scratch,
-        monitor="val_loss" if best else None,
-        save_last=True,
-        save_top_k=1 if best else 0,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    chosen: list[Any] = [recorder, saver]
-    if best:
-        chosen.append(callbacks.EarlyStopping("val_loss", patience=train.patience, check_on_train_epoch_end=True))
+    chosen: list[Any] = [recorder]
     if train.average:
         chosen.append(progress.Averaging(train.average))
+    if train.patience:
+        chosen += [progress.Stop("val_loss", patience=train.patience), progress.saver(scratch, "best", "val_loss")]
+    if train.debug == "overfit":
+        chosen.append(progress.Stop("val_loss", patience=train.epochs, stopping_threshold=0.01))
+    chosen.append(progress.saver(scratch, "last"))  # after the others, whose state it holds
     terminal = sys.stdout.isatty()
     if terminal:
         chosen.append(callbacks.RichProgressBar())
-    processes = train.devices * train.num_nodes
-    if train.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("train.accelerator is gpu, but torch finds no GPU here: say cpu or auto")
-    limits: dict[str, Any] = {
-        "none": {},
-        "fast": {"limit_train_batches": 3, "limit_val_batches": 2, "max_epochs": 1},
-        "overfit": {"limit_train_batches": 1, "limit_val_batches": 1},
-    }[train.debug]
+    several = train.devices * train.num_nodes > 1
+    limits = {"limit_train_batches": 3, "limit_val_batches": 2, "max_epochs": 1} if train.debug == "fast" else {}
+    name = "ddp" if train.strategy == "auto" and several else train.strategy
+    strategy = {
+        # broadcasting buffers would wait for processes that have a batch less of val
+        "ddp": lambda: strategies.DDPStrategy(broadcast_buffers=False),
+        # never run for want of GPUs: checkpoints must be full, since the weights are taken out of them
+        "fsdp": lambda: strategies.FSDPStrategy(state_dict_type="full"),
+    }.get(name, lambda: name)()
     return L.Trainer(
         **{
             "max_epochs": train.epochs,
-            "accelerator": train.accelerator,
+            "accelerator": "gpu" if on_gpu else "cpu",
             "devices": train.devices,
             "num_nodes": train.num_nodes,
-            "strategy": "ddp" if train.strategy == "auto" and processes > 1 else train.strategy,
+            "strategy": strategy,
+            "sync_batchnorm": on_gpu and several,
             "precision": "32-true" if train.precision == "32" else train.precision,
             "gradient_clip_val": train.clip_norm or None,
             "accumulate_grad_batches": train.accumulate,
             "callbacks": chosen,
+            "plugins": [progress.WholeFiles()],
             "default_root_dir": scratch,
             "deterministic": "warn",
             "logger": False,
@@ -147,21 +183,32 @@ def make_trainer(train: Any, scratch: Path) -> tuple[Any, Any]:
     ), recorder
 
 
-def keep_best(trainer: Any, learner: Any) -> None:
-    """With early stopping, take back the weights of the epoch with the least val loss."""
+def resumable(last: Path, aloud: bool) -> Path | None:
+    """The checkpoint to go on from, if there is one that can be read."""
     import torch
 
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    if trainer.early_stopping_callback and best:
-        learner.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
+    if not last.exists():
+        return None
+    try:
+        epochs = torch.load(last, "cpu", weights_only=True, mmap=True)["epoch"] + 1
+    except Exception as error:  # whatever torch finds wrong with bytes
+        if aloud:
+            print(f"starting over: {last} cannot be read ({type(error).__name__})", flush=True)
+        return None
+    if aloud:
+        print(f"resumed after epoch {epochs}", flush=True)
+    return last
 
 
-def write(learner: Any, rows: Sequence[dict[str, float]], weights: Path, curves: Path) -> None:
-    """The weights as safetensors, and a line of the curves for each epoch."""
+def write(
+    spec: Any, state_dict: Mapping[str, Any], rows: Sequence[dict[str, float]], weights: Path, curves: Path
+) -> None:
+    """The network's weights as safetensors, and a line of the curves for each epoch."""
     from stages.networks import network
 
+    own = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
     with command.replacing(weights) as whole:
-        network.save(whole, learner.network.state_dict(), learner.network.spec)
+        network.save(whole, own, spec)
     with command.replacing(curves) as whole, whole.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()

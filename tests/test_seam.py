@@ -1,27 +1,25 @@
-"""The seam between what is common and what a kind of data brings: blocks, encoding, and a toy kind through all of it."""
+"""The seam between what is common and what a kind of data brings: blocks, encoding, a toy kind through the line."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
-import subprocess
+import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import clone
 from ruamel.yaml import YAML
+from test_architecture import RULES
 
 import stages.kinds
+from serving import client
 from serving.launcher import find_server
 from stages import manifest, table
 from stages.arrays import open_split
 from stages.errors import UserError
-from stages.schema import Column, Schema
-
-ROOT = Path(__file__).parent.parent
+from stages.schema import Column, Schema, Tensor
 
 # What a person would add for two kinds and a format: nothing but these files.
 TOY = {
@@ -189,46 +187,29 @@ def rows(count=300):
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
-    """A clone with the toy's files, after `dvc repro`: its folder, what git sees before and after, and what DVC said."""
+    """A clone with the toy's files after `dvc repro`: its folder, and what git saw before and after."""
     try:
-        server = find_server()
+        find_server()
     except UserError as error:
         pytest.skip(str(error))
-    clone = tmp_path_factory.mktemp("seam") / "clone"
-    copy(clone)
-    git(clone, "init", "--quiet")
-    git(clone, "add", "--all")
-    git(clone, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message=as it is")
+    made = clone(tmp_path_factory.mktemp("seam") / "clone")
+    folder = made.folder
     for path, text in TOY.items():
-        (clone / path).write_text(text.lstrip(), encoding="utf-8")
-    (clone / "data/raw/toy").mkdir(parents=True)
+        (folder / path).write_text(text.lstrip(), encoding="utf-8")
+    (folder / "data/raw/toy").mkdir(parents=True)
     told = [json.dumps(row) for row in rows()]
     told[20] = told[20].replace('"left level": ', '"left level": 1000')  # quarantined
     told[30] = told[30][:-5]  # rejected
-    (clone / "data/raw/toy/rows.txt").write_text("\n".join(told), encoding="utf-8")
-    configure(clone / "params.yaml")
-    before = git(clone, "status", "--porcelain", "--untracked-files=all").splitlines()
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "MILLRACE_TRITON": str(server.environment or server.binary),
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(clone.parent / "dvc"),
-    }
-    environment.pop("PYTHONPATH", None)
-    command = [sys.executable, "-m", "dvc", "repro", "gate"]
-    ran = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    after = git(clone, "status", "--porcelain", "--untracked-files=all").splitlines()
-    return clone, before, after, ran.stdout
+    (folder / "data/raw/toy/rows.txt").write_text("\n".join(told), encoding="utf-8")
+    configure(folder / "params.yaml")
+    before = changes(made)
+    made.run(sys.executable, "-m", "dvc", "repro", "gate")
+    return folder, before, changes(made)
 
 
-def copy(clone):
-    """What git tracks or would track of the project, as it lies here now."""
-    listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
+def changes(made):
+    """What git sees beside the commit that the clone began with."""
+    return set(made.run("git", "status", "--porcelain", "--untracked-files=all").splitlines())
 
 
 def configure(path):
@@ -245,55 +226,175 @@ def configure(path):
     yaml.dump(tree, path)
 
 
-def git(folder, *arguments):
-    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
 def test_a_new_kind_is_added_files_and_params_alone(line):
-    _, before, after, _ = line
-    assert sorted(before) == sorted([" M params.yaml", *(f"?? {path}" for path in TOY)])
-    assert set(after) - set(before) <= {" M dvc.lock"}
+    folder, before, after = line
+    assert before == {" M params.yaml", *(f"?? {path}" for path in TOY)}
+    assert after - before <= {" M dvc.lock"}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_new_kind_keeps_the_architecture(line, rule):
+    assert rule(line[0]) == []
 
 
 def test_a_new_kind_passes_the_gate(line):
-    clone, *_ = line
-    verdict = json.loads((clone / "reports/verdict.json").read_text(encoding="utf-8"))
+    folder, *_ = line
+    verdict = json.loads((folder / "reports/verdict.json").read_text(encoding="utf-8"))
     assert verdict["verdict"] == "pass"
     assert {"accuracy", "recall[1]", "served: 8 clients at once"} <= {said["name"] for said in verdict["criteria"]}
 
 
 def test_a_new_kind_is_validated(line):
-    clone, *_ = line
-    quarantine = (clone / "data/quarantine.csv").read_text(encoding="utf-8")
-    assert "line 21,left level 1,000" in quarantine
+    folder, *_ = line
+    quarantine = (folder / "data/quarantine.csv").read_text(encoding="utf-8")
+    assert "line 21,left level 1e+04 is over 10" in quarantine
     assert quarantine.count("\n") == 2
-    assert (clone / "data/rejects.csv").read_text(encoding="utf-8") == "source,reason\nline 31,is no JSON\n"
-    assert (clone / "data/table.parquet").exists()
+    assert (folder / "data/rejects.csv").read_text(encoding="utf-8") == "source,reason\nline 31,is no JSON\n"
 
 
 def test_columns_of_a_packed_kind_are_one_array(line):
-    clone, *_ = line
-    schema = Schema.load(clone / "data/schema.json")
+    folder, *_ = line
+    schema = Schema.load(folder / "data/schema.json")
     assert [column.name for column in schema.features] == list(COLUMNS)
-    test = open_split(clone / "data/arrays", "test")
+    test = open_split(folder / "data/arrays", "test")
     assert [(block.dtype, block.shape[1:]) for block in test.blocks] == [(np.float32, (2,)), (np.int32, (1,))]
-    right = table.column(clone / "data/table.parquet", "right level")[test.rows]
+    right = table.column(folder / "data/table.parquet", "right level")[test.rows]
     assert test.blocks[0][:, 1].tolist() == right.astype(np.float32).tolist()
 
 
 def test_missing_values_of_an_optional_column_were_served(line):
-    clone, *_ = line
-    test = open_split(clone / "data/arrays", "test")
+    folder, *_ = line
+    test = open_split(folder / "data/arrays", "test")
     assert (test.blocks[1] == 0).any()
     assert (test.blocks[1] > 1).any()
 
 
 def test_the_exported_model_carries_the_code_of_its_kinds_alone(line):
-    clone, *_ = line
-    made = manifest.load(clone / "models/manifest.json")
-    version = clone / f"models/repository/{made.name}_{made.id}_encode/1"
+    folder, *_ = line
+    made = manifest.load(folder / "models/manifest.json")
+    version = folder / f"models/repository/{made.name}_{made.id}_encode/1"
     shipped = {path.relative_to(version).as_posix() for path in (version / "stages").rglob("*.py")}
     kinds = {"stages/kinds/__init__.py", "stages/kinds/level.py", "stages/kinds/remark.py"}
     assert shipped == {"stages/__init__.py", "stages/schema.py"} | kinds
     for path in shipped:
-        assert (version / path).read_bytes() == (clone / path).read_bytes()
+        assert (version / path).read_bytes() == (folder / path).read_bytes()
+
+
+LEVEL = {"unit": 1.0, "mean": 0.0, "std": 1.0}
+LABELS = {"labels": ["0", "1"], "counts": [1, 1]}
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The toy's kinds, known to this process for a test; gives schemas of columns {name: kind}."""
+    for path, text in TOY.items():
+        if path.startswith("stages/kinds/"):
+            name = path.removeprefix("stages/kinds/").removesuffix(".py")
+            (tmp_path / f"{name}.py").write_text(text.lstrip(), encoding="utf-8")
+            monkeypatch.delitem(sys.modules, f"stages.kinds.{name}", raising=False)
+    monkeypatch.setattr(stages.kinds, "__path__", [*stages.kinds.__path__, str(tmp_path)])
+    fitted = {"level": LEVEL, "remark": {"words": ["a", "ä"]}}
+
+    def schema(**columns):
+        features = tuple(Column(name, kind, {}, fitted[kind]) for name, kind in columns.items())
+        return Schema(features, Column("grade", "target_class", {}, LABELS))
+
+    yield schema
+    for name in ("level", "remark"):
+        sys.modules.pop(f"stages.kinds.{name}", None)
+        vars(stages.kinds).pop(name, None)
+
+
+def test_blocks_stand_in_order_of_first_appearance(toy):
+    blocks = toy(note="remark", a="level", other="remark", b="level").blocks()
+    assert [(block.name, [column.name for column in block.columns]) for block in blocks] == [
+        ("note", ["note"]),
+        ("level", ["a", "b"]),
+        ("other", ["other"]),
+    ]
+    assert [block.tensor.shape for block in blocks] == [(1,), (2,), (1,)]
+
+
+def test_a_column_named_as_a_packed_kind_is_refused(toy):
+    with pytest.raises(ValueError, match="the column 'level' has the name of a kind whose columns travel together"):
+        toy(a="level", level="remark").blocks()
+
+
+def test_a_packed_column_may_bear_its_kinds_name(toy):
+    assert [block.name for block in toy(level="level", a="level").blocks()] == ["level"]
+
+
+def test_inputs_are_raw_values_of_one_each(toy):
+    inputs = toy(a="level", note="remark").inputs()
+    assert inputs == {"a": Tensor("float64", (1,)), "note": Tensor("str", (1,), optional=True)}
+
+
+def test_encoded_columns_of_a_block_keep_their_order(toy):
+    schema = toy(a="level", note="remark", b="level")
+    arrays = schema.encode({"b": [5.0, 6.0], "note": ["ä", "new"], "a": np.array([1.0, 2.0])})
+    assert {name: array.tolist() for name, array in arrays.items()} == {"level": [[1, 5], [2, 6]], "note": [[3], [1]]}
+
+
+@pytest.mark.parametrize("sent", [{"note": [None, None]}, {"note": ["", ""]}, {}])
+def test_an_absent_optional_column_is_all_missing(toy, sent):
+    arrays = toy(a="level", note="remark").encode({"a": [1.0, 2.0]} | sent)
+    assert arrays["note"].tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        ({"note": ["a"]}, "the column 'a' is missing"),
+        ({"a": [1.0], "b": [1.0]}, "unknown column 'b': this model takes a, note"),
+        ({"a": [float("inf")]}, "no finite number"),
+        ({"a": ["high"]}, "could not convert string to float"),
+    ],
+)
+def test_what_cannot_be_encoded_is_told(toy, sent, words):
+    with pytest.raises(ValueError, match=words):
+        toy(a="level", note="remark").encode(sent)
+
+
+def test_a_row_is_encoded_alike_in_whatever_batch(toy):
+    schema = toy(a="level", note="remark")
+    raw = {"a": [0.1, 0.2, 0.3], "note": ["a", None, "ä"]}
+    whole = schema.encode(raw)
+    for i in range(3):
+        alone = schema.encode({name: [values[i]] for name, values in raw.items()})
+        assert {name: array.tobytes() for name, array in alone.items()} == {
+            name: array[i : i + 1].tobytes() for name, array in whole.items()
+        }
+
+
+def test_a_schema_comes_back_as_it_was_dumped(toy, tmp_path):
+    schema = toy(**{"größe": "level", "note": "remark"})
+    schema.dump(tmp_path / "one.json")
+    again = Schema.load(tmp_path / "one.json")
+    again.dump(tmp_path / "two.json")
+    assert again == schema
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert "größe" in (tmp_path / "one.json").read_text(encoding="utf-8")
+
+
+class Server:
+    """Stands for a Triton client: keeps what is sent, and answers nothing."""
+
+    def infer(self, model, inputs):
+        self.sent = {tensor.name(): tensor for tensor in inputs}
+        return self
+
+    def as_numpy(self, name):
+        return None
+
+
+def test_a_missing_value_travels_as_blank(toy):
+    server = Server()
+    client.ask(server, "m", toy(a="level", note="remark"), {"a": [1.0, 2.0], "note": ["ä", None]})
+    content = server.sent["note"]._get_content()
+    assert content == struct.pack("<I", 2) + "ä".encode() + struct.pack("<I", 0)
+
+
+def test_an_absent_optional_column_does_not_travel(toy):
+    server = Server()
+    client.ask(server, "m", toy(a="level", note="remark"), {"a": [1.0]})
+    assert list(server.sent) == ["a"]

@@ -1,0 +1,110 @@
+"""Clones of the project to run for real, and what every test may need to know of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What a person's shell has in a clone: this environment's commands, the clone's code, the one server."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PREFECT_API_URL")}
+    return kept | {
+        "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
+        "PYTHONPATH": str(folder),
+        "MILLRACE_TRITON": os.environ.get("MILLRACE_TRITON", str(ROOT / ".venv-triton")),
+        "DVC_NO_ANALYTICS": "1",
+        "COLUMNS": "160",
+    }
+
+
+class Clone:
+    """The project's own files in another folder, as `git clone` leaves them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, *command: str, **options: object) -> subprocess.Popen[str]:
+        """Begin a command there, in a session of its own."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment(self.folder),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,
+        )
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Run a command there to its end; what it printed. Fails unless it exits with `code`."""
+        process = self.start(*command)
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == code, f"{' '.join(command)} exited with {process.returncode}:\n{said}"
+        assert "Traceback" not in said, said
+        return said
+
+    def millrace(self, *arguments: str, code: int = 0) -> str:
+        """Run the `millrace` command there."""
+        return self.run(sys.executable, "-m", "serving.cli", *arguments, code=code)
+
+    def params(self, **sections: dict[str, object]) -> None:
+        """Change values in its params.yaml."""
+        from stages import params
+
+        params.edit(sections, self.folder / "params.yaml")
+
+    def copy(self, folder: Path) -> Clone:
+        """All of it, DVC's cache and outputs included, somewhere else."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Clone(folder)
+
+
+def clone(folder: Path) -> Clone:
+    """The files that git tracks, or would, as they are now; no outputs and no cache."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    made = Clone(folder)
+    made.run("git", "init", "-q")
+    made.run("git", "add", "-A")
+    made.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone")
+    return made
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Clone:
+    """A clone in which nothing has run."""
+    return clone(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """One clone in which `millrace run` has ended with a pass. Read only: copy it to change it."""
+    made = clone(tmp_path_factory.mktemp("finished") / "clone")
+    said = made.millrace("run")
+    (made.folder / ".said").write_text(said)
+    return made
+
+
+@pytest.fixture
+def done(finished: Clone, tmp_path: Path) -> Clone:
+    """A copy of a clone in which everything has run, to change."""
+    return finished.copy(tmp_path / "done")

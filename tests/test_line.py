@@ -1,0 +1,314 @@
+"""The whole line, in clones of the project, through its own commands and the real Triton."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT, Clone, environment
+from ruamel.yaml import YAML
+from tritonclient.utils import InferenceServerException
+
+FAST = {"train": {"epochs": 2}, "gate": {"thresholds": {"accuracy": {"min": 0.1}}}}
+
+
+def hashes(clone: Clone) -> dict[str, str]:
+    """The hash of every output in dvc.lock, but for the times."""
+    stages = YAML(typ="safe").load(clone.folder / "dvc.lock")["stages"]
+    return {out["path"]: out["md5"] for name, said in stages.items() if name != "measure" for out in said["outs"]}
+
+
+def relatives(clone: Clone) -> list[psutil.Process]:
+    """Processes that work in a clone, or in a server that one of them started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(clone.folder) and process.pid != os.getpid():
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def wait_gone(clone: Clone) -> None:
+    """Fails unless every process of the clone ends within 20 seconds."""
+    _, alive = psutil.wait_procs(relatives(clone), timeout=20)
+    assert not alive, [process.cmdline() for process in alive]
+
+
+def test_a_run_passes_and_a_second_one_runs_no_stage(finished):
+    said = (finished.folder / ".said").read_text()
+    assert re.search(r"pass: release [0-9a-f]{12}", said)
+    again = finished.millrace("run")
+    assert "Running stage" not in again
+    assert "pass: release" in again
+    assert "up to date" in finished.run("dvc", "status")
+
+
+def test_the_release_is_the_digest_of_its_manifest(finished):
+    digest = hashlib.sha256((finished.folder / "models/manifest.json").read_bytes()).hexdigest()[:12]
+    assert f"pass: release {digest}" in (finished.folder / ".said").read_text()
+    assert (finished.folder / f"models/repository/digits_{digest}_network/1/model.onnx").exists()
+
+
+def test_no_path_of_the_machine_is_in_any_output(finished):
+    for path in (finished.folder / "models").rglob("*"):
+        if path.is_file():
+            assert str(finished.folder).encode() not in path.read_bytes(), path
+            assert b"site-packages" not in path.read_bytes(), path
+
+
+def test_prefect_and_dvc_finish_each_others_run_elsewhere_with_the_same_bytes(finished, fresh):
+    flow = fresh.start(sys.executable, "-m", "serving.cli", "run", "--flow")
+    read_until(flow, "prepared ")
+    kill_group(flow)
+    wait_gone(fresh)
+    repro = fresh.start("dvc", "repro")
+    read_until(repro, "Running stage 'export'")
+    kill_group(repro)
+    wait_gone(fresh)
+    fresh.millrace("run", "--flow")
+    assert hashes(fresh) == hashes(finished)
+    assert "Running stage" not in fresh.millrace("run")
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(finished, fresh, seed):
+    chance = random.Random(seed)
+    for _ in range(10):
+        run = fresh.start(sys.executable, "-m", "serving.cli", "run")
+        try:
+            run.wait(timeout=chance.uniform(0.5, 8))
+        except subprocess.TimeoutExpired:
+            os.kill(run.pid, signal.SIGKILL)
+        run.communicate()
+        wait_gone(fresh)
+    fresh.millrace("run")
+    assert hashes(fresh) == hashes(finished)
+
+
+def test_two_runs_at_once(done):
+    done.params(train={"seed": 1})
+    first = done.start(sys.executable, "-m", "serving.cli", "run")
+    read_until(first, "Running stage 'train'")
+    said = done.millrace("run", code=1)
+    assert f"a run is at work here already (process {first.pid})" in said
+    kill_group(first)
+    wait_gone(done)
+
+
+def test_a_refused_gate_ends_with_3_and_says_why(done):
+    done.params(gate={"thresholds": {"accuracy": {"min": 0.9999}, "recall[7]": {"min": 0.1}}})
+    said = done.millrace("run", code=3)
+    assert re.search(r"refused: accuracy is 0\.9\d+, which is not at least 0\.9999", said)
+    assert "refused: recall" not in said
+    assert done.run("dvc", "repro")  # for DVC a refusal is an answer
+
+
+def test_no_thresholds_is_a_refusal(done):
+    done.params(gate={"thresholds": {}})
+    assert "gate.thresholds in params.yaml is empty" in done.millrace("run", code=3)
+
+
+def test_a_refused_table_ends_with_3_and_leaves_its_report(done):
+    done.params(validate={"columns": {"image": {"min_side": 9}}})
+    said = done.millrace("run", code=3)
+    assert "image.width" in said
+    assert (done.folder / "reports/validation/index.html").exists()
+
+
+def test_a_wrong_parameter_ends_with_2_and_names_the_nearest(done):
+    done.params(train={"epoch": 3})
+    assert "train.epoch is unknown: did you mean 'epochs'?" in done.millrace("run", code=2)
+
+
+def test_data_elsewhere_is_refused_with_the_command_that_imports_it(done, tmp_path):
+    done.params(data={"path": str(tmp_path)})
+    assert f"millrace data add {tmp_path}" in done.millrace("run", code=2)
+
+
+def test_no_server_environment(done):
+    shutil.rmtree(done.folder / "reports")
+    done.params(export={"max_batch": 32})
+    command = [sys.executable, "-m", "serving.cli", "run"]
+    surroundings = environment(done.folder)
+    del surroundings["MILLRACE_TRITON"]
+    said = subprocess.run(command, cwd=done.folder, env=surroundings, capture_output=True, text=True, check=False)
+    assert said.returncode == 1
+    assert "make setup" in said.stderr
+    assert "MILLRACE_TRITON" in said.stderr
+
+
+def test_a_model_restored_from_the_cache_is_served(done):
+    shutil.rmtree(done.folder / "models")
+    done.run("dvc", "checkout")
+    assert "up to date" in done.run("dvc", "status")
+    with serving(done) as address:
+        answer = ask_grpc(address["grpc"], picture(done))
+    assert answer[1] == release(done)
+    assert "up to date" in done.run("dvc", "status")
+
+
+def test_stock_clients_get_the_label_and_the_release(finished):
+    with serving(finished) as address:
+        for ask, where in ((ask_grpc, "grpc"), (ask_http, "http")):
+            label, answered_by = ask(address[where], picture(finished))
+            assert label == "7"
+            assert answered_by == release(finished)
+        said = finished.millrace("predict", str(picture(finished)), "--server", address["grpc"])
+        assert '"label": "7"' in said
+        assert release(finished) in said
+        wrong = finished.millrace("predict", "README.md", "--server", address["grpc"], code=1)
+        assert "README.md: " in wrong
+        assert "not a picture that Pillow can read" in wrong
+        port = address["http"].rpartition(":")[2]
+        taken = finished.millrace("serve", "--http-port", port, code=1)
+        assert f"port {port} cannot be used" in taken
+
+
+def test_predict_without_a_server(finished):
+    said = finished.millrace("predict", str(picture(finished)), "--server", "127.0.0.1:9", code=1)
+    assert "millrace serve" in said
+
+
+def test_altered_bytes_are_not_served(done):
+    network = next(done.folder.glob("models/repository/*_network/1/model.onnx"))
+    content = bytearray(network.read_bytes())
+    content[len(content) // 2] ^= 1
+    network.chmod(0o644)
+    network.write_bytes(content)
+    said = done.millrace("serve", code=1)
+    assert "model.onnx has other bytes" in said
+    assert "dvc checkout" in said
+
+
+def test_what_people_put_into_data_folders_stays(finished, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    assert "data/raw/NAME" in readme
+    other = finished.copy(tmp_path / "other")
+    pictures = tmp_path / "pictures"
+    shutil.copytree(finished.folder / "data/builtin/digits", pictures)
+    other.millrace("data", "add", str(pictures))
+    assert "data/raw/pictures" in (other.folder / "params.yaml").read_text()
+    mine = other.folder / "data/raw/pictures/0/mine.png"
+    shutil.copy(pictures / "1" / sorted(os.listdir(pictures / "1"))[0], mine)
+    beside = other.folder / "data/raw/notes.txt"
+    beside.write_text("kept")
+    other.params(**FAST)
+    for _ in range(2):
+        other.millrace("run")
+        assert mine.exists()
+        assert beside.read_text() == "kept"
+
+
+def test_a_full_disk_is_a_line_and_not_a_loss(finished, tmp_path):
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("this machine lets no test mount a small disk")
+    script = (
+        f"mount -t tmpfs -o size=16k none {tmp_path} && cd {finished.folder} && "
+        f"{sys.executable} -m stages.ingest data/builtin/digits {tmp_path}/table.parquet {tmp_path}/rejects.csv; "
+        f"echo code $?; ls -A {tmp_path}"
+    )
+    surroundings = environment(finished.folder)
+    said = subprocess.run(["unshare", "-rm", "sh", "-c", script], env=surroundings, capture_output=True, text=True)
+    assert "the disk is full" in said.stderr, said.stderr
+    assert "Traceback" not in said.stderr
+    assert said.stdout.split() == ["code", "1"]
+
+
+def read_until(process: subprocess.Popen[str], wanted: str) -> None:
+    """Read a process's output up to a line that holds `wanted`."""
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if wanted in line:
+            return
+    raise AssertionError(f"never said {wanted!r}:\n{''.join(seen)}")
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """SIGKILL for the process alone; its children have to notice."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+class serving:
+    """`millrace serve` in a clone, on free ports; ends with SIGTERM and must leave nothing."""
+
+    def __init__(self, clone: Clone) -> None:
+        self.clone = clone
+
+    def __enter__(self) -> dict[str, str]:
+        ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
+        self.process = self.clone.start(sys.executable, "-m", "serving.cli", "serve", *ports)
+        line = self.process.stdout.readline()
+        found = re.search(r"HTTP (\S+), gRPC (\S+)\. ", line)
+        assert found, line + self.process.stdout.read()
+        return {"http": found[1], "grpc": found[2]}
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=30)
+        assert self.process.returncode == 0
+        wait_gone(self.clone)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses now."""
+    import socket
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def picture(clone: Clone) -> Path:
+    """A seven."""
+    return sorted((clone.folder / "data/builtin/digits/7").iterdir())[0]
+
+
+def release(clone: Clone) -> str:
+    """The id of what a clone has exported."""
+    return hashlib.sha256((clone.folder / "models/manifest.json").read_bytes()).hexdigest()[:12]
+
+
+def ask_grpc(address: str, path: Path) -> tuple[str, str]:
+    """Label and release, by nothing but NVIDIA's client."""
+    import tritonclient.grpc as triton
+
+    return _ask(triton, address, path)
+
+
+def ask_http(address: str, path: Path) -> tuple[str, str]:
+    """The same over HTTP."""
+    import tritonclient.http as triton
+
+    return _ask(triton, address, path)
+
+
+def _ask(triton: object, address: str, path: Path) -> tuple[str, str]:
+    image = triton.InferInput("image", [1, 1], "BYTES")
+    image.set_data_from_numpy(np.array([[path.read_bytes()]], dtype=object))
+    wanted = [triton.InferRequestedOutput("probabilities", class_count=1), triton.InferRequestedOutput("release")]
+    client = triton.InferenceServerClient(address)
+    try:
+        answer = client.infer("digits", [image], outputs=wanted)
+    except InferenceServerException as error:
+        raise AssertionError(error.message()) from error
+    finally:
+        client.close()
+    _, _, label = answer.as_numpy("probabilities")[0, 0].decode().split(":")
+    return label, answer.as_numpy("release")[0, 0].decode()
