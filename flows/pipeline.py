@@ -30,6 +30,7 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 from prefect import flow, get_client, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
@@ -80,9 +81,7 @@ def pipeline() -> State[Any]:
         if any(state.is_cancelled() for state in states.values()):
             return Cancelled(message="cancelled; the next run goes on from here")
         paths = declared_paths()
-        settled = [
-            stage for stage in stages if states[stage.name].is_completed() or states[stage.name].name == "Refused"
-        ]
+        settled = [stage for stage in stages if states[stage.name].name in ("Completed", "Refused")]
         publish(paths, {out for stage in settled for out in stage.outs})
         return conclude(states, paths)
     except UserError as error:
@@ -116,7 +115,7 @@ def plan() -> list[Stage]:
                 for stage in stages
             ]
     except DvcException as error:
-        raise UserError(f"{GRAPH}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{GRAPH}: {' '.join(str(error).split())}: `dvc dag` says where") from error
 
 
 def waits(stages: Sequence[Stage]) -> dict[str, list[str]]:
@@ -507,8 +506,11 @@ def api() -> Iterator[None]:
                 raise UserError(f"Prefect's server did not start: {' '.join(' '.join(last).split())[-500:]}")
             time.sleep(0.1)
         with temporary_settings({PREFECT_API_URL: url}):
-            yield
-            APILogHandler().flush()  # of all handlers: Prefect does it at exit, when this server is gone
+            try:
+                yield
+            finally:  # Prefect sends what is left at exit, when this server is gone, and waits a minute for it
+                APILogHandler().flush()
+                EventsWorker.drain_all(timeout=5)
 
 
 def answers(url: str) -> bool:

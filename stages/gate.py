@@ -103,6 +103,7 @@ def show(result: dict[str, Any], p99_ms: float) -> None:
     """The verdict as a table; measured times are shown here and stored by measure alone."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"{result['verdict'].upper()}  {result['release']}", title_justify="left")
     for heading, side in (("criterion", "left"), ("bound", "left"), ("value", "right"), ("", "left")):
@@ -110,8 +111,9 @@ def show(result: dict[str, Any], p99_ms: float) -> None:
     for criterion in result["criteria"]:
         value = p99_ms if criterion["name"] == "latency p99" else criterion["value"]
         shown = "" if value is None else f"{value:.4g}"
-        outcome = "[green]holds" if criterion["holds"] else f"[red]refused: {criterion['reason']}"
-        table.add_row(criterion["name"], criterion["bound"], shown, outcome)
+        outcome = Text("holds", "green") if criterion["holds"] else Text(f"refused: {criterion['reason']}", "red")
+        # as text, since a name such as recall[LABEL] would be read as markup
+        table.add_row(Text(criterion["name"]), criterion["bound"], shown, outcome)
     Console().print(table)
 
 

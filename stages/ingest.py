@@ -76,7 +76,10 @@ def ingest(data: Path, format: str, schema: Schema, table: Path, rejects: Path, 
     chunks = sources.source(format).chunks(data, schema)
     encoded = _in_order(functools.partial(encode, format=format, schema=schema), chunks, workers)
     tally = Tally(0, 0, ())
-    with open(rejects, "w", newline="", encoding="utf-8") as opened, _Table(table, arrow_schema(schema)) as rows:
+    with (
+        open(rejects, "w", newline="", encoding="utf-8", errors="backslashreplace") as opened,
+        _Table(table, arrow_schema(schema)) as rows,
+    ):
         faults = csv.writer(opened, lineterminator="\n")
         faults.writerow(Reject._fields)
         for batch, found in _shown(encoded):
@@ -108,7 +111,7 @@ def encode(chunk: Any, format: str, schema: Schema) -> Batch:
     rows, facts, faulty = _sound(rows, schema.features)
     columns = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
     table = arrow_schema(schema)
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, table, strict=True)]
+    arrays = [_array(values, field.type) for values, field in zip(columns, table, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=table), rejects + faulty
 
 
@@ -119,6 +122,18 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     facts = {name: _FACTS[values.dtype.kind] for name, values in _facts([], schema.features).items()}
     own = {"_id": pa.string(), "_split": pa.string(), "_source": pa.string()}
     return pa.schema(own | {name: _ARROW[stored] for name, stored in raw.items()} | facts)
+
+
+def _array(values: Any, type: pa.DataType) -> pa.Array:
+    """As `pa.array` makes it, which would load pandas into every worker to see that no value is pandas'."""
+    if type not in (pa.binary(), pa.string()):
+        numbers = np.ascontiguousarray(values, type.to_pandas_dtype())  # None becomes NaN
+        return pa.Array.from_buffers(type, len(numbers), [None, pa.py_buffer(numbers)])
+    known = np.array([value is not None for value in values], bool)
+    parts = [_content(value) or b"" for value in values]
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
+    validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(type, len(parts), [validity, pa.py_buffer(ends), pa.py_buffer(b"".join(parts))])
 
 
 def identity(features: Iterable[Any]) -> str:
@@ -236,7 +251,6 @@ def _begin() -> None:
     command.die_with_parent()
     gc.freeze()  # what the parent has loaded need not be looked through again and again
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # pyarrow would load it to see that no value is its
     warnings.simplefilter("ignore")
     logging.disable()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from stages import schema
 from stages.command import replacing
@@ -35,6 +37,8 @@ class Data(Section):
         parts = PurePosixPath(path).parts
         if parts[:2] not in (("data", "raw"), ("data", "builtin")) or len(parts) < 3 or ".." in parts:
             raise ValueError(f"{path!r} does not lie in data/raw/: bring it there with `millrace data add {path}`")
+        if not re.fullmatch(r"[\w./-]+", path):  # it becomes part of a stage's command
+            raise ValueError(f"{path!r} must consist of letters, digits, '.', '_', '-' and '/': rename it")
         return path
 
     @field_validator("format")
@@ -62,12 +66,20 @@ class Schema(Section):
 
     @model_validator(mode="after")
     def _kinds(self) -> Schema:
-        self.unfitted()
-        for name in (*self.features, *self.target):
+        self.unfitted().block_names()
+        names = [*self.features, *self.target]
+        for name in names:
             if name.startswith("_"):
                 raise ValueError(
                     f"the column name {name!r} begins with an underscore, which is kept for the table's own"
                 )
+            if names.count(name) > 1:
+                raise ValueError(f"the column {name!r} is both a feature and the target")
+            if name == "release":
+                raise ValueError("a served model answers its release under the name 'release': rename that column")
+            of = next((other for other in names if name.startswith(f"{other}.")), None)
+            if of is not None:
+                raise ValueError(f"the column name {name!r} reads as a fact about {of!r}: rename it")
         return self
 
     def unfitted(self) -> schema.Schema:
@@ -155,6 +167,8 @@ class Bound(Section):
     def _some(self) -> Bound:
         if self.min is None and self.max is None:
             raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is over max {self.max}")
         return self
 
 
@@ -191,6 +205,9 @@ def parse(path: Path = Path("params.yaml")) -> Params:
     """
     try:
         tree = _yaml(path)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"{path}, line {line}: {error.problem}") from error
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     try:

@@ -110,16 +110,26 @@ class Schema:
         Raises:
             ValueError: two blocks would have one name.
         """
+        return tuple(Block(name, columns, _tensor(columns)) for name, columns in self._grouped())
+
+    def block_names(self) -> tuple[str, ...]:
+        """Those of the blocks, which are known before anything is fitted.
+
+        Raises:
+            ValueError: two blocks would have one name.
+        """
+        return tuple(name for name, _ in self._grouped())
+
+    def _grouped(self) -> list[tuple[str, tuple[Column, ...]]]:
         groups: dict[tuple[bool, str], list[Column]] = {}
         for column in self.features:
             packed = kind(column.kind).PACKED
             groups.setdefault((packed, column.kind if packed else column.name), []).append(column)
-        blocks = tuple(Block(name, tuple(columns), _tensor(columns)) for (_, name), columns in groups.items())
-        names = [block.name for block in blocks]
+        names = [name for _, name in groups]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"the column {name!r} has the name of a kind whose columns travel together: rename it")
-        return blocks
+        return [(name, tuple(columns)) for (_, name), columns in groups.items()]
 
     def inputs(self) -> dict[str, Tensor]:
         """The raw values that a client sends, by column; each of shape (1,)."""
@@ -144,7 +154,7 @@ class Schema:
         return {block.name: _join([_column(column, raw, rows) for column in block.columns]) for block in self.blocks()}
 
 
-def _tensor(columns: list[Column]) -> Tensor:
+def _tensor(columns: tuple[Column, ...]) -> Tensor:
     """Columns that travel together are joined along the last axis."""
     first = kind(columns[0].kind).tensor(columns[0].fitted)
     if not kind(columns[0].kind).PACKED:

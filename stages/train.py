@@ -153,8 +153,8 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool) -> tuple[Any, Any]:
     limits = {"limit_train_batches": 3, "limit_val_batches": 2, "max_epochs": 1} if train.debug == "fast" else {}
     name = "ddp" if train.strategy == "auto" and several else train.strategy
     strategy = {
-        # broadcasting buffers would wait for processes that have a batch less of val
-        "ddp": lambda: strategies.DDPStrategy(broadcast_buffers=False),
+        # syncing buffers would wait for processes that have a batch less of val
+        "ddp": lambda: strategies.DDPStrategy(forward_sync_buffers=False),
         # never run for want of GPUs: checkpoints must be full, since the weights are taken out of them
         "fsdp": lambda: strategies.FSDPStrategy(state_dict_type="full"),
     }.get(name, lambda: name)()
@@ -220,10 +220,11 @@ def _quiet() -> None:
     import logging
     import warnings
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings(
-        "ignore", message=".*(does not have many workers|num_workers|LeafSpec|Checkpoint directory).*"
-    )
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    # what is logged is the same in all processes already
+    hints = "does not have many workers|num_workers|LeafSpec|Checkpoint directory|sync_dist=True"
+    warnings.filterwarnings("ignore", message=f".*({hints}).*")
     os.environ.setdefault("NCCL_DEBUG", "WARN")
 
 

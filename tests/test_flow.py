@@ -15,15 +15,16 @@ from typing import Any
 
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import pipeline
+from flows import deployments, pipeline
 from flows.pipeline import Stage, judge, waits
 from stages.command import holding
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60  # until a thing that must happen counts as not happening
 
-# What a stage does beside its work stands in do/STAGE.sh, which is no dependency: dvc.lock is the same whatever it says.
+# What a stage does beside its work stands in do/STAGE.sh. That is no dependency: whatever it says, dvc.lock is the same.
 GRAPH = """
 vars:
   - paths:
@@ -101,7 +102,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
         patch.delenv("PREFECT_API_URL", raising=False)
         with pipeline.api():
-            patch.setenv("PREFECT_API_URL", pipeline.PREFECT_API_URL.value())
+            patch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
             yield
 
 
@@ -237,25 +238,38 @@ def cancel(run: Any) -> None:
         client.set_flow_run_state(run, Cancelling())
 
 
-def test_a_second_run_waits_for_nobody(project: Project) -> None:
-    with holding(project.folder / pipeline.ONE_RUN, "a run"):
-        code, output = project.run()
-    assert code == 1
-    assert f"process {os.getpid()}" in output
-    assert "Traceback" not in output
+def test_a_second_run_in_a_folder_is_told_of_the_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.folder)
+    with holding(pipeline.ONE_RUN, "a run"):
+        state = pipeline.pipeline.fn()
+    assert state.is_failed()
+    assert f"process {os.getpid()}" in state.message
 
 
-def test_a_folder_without_a_graph(tmp_path: Path) -> None:
-    code, output = Project(tmp_path).run()
-    assert code == 1
-    assert output == "error: there is no dvc.yaml here: run this in the project's folder\n"
+def test_a_persons_mistake_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pipeline"])
+    assert pipeline.main() == 1
+    monkeypatch.setattr(sys, "argv", ["deployments", "--cron", "61 3 * * *"])
+    assert deployments.main() == 2
+    Path("dvc.yaml").touch()
+    monkeypatch.setattr(sys, "argv", ["deployments", "--cron", "0 3 * * *"])
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert deployments.main() == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in errors] == ["error"] * 3
+    assert "no dvc.yaml here" in errors[0]
+    assert "61 3" in errors[1]
+    assert "`prefect server start`" in errors[2]
 
 
 @pytest.mark.parametrize(
     ("code", "lines", "name"),
     [
         (0, ["Stage 'train' didn't change, skipping"], "Completed"),
-        (255, ["error: train.epochs: 0 is too few", "ERROR: failed to reproduce 'train': ..., exited with 1"], "Failed"),
+        (255, ["error: no epochs", "ERROR: failed to reproduce 'train': ..., exited with 1"], "Failed"),
         (255, ["error: refused", "ERROR: failed to reproduce 'validate': ..., exited with 3"], "Refused"),
         (255, ["ERROR: failed to reproduce 'train': ..., exited with -9"], "Interrupted"),
         (255, ["ERROR: failed to reproduce 'train': ..., exited with 137"], "Interrupted"),

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -105,15 +106,12 @@ def test_a_mistake_is_one_line(clone):
 def test_digits_are_scikit_learns(tmp_path):
     from sklearn.datasets import load_digits
 
-    fetch.digits(tmp_path / "one")
-    fetch.digits(tmp_path / "two")
+    fetch.digits(tmp_path)
     images, labels = load_digits(return_X_y=True)
     for index in (0, 13, 1796):
-        path = f"{labels[index]}/{index:04d}.png"
-        written = np.asarray(Image.open(tmp_path / "one" / path)).ravel()
-        assert written.tolist() == [round(value * 255 / 16) for value in images[index]]
-        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
-    assert sum(len(files) for _, _, files in os.walk(tmp_path / "one")) == 1797
+        written = Image.open(tmp_path / f"{labels[index]}/{index:04d}.png")
+        assert np.asarray(written).ravel().tolist() == [round(value * 255 / 16) for value in images[index]]
+    assert sum(len(files) for _, _, files in os.walk(tmp_path)) == 1797
 
 
 def test_a_row_for_each_sample(folder, read):
@@ -160,6 +158,27 @@ def test_ids_tell_every_value_from_every_other():
     assert len(set(ids)) == len(values) - 1
     assert ingest.identity([float("nan")]) == ingest.identity([None])
     assert ingest.identity([1.0]) == hashlib.sha256(struct.pack("<qd", 8, 1.0)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("values", "type"),
+    [
+        ((b"a", b"", None, b"bc"), pa.binary()),
+        (("é", "", None), pa.string()),
+        (np.array(["L", "RGB"], object), pa.string()),
+        (np.array([3, -1]), pa.int64()),
+        ((1.5, 2.5), pa.float64()),
+        *(((), type) for type in (pa.binary(), pa.string(), pa.int64(), pa.float64())),
+    ],
+)
+def test_columns_are_as_arrow_makes_them(values, type):
+    made = ingest._array(values, type)
+    made.validate(full=True)
+    assert made.equals(pa.array(values, type))
+
+
+def test_a_missing_number_is_not_a_number():
+    assert np.isnan(ingest._array((None,), pa.float64())[0].as_py())
 
 
 def test_broken_samples_stop_nothing(folder, read):

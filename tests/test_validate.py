@@ -19,7 +19,7 @@ import pyarrow.parquet as parquet
 import pytest
 import yaml
 
-from stages import params, validate
+from stages import findings, params, validate
 from stages.errors import Refused, UserError
 from stages.expectations import target_class
 
@@ -80,7 +80,7 @@ def test_a_sound_table_is_accepted_without_a_word(check):
     report = check(plenty())
     assert (report.faults, report.notes, report.quarantined) == ([], [], {})
     assert report.verdict == "accepted: 20 rows, 0 quarantined, 0 rejected"
-    assert validate.summary(report) == report.verdict
+    assert findings.summary(report) == report.verdict
 
 
 def test_an_empty_table_has_one_fault(check):
@@ -103,7 +103,7 @@ def test_one_class_only(check):
 def test_a_class_with_one_file_is_named_by_its_file(check):
     report = check(plenty(row(20, "cta")))
     assert report.faults == ["number of rows of the smallest class in label is 1, under 2 (cta/20.png)"]
-    assert "expect_column_min_to_be_between(_peers): observed 1, allowed at least 2" in validate.summary(report)
+    assert "expect_column_min_to_be_between(_peers): observed 1, allowed at least 2" in findings.summary(report)
 
 
 def test_a_class_that_quarantine_leaves_too_small(check):

@@ -1,0 +1,160 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import ROOT, environment
+from test_train import ARGUMENTS, curves, outputs, settle, weights
+
+from stages import ranks, train
+from stages.errors import UserError
+
+# sample-keyed augmentation, and an odd number of val samples for an even number of processes
+CHANGES = {"epochs": 40, "optimizer": "momentum", "learning_rate": 0.02, "average": 0.9, "accumulate": 2}
+CHANGES |= {"augment": {"image": {"shift": 0.2, "flip": True}}}
+COMMAND = [sys.executable, "-m", "stages.train", *ARGUMENTS]
+
+
+def start(folder):
+    """Training in two processes, as a command."""
+    return subprocess.Popen(
+        COMMAND,
+        cwd=folder,
+        env=environment(ROOT),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_until(process, begin):
+    """The lines up to the first that begins with `begin`."""
+    lines = []
+    while not (lines and lines[-1].startswith(begin)):
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.stderr.read()
+    return lines
+
+
+def by_rank(process):
+    return {int(child.environ()["LOCAL_RANK"]): child for child in psutil.Process(process.pid).children(recursive=True)}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two undisturbed processes leave, and what they print."""
+    folder = settle(tmp_path_factory.mktemp("two") / "run", CHANGES | {"devices": 2})
+    process = start(folder)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return folder, said, errors
+
+
+def test_two_processes_train_the_model_of_one(two, tmp_path, monkeypatch):
+    folder, said, errors = two
+    one = settle(tmp_path / "one", CHANGES)
+    monkeypatch.chdir(one)
+    train.main(*map(one.joinpath, ARGUMENTS))
+    ours, theirs = weights(one), weights(folder)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+    for row, other in zip(curves(one), curves(folder), strict=True):
+        assert row == pytest.approx(other, abs=1e-5)
+    assert said.count("epoch ") == 40 and errors == ""
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"arrays", "schema.json", "params.yaml", "dvc.yaml", ".scratch", *ARGUMENTS[2:]}
+
+
+def test_a_run_goes_down_with_any_of_its_processes_and_goes_on_afterwards(two, tmp_path):
+    folder = settle(tmp_path / "run", CHANGES | {"devices": 2})
+    for rank in (1, 0):
+        process = start(folder)
+        first = read_until(process, "epoch ")
+        running = by_rank(process)
+        assert sorted(running) == [0, 1]
+        running[rank].send_signal(signal.SIGKILL)
+        said, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors.count("\n") == 1 and errors.startswith(f"error: training process {rank + 1} of 2 (rank {rank}")
+        assert "died with signal 9 (SIGKILL)" in errors
+        assert not psutil.wait_procs(running.values(), timeout=20)[1]
+        assert not (folder / "weights.safetensors").exists()
+    assert first[0].startswith("resumed after epoch ")
+    process = start(folder)
+    read_until(process, "epoch ")
+    running = by_rank(process)
+    process.kill()
+    process.communicate()
+    assert not psutil.wait_procs(running.values(), timeout=20)[1]
+    process = start(folder)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0 and said.startswith("resumed after epoch "), errors
+    assert outputs(folder) == outputs(two[0])
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch, capfd):
+    """Launch a module of the given text in two processes; the error, and what was printed."""
+
+    def run(text):
+        (tmp_path / "module.py").write_text("import os, sys, time\nrank = int(os.environ['LOCAL_RANK'])\n" + text)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises((UserError, SystemExit)) as caught:
+            ranks.launch("module", ["argument"], 2, 1, 1)
+        assert not psutil.Process().children()
+        return caught.value, capfd.readouterr()
+
+    return run
+
+
+FOREVER = "time.sleep(1000)\n"
+
+
+def test_an_error_that_all_processes_meet_is_printed_once(launched):
+    error, said = launched("print('error: no such file', file=sys.stderr); sys.exit(3)")
+    assert isinstance(error, SystemExit) and error.code == 3
+    assert said.err == "error: no such file\n"
+
+
+def test_an_error_of_one_process_is_printed_with_its_number(launched):
+    error, said = launched("if rank == 1: raise KeyError('x')\n" + FOREVER)
+    assert "training process 2 of 2 (rank 1, process " in str(error) and "exit code 1" in str(error)
+    assert said.err.endswith("KeyError: 'x'\n")
+
+
+def test_a_process_that_ends_too_early_is_no_success(launched):
+    error, said = launched("if rank == 0: sys.exit(4)\n" + FOREVER)
+    assert isinstance(error, SystemExit) and error.code == 4
+
+
+def test_only_the_first_process_speaks(tmp_path, monkeypatch, capfd):
+    (tmp_path / "module.py").write_text("import os, sys; print(os.environ['LOCAL_RANK'], *sys.argv[1:])")
+    monkeypatch.chdir(tmp_path)
+    ranks.launch("module", [Path("a b"), 1], 3, 1, 1)
+    assert capfd.readouterr().out == "0 a b 1\n"
+
+
+def test_a_lost_connection_is_explained(monkeypatch):
+    monkeypatch.setattr(ranks, "GRACE_S", 0)
+    with pytest.raises(UserError, match="lost the connection to another"), ranks.together():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3")
+    with pytest.raises(RuntimeError, match="shapes differ"), ranks.together():
+        raise RuntimeError("shapes differ")
+
+
+def test_several_nodes_must_be_told_where_to_meet(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"MASTER_ADDR": "host", "NODE_RANK": "0"})
+    with pytest.raises(UserError, match="num_nodes is 2: set MASTER_PORT on each node"):
+        ranks.launch("module", [], 1, 2, 1)
+
+
+def test_processes_that_others_started_start_none(monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    assert ranks.ours_to_start(2, 1) and ranks.ours_to_start(1, 2) and not ranks.ours_to_start(1, 1)
+    for name in ("LOCAL_RANK", "SLURM_NTASKS"):
+        monkeypatch.setattr(os, "environ", {name: "0"})
+        assert not ranks.ours_to_start(2, 1)

@@ -1,0 +1,203 @@
+"""The verdict as a function: what passes, each way to be refused with its reason, and that times leave no trace."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import gate, params
+from stages.arrays import create_split
+from stages.schema import Column, Schema
+
+ROOT = Path(__file__).parent.parent
+MEASURED = {"accuracy": 0.97, "f1_macro": 0.96, "calibration_error": 0.02, "recall[3]": 0.9, "recall[8]": 0.7}
+BOUNDS = {"accuracy": {"min": 0.95, "max": None}, "calibration_error": {"min": None, "max": 0.1}}
+CHECKS = [
+    {"name": "batches of 64", "holds": True, "max_delta": 1e-7},
+    {"name": "counted", "holds": True, "max_delta": None},
+]
+
+
+def at_least(bound, metric="accuracy"):
+    return {metric: {"min": bound, "max": None}}
+
+
+def verdict(measured=MEASURED, bounds=BOUNDS, checks=CHECKS, p99_ms=5.0, p99_bound_ms=100.0):
+    return gate.conclude("0123456789ab", gate.judge(measured, bounds, checks, p99_ms, p99_bound_ms), "no champion yet")
+
+
+def reasons(said):
+    """Why it is refused, by criterion; and that a refusal always has one."""
+    found = {criterion["name"]: criterion["reason"] for criterion in said["criteria"] if not criterion["holds"]}
+    assert said["verdict"] == ("refuse" if found else "pass")
+    assert all(found.values())
+    return found
+
+
+def test_all_that_holds_passes():
+    said = verdict()
+    assert reasons(said) == {}
+    assert [(each["name"], each["bound"], each["value"]) for each in said["criteria"]] == [
+        ("accuracy", "at least 0.95", 0.97),
+        ("calibration_error", "at most 0.1", 0.02),
+        ("served: batches of 64", "as the checkpoint", 1e-7),
+        ("served: counted", "as the checkpoint", None),
+        ("latency p99", "at most 100 ms", None),
+    ]
+    assert (said["release"], said["champion"]) == ("0123456789ab", "no champion yet")
+
+
+@pytest.mark.parametrize("edge", [{"min": 0.97, "max": None}, {"min": None, "max": 0.97}, {"min": 0.97, "max": 0.97}])
+def test_a_bound_itself_is_within(edge):
+    assert reasons(verdict(bounds={"accuracy": edge})) == {}
+
+
+@pytest.mark.parametrize(
+    ("bound", "reason"),
+    [
+        ({"min": 0.98, "max": None}, "accuracy is 0.9700, which is not at least 0.98"),
+        ({"min": None, "max": 0.9}, "accuracy is 0.9700, which is not at most 0.9"),
+        ({"min": 0.5, "max": 0.6}, "accuracy is 0.9700, which is not at least 0.5 and at most 0.6"),
+    ],
+)
+def test_a_metric_out_of_bounds_refuses(bound, reason):
+    assert reasons(verdict(bounds={"accuracy": bound})) == {"accuracy": reason}
+
+
+def test_every_reason_is_told_not_the_first_alone():
+    found = reasons(verdict(bounds=at_least(0.99) | at_least(0.99, "f1_macro"), p99_ms=1e6))
+    assert list(found) == ["accuracy", "f1_macro", "latency p99"]
+
+
+def test_a_metric_of_one_label():
+    assert reasons(verdict(bounds=at_least(0.8, "recall[3]"))) == {}
+    assert reasons(verdict(bounds=at_least(0.8, "recall[8]"))) == {
+        "recall[8]": "recall[8] is 0.7000, which is not at least 0.8"
+    }
+
+
+@pytest.mark.parametrize(
+    ("metric", "nearest"), [("acuracy", "accuracy"), ("f1-macro", "f1_macro"), ("recall[33]", "recall[3]")]
+)
+def test_an_unknown_metric_refuses_and_names_the_nearest(metric, nearest):
+    reason = f"there is no metric of this name: did you mean '{nearest}'?"
+    assert reasons(verdict(bounds=at_least(0.0, metric))) == {metric: reason}
+
+
+def test_an_unknown_metric_unlike_any_names_all():
+    reason = reasons(verdict(measured={"loss": 0.1, "speed": 2.0}, bounds=at_least(0.0, "zzz")))["zzz"]
+    assert reason == "there is no metric of this name: there is loss, speed"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bound", [{"min": 0.0, "max": None}, {"min": None, "max": 1.0}])
+def test_a_value_that_is_no_number_refuses(value, bound):
+    said = verdict(measured={"accuracy": value}, bounds={"accuracy": bound})
+    assert list(reasons(said)) == ["accuracy"]
+    json.dumps(said, allow_nan=False)
+
+
+def test_without_thresholds_nothing_passes():
+    assert reasons(verdict(bounds={})) == {
+        "thresholds": "gate.thresholds in params.yaml is empty: nothing could be refused"
+    }
+
+
+def test_answers_unlike_the_checkpoints_refuse():
+    checks = [*CHECKS, {"name": "batches of 1", "holds": False, "max_delta": 0.3}]
+    said = verdict(checks=checks)
+    assert reasons(said) == {
+        "served: batches of 1": "the served answers are not the checkpoint's: parity.json tells by how much"
+    }
+    assert {"name": "served: batches of 1", "value": 0.3}.items() <= said["criteria"][4].items()
+
+
+def test_answers_held_against_nothing_refuse():
+    assert reasons(verdict(checks=[])) == {"served": "no answer was held against it"}
+
+
+@pytest.mark.parametrize("p99_ms", [100.1, math.inf, math.nan])
+def test_slow_answers_refuse(p99_ms):
+    assert reasons(verdict(p99_ms=p99_ms)) == {"latency p99": "one sample takes longer than gate.p99_ms allows"}
+
+
+def test_no_time_is_in_the_verdict():
+    """Equal outcomes are equal bytes, on a fast machine as on a slow one."""
+    fast, faster = (json.dumps(verdict(p99_ms=ms)) for ms in (87.654, 3.21))
+    slow, slower = (json.dumps(verdict(p99_ms=ms)) for ms in (187.654, 1e9))
+    assert fast == faster
+    assert slow == slower
+    assert "187" not in slow
+    assert "87.6" not in fast
+
+
+def test_worse_is_never_better():
+    """Over a grid of bounds, no smaller accuracy, larger error or longer time turns a refusal into a pass."""
+    grid = [0.0, 0.5, 0.9499999, 0.95, 0.9500001, 1.0]
+
+    def passes(accuracy, error, p99_ms, bound):
+        bounds = at_least(bound) | {"calibration_error": {"min": None, "max": bound}}
+        said = verdict(
+            {"accuracy": accuracy, "calibration_error": error}, bounds, p99_ms=p99_ms, p99_bound_ms=bound + 1
+        )
+        return said["verdict"] == "pass"
+
+    for bound in grid:
+        assert [passes(value, 0.0, 1.0, bound) for value in grid] == [value >= bound for value in grid]
+        assert [passes(1.0, value, 1.0, bound) for value in grid] == [value <= bound for value in grid]
+        assert [passes(1.0, 0.0, value + 1, bound) for value in grid] == [value <= bound for value in grid]
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """Runs the stage on two labels' worth of served answers, given the p99; what it wrote, as bytes."""
+    for file in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / file, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
+    params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0}})
+    answers, challenge, times, arrays, schema, out = (
+        Path(name) for name in ("answers", "challenge.json", "times.json", "arrays", "schema.json", "verdict.json")
+    )
+    Schema((), Column("said", "target_class", {}, {"labels": ["no", "/yes"], "counts": [2, 2]})).dump(schema)
+    create_split(arrays / "test", np.arange(4), np.array([0, 0, 1, 1]), [])
+    answers.mkdir()
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], np.float32)
+    np.savez(answers / "answers.npz", probabilities=probabilities)
+    (answers / "parity.json").write_text(json.dumps({"release": "0123456789ab", "samples": 4, "checks": CHECKS}))
+    challenge.write_text(json.dumps({"champion": None, "outcome": "no champion yet"}))
+
+    def run(p99_ms):
+        times.write_text(json.dumps({"one_client": {"p99_ms": p99_ms}}))
+        gate.main(answers, challenge, times, arrays, schema, out)
+        return out.read_bytes()
+
+    return run
+
+
+def test_the_stage_judges_what_was_served(stage, capsys):
+    said = json.loads(stage(12.5))
+    assert reasons(said) == {}
+    assert [(each["name"], each["value"]) for each in said["criteria"][:2]] == [("accuracy", 0.75), ("recall[no]", 1.0)]
+    shown = capsys.readouterr().out
+    assert "PASS  0123456789ab" in shown
+    assert "12.5" in shown
+    assert "recall[no]" in shown  # neither a style nor its end
+    assert "recall[/yes]" in shown
+
+
+def test_the_stage_writes_the_same_bytes_for_another_passing_time(stage):
+    assert stage(12.5) == stage(99.0)
+
+
+def test_a_refusal_is_written_and_shown(stage, capsys):
+    assert list(reasons(json.loads(stage(101.0)))) == ["latency p99"]
+    shown = capsys.readouterr().out
+    assert "REFUSE  0123456789ab" in shown
+    assert "refused: one sample takes longer than gate.p99_ms allows" in shown

@@ -1,0 +1,282 @@
+"""Each mistake in params.yaml with the words that mend it, what a stage may see of it, and edits that keep comments."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+import stages.kinds
+from stages import params
+from stages.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+PRESETS = sorted(path.stem for path in (ROOT / "stages/presets").glob("*.yaml"))
+GONE = object()
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with the project's own params.yaml and dvc.yaml, to stand in."""
+    for file in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / file, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def put(key, value):
+    """Change one value of params.yaml, by its dotted key, or take it away."""
+    path = Path("params.yaml")
+    tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    *above, last = key.split(".")
+    place = tree
+    for name in above:
+        place = place[name]
+    if value is GONE:
+        del place[last]
+    else:
+        place[last] = value
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(tree, file)
+
+
+def fault():
+    """What is wrong with params.yaml, without its name."""
+    with pytest.raises(UserError) as caught:
+        params.parse()
+    said = str(caught.value)
+    assert said.startswith("params.yaml")
+    assert "\n" not in said
+    return said.removeprefix("params.yaml").removeprefix(": ")
+
+
+def test_the_projects_own_parse(project):
+    assert params.parse().data.builtin == "digits"
+
+
+MISTAKES = [
+    # unknown and missing
+    ("train.epoks", 3, "train.epoks is unknown: did you mean 'epochs'?"),
+    ("trian", {}, "trian is unknown: did you mean 'train'?"),
+    ("gate.thresholds.accuracy.mn", 0.5, "gate.thresholds.accuracy.mn is unknown: did you mean 'min'?"),
+    ("validate.columns", {"imag": {}}, "column 'imag' is unknown: did you mean 'image'?"),
+    ("gate", GONE, "gate is missing"),
+    ("train.epochs", GONE, "train.epochs is missing"),
+    # types
+    ("train", None, "train: Input should be a valid dictionary or instance of Train (it says None)"),
+    ("train.epochs", "three", "train.epochs: Input should be a valid integer (it says 'three')"),
+    ("train.epochs", 3.5, "train.epochs: Input should be a valid integer (it says 3.5)"),
+    ("train.epochs", True, "train.epochs: Input should be a valid integer (it says True)"),
+    ("train.precision", 32, "train.precision: Input should be '32', 'bf16-mixed' or '16-mixed' (it says 32)"),
+    ("model.freeze_encoders", 1, "model.freeze_encoders: Input should be a valid boolean (it says 1)"),
+    ("schema.features", None, "schema.features: Input should be a valid dictionary (it says None)"),
+    # ranges
+    ("train.epochs", 0, "train.epochs: Input should be greater than or equal to 1 (it says 0)"),
+    ("train.learning_rate", float("nan"), "train.learning_rate: Input should be a finite number (it says nan)"),
+    ("validate.max_rejected", 1.5, "validate.max_rejected: Input should be less than or equal to 1 (it says 1.5)"),
+    (
+        "export.name",
+        "my model",
+        "export.name: String should match pattern '^[A-Za-z][A-Za-z0-9_-]{0,63}$' (it says 'my model')",
+    ),
+    (
+        "train.optimizer",
+        "adan",
+        "train.optimizer: Input should be 'sgd', 'momentum', 'nesterov', 'adam' or 'adamw' (it says 'adan')",
+    ),
+    # what does not go together
+    ("train.devices", 3, "train: batch_size 64 does not divide among 3 devices"),
+    ("split.val", 0.9, "split: val 0.9 and test 0.2 leave nothing to train on"),
+    ("gate.thresholds.accuracy", {}, "gate.thresholds.accuracy: give min, max or both"),
+    ("gate.thresholds.accuracy.max", 0.1, "gate.thresholds.accuracy: min 0.95 is over max 0.1"),
+    # columns
+    ("schema.features.image", "imgae", "schema: kind 'imgae' is unknown: did you mean 'image'?"),
+    ("schema.target.label", "image", "schema: kind 'image' is unknown: there is class"),
+    (
+        "schema.features.image",
+        {"height": 8},
+        "schema: the column 'image' has no kind: write `image: KIND`, one of image",
+    ),
+    (
+        "schema.features.image",
+        {"kind": "image", "hieght": 8},
+        "schema: image.hieght is unknown: did you mean 'height'?",
+    ),
+    (
+        "schema.features.image",
+        {"kind": "image", "max_side": "8"},
+        "schema: image.max_side: Input should be a valid integer (it says '8')",
+    ),
+    ("schema.features.image", {"kind": "image", "height": 8}, "schema: image: give both height and width, or neither"),
+    ("schema.features.label", "image", "schema: the column 'label' is both a feature and the target"),
+    (
+        "schema.features._id",
+        "image",
+        "schema: the column name '_id' begins with an underscore, which is kept for the table's own",
+    ),
+    (
+        "schema.features.release",
+        "image",
+        "schema: a served model answers its release under the name 'release': rename that column",
+    ),
+    (
+        "schema.features",
+        {"image": "image", "image.width": "image"},
+        "schema: the column name 'image.width' reads as a fact about 'image': rename it",
+    ),
+    # paths and formats
+    ("data.format", "image_foldr", "data.format: format 'image_foldr' is unknown: did you mean 'image_folder'?"),
+    *(
+        (
+            "data.path",
+            path,
+            f"data.path: {path!r} does not lie in data/raw/: bring it there with `millrace data add {path}`",
+        )
+        for path in ("/home/me/cats", "data/raw", "data/raw/../../cats", "data/table/cats", "../data/raw/cats")
+    ),
+    *(
+        ("data.path", path, f"data.path: {path!r} must consist of letters, digits, '.', '_', '-' and '/': rename it")
+        for path in ("data/raw/my cats", "data/raw/cats;ls", "data/raw/$HOME")
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), MISTAKES)
+def test_a_mistake_is_told_with_its_key(project, key, value, words):
+    put(key, value)
+    said = fault()
+    assert said.endswith(words) if key == "validate.columns" else said == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: [", ", line 2: did not find expected node content"),
+        ("train: 1\ntrain: 2\n", """, line 2: found duplicate key "train" with value "2" (original value: "1")"""),
+        ("", "Input should be a valid dictionary or instance of Params"),
+        ("- train", "Input should be a valid dictionary or instance of Params"),
+    ],
+)
+def test_what_is_no_params_at_all(project, text, words):
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    assert fault() == words
+
+
+def test_a_missing_file_is_told(project):
+    Path("params.yaml").unlink()
+    assert fault() == "cannot be read: [Errno 2] No such file or directory: 'params.yaml'"
+
+
+def test_several_mistakes_are_told_at_once(project):
+    put("train.epochs", 0)
+    put("split", GONE)
+    said = fault()
+    assert "split is missing; train.epochs: Input should be greater" in said
+
+
+def test_two_blocks_of_one_name_are_told(project, monkeypatch):
+    (project / "pack.py").write_text(
+        "from dataclasses import make_dataclass\nPACKED = True\nOptions = make_dataclass('Options', [])\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(stages.kinds, "__path__", [*stages.kinds.__path__, str(project)])
+    known = params._modules
+    monkeypatch.setattr(params, "_modules", lambda package: [*known(package), *["pack"] * (package == "kinds")])
+    put("schema.features", {"a": "pack", "pack": "image"})
+    assert fault() == "schema: the column 'pack' has the name of a kind whose columns travel together: rename it"
+
+
+@pytest.mark.parametrize(("written", "value"), [("1e-3", 0.001), ("3E-4", 0.0003), ("1", 1.0), ("0.5", 0.5)])
+def test_numbers_are_read_as_dvc_reads_them(project, written, value):
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(text.replace("learning_rate: 0.003", f"learning_rate: {written}"), encoding="utf-8")
+    assert params.parse().train.learning_rate == value
+
+
+def test_the_short_form_of_a_column_is_the_long_one(project):
+    short = params.parse().schema_.unfitted()
+    put("schema.features.image", {"kind": "image"})
+    assert params.parse().schema_.unfitted() == short
+
+
+def test_a_batch_that_divides_is_no_mistake(project):
+    put("train.devices", 4)
+    assert params.parse().train.devices == 4
+
+
+def test_a_stage_sees_what_is_listed(project):
+    said = params.load("train")
+    assert said.train.epochs == params.parse().train.epochs
+    assert said.model.trunk == {"name": "concat", "dropout": 0.0}
+    assert params.values(params.load("prepare")) == {
+        "schema.features": {"image": {"kind": "image"}},
+        "schema.target": {"label": {"kind": "class"}},
+        "split.val": 0.1,
+        "split.test": 0.2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [
+        ("gate", "train"),
+        ("gate", "train.epochs"),
+        ("verify", "export.name"),
+        ("evaluate", "schema"),
+        ("train", "data.path"),
+    ],
+)
+def test_a_stage_sees_nothing_else(project, stage, key):
+    said = params.load(stage)
+    with pytest.raises(AttributeError, match=rf"dvc.yaml does not list '[\w.]+' under the params of '{stage}'"):
+        for name in key.split("."):
+            said = getattr(said, name)
+
+
+def test_a_stage_checks_the_whole_file(project):
+    put("gate.p99_ms", -1)
+    with pytest.raises(UserError, match="gate.p99_ms"):
+        params.load("train")
+
+
+def test_paths_are_dvc_yamls(project):
+    assert params.paths()["verdict"] == "reports/verdict.json"
+
+
+def comments(text):
+    return [line.partition("#")[2].strip() for line in text.splitlines() if "#" in line]
+
+
+@pytest.mark.parametrize("value", [{"a": {"kind": "image"}}, "word", 7])
+def test_an_edit_keeps_every_comment_and_all_else(project, value):
+    path = Path("params.yaml")
+    before = path.read_text(encoding="utf-8")
+    tree = YAML(typ="safe").load(before)
+    for section, keys in tree.items():
+        for key in keys:
+            path.write_text(before, encoding="utf-8")
+            params.edit({section: {key: value}})
+            after = path.read_text(encoding="utf-8")
+            assert comments(after) == comments(before)
+            assert YAML(typ="safe").load(after) == tree | {section: keys | {key: value}}
+
+
+def test_an_edit_that_changes_nothing_changes_no_byte(project):
+    before = Path("params.yaml").read_bytes()
+    params.edit({"train": {"epochs": 20}, "data": {"format": "image_folder"}})
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_an_unknown_preset_is_told(project):
+    with pytest.raises(UserError, match="there is no preset 'fashion-minst'"):
+        params.apply_preset("fashion-minst")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_parses_once_applied(project, preset):
+    before = Path("params.yaml").read_text(encoding="utf-8")
+    params.apply_preset(preset)
+    params.parse()
+    assert comments(Path("params.yaml").read_text(encoding="utf-8")) == comments(before)
