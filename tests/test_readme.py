@@ -1,0 +1,120 @@
+"""Every command that the README shows is run, in the order in which it stands there, section by section."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Clone, environment
+from test_line import FAST, free_ports, read_until, wait_gone
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, and what the comment above it says how to test."""
+
+    section: str
+    how: str
+    language: str
+    code: str
+
+
+def blocks() -> list[Block]:
+    """All blocks of shell and Python, in order."""
+    found, section = [], "top"
+    pattern = r"^## (?P<section>.+)$|^(?:<!-- test: (?P<how>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$"
+    for match in re.finditer(pattern, README, re.MULTILINE | re.DOTALL):
+        if match["section"]:
+            section = match["section"]
+        elif match["language"] in ("sh", "python"):
+            found.append(Block(section, match["how"] or "", match["language"], match["code"]))
+    return found
+
+
+def test_every_block_says_how_it_is_tested():
+    assert len(blocks()) >= 8
+    for block in blocks():
+        assert re.match(r"run|python|make|background, until: .+|not here, .+", block.how), block.code
+
+
+def test_what_cannot_run_here_is_at_least_shell():
+    for block in blocks():
+        if block.language == "sh":
+            subprocess.run(["bash", "-n"], input=block.code, text=True, check=True)
+
+
+@pytest.mark.parametrize("section", list(dict.fromkeys(block.section for block in blocks())))
+def test_section(section, done, tmp_path):
+    """Ports are free ones, and the network learns for a moment only; all else is as it stands there."""
+    (done.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    if "pictures" in "".join(block.code for block in blocks() if block.section == section):
+        shutil.copytree(done.folder / "data/builtin/digits", tmp_path / "pictures")
+        done.params(**FAST)
+    ports = dict(zip(("8000", "8001", "8002", "4200"), map(str, free_ports(4)), strict=True))
+    with ExitStack() as stack:
+        for block in blocks():
+            if block.section == section:
+                run(done, block, ports, tmp_path, stack)
+    wait_gone(done)
+
+
+def run(clone: Clone, block: Block, ports: dict[str, str], home: Path, stack: ExitStack) -> None:
+    """One block in the clone, as its comment says."""
+    if block.how.startswith("not here"):
+        return
+    if block.how == "make":
+        for target in re.findall(r"^make (\w+)", block.code, re.MULTILINE):
+            subprocess.run(["make", "-n", target], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        return
+    code = elsewhere(block.code, ports, home)
+    command = [sys.executable, "-c", code] if block.language == "python" else ["bash", "-euc", code]
+    surroundings = environment(clone.folder) | {"HOME": str(home), "PREFECT_HOME": str(home / ".prefect")}
+    process = subprocess.Popen(
+        command,
+        cwd=clone.folder,
+        env=surroundings,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    if block.how.startswith("background"):
+        stack.callback(end, process)
+        read_until(process, block.how.partition("until: ")[2])
+        return
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, f"{code}\n{said}"
+
+
+def elsewhere(code: str, ports: dict[str, str], home: Path) -> str:
+    """The same commands on free ports, and with no folder outside the test's own."""
+    for port, free in ports.items():
+        code = code.replace(f":{port}", f":{free}")
+    code = code.replace("/tmp/millrace-storage", str(home / "storage"))
+    code = code.replace("millrace predict", f"millrace predict --server 127.0.0.1:{ports['8001']}")
+    serve = " ".join(
+        f"--{name}-port {ports[port]}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=False)
+    )
+    code = code.replace("millrace serve", f"millrace serve {serve}")
+    return code.replace("prefect server start", f"prefect server start --port {ports['4200']}")
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """As Ctrl-C does, and then wait."""
+    import os
+    import signal
+
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.communicate(timeout=40)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
