@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import platform
-import re
 import sys
 from typing import Any
 
@@ -14,6 +13,7 @@ from benchmarks.workspace import ROOT
 from stages.measure import fingerprint
 
 NAMES = ("graph", "ingestion", "training", "presets")
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"  # in README
 STORE = ROOT / "benchmarks" / "figures.json"
 
 
@@ -28,10 +28,10 @@ def main(names: list[str]) -> None:
         STORE.write_text(json.dumps(kept, indent=1) + "\n")
         for result in results:
             print(f"  {result['what']}: {result['figure']} ({result['goal']}; {result['with']})", flush=True)
-    readme = ROOT / "README.md"
-    table = "\n".join(rows(kept))
-    marks = r"(<!-- figures -->\n).*?(<!-- /figures -->)"
-    readme.write_text(re.sub(marks, lambda found: f"{found[1]}{table}\n{found[2]}", readme.read_text(), flags=re.DOTALL))
+    readme, table = ROOT / "README.md", "\n".join(rows(kept))
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 def rows(kept: dict[str, Any]) -> list[str]:

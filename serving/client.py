@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.schema import Schema, kind, target_kind
+from stages.schema import MISSING, Schema, kind, target_kind
 
 _WIRE = {"bytes": "BYTES", "str": "BYTES", "float64": "FP64"}
 
@@ -31,7 +31,8 @@ def ask(client: Any, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]
         if column not in raw and tensor.optional:
             continue
         values = np.empty((len(raw[column]), 1), np.float64 if tensor.dtype == "float64" else np.object_)
-        values[:, 0] = [value.encode() if isinstance(value, str) else value for value in raw[column]]
+        given = [MISSING[tensor.dtype] if value is None else value for value in raw[column]]
+        values[:, 0] = [value.encode() if isinstance(value, str) else value for value in given]
         inputs.append(tritonclient.grpc.InferInput(column, values.shape, _WIRE[tensor.dtype]))
         inputs[-1].set_data_from_numpy(values)
     result = client.infer(model, inputs)

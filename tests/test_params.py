@@ -245,7 +245,7 @@ def test_a_stage_sees_nothing_else(project, stage, key):
 
 def test_a_stage_checks_the_whole_file(project):
     put("gate.p99_ms", -1)
-    with pytest.raises(UserError, match="gate.p99_ms"):
+    with pytest.raises(UserError, match=r"gate.p99_ms"):
         params.load("train")
 
 

@@ -236,13 +236,13 @@ def test_an_unknown_label_of_an_official_test_row_is_an_error_that_names_the_row
 
 
 def test_a_missing_label_of_an_official_test_row_is_an_error_that_names_the_row(stage):
-    with pytest.raises(UserError, match="test split, column label: cat/odd.png: missing. Mend"):
+    with pytest.raises(UserError, match=r"test split, column label: cat/odd\.png: missing\. Mend"):
         stage([*official(), row("odd", split="test") | {"label": None}])
 
 
 def test_a_value_that_its_kind_cannot_take_is_an_error_that_names_the_row(stage):
     broken = row("odd", split="test") | {"image": b"GIF89a"}
-    with pytest.raises(UserError, match="test split, column image: cat/odd.png: not a picture that Pillow can read"):
+    with pytest.raises(UserError, match=r"test split, column image: cat/odd\.png: not a picture that Pillow can read"):
         stage([*official(20), broken])
 
 

@@ -227,7 +227,7 @@ def configure(path):
 
 
 def test_a_new_kind_is_added_files_and_params_alone(line):
-    folder, before, after = line
+    _, before, after = line
     assert before == {" M params.yaml", *(f"?? {path}" for path in TOY)}
     assert after - before <= {" M dvc.lock"}
 
