@@ -27,9 +27,8 @@ def main(path: Path, name: str = "") -> None:
     bring(path, place)
     track(place)
     params.edit({"data": {"path": place.as_posix(), "format": form}})
-    print(
-        f"{place} is under DVC, and params.yaml says:\n  data:\n    path: {place}\n    format: {form}\nNext: millrace run"
-    )
+    print(f"{place} is under DVC, and params.yaml says:\n  data:\n    path: {place}\n    format: {form}")
+    print("Next: millrace run")
 
 
 def guess(path: Path) -> str:

@@ -18,7 +18,16 @@ BATCH = 256
 MISTAKES = 24  # on the picture sheet
 
 
-def main(weights: Path, arrays: Path, schema: Path, source: Path, metrics: Path, plots: Path, expected: Path) -> None:
+def main(
+    weights: Path,
+    curves: Path,
+    arrays: Path,
+    schema: Path,
+    source: Path,
+    metrics: Path,
+    plots: Path,
+    expected: Path,
+) -> None:
     """Answer the val and test splits with the trained network and describe how well."""
     from stages.networks import network
 
@@ -37,6 +46,7 @@ def main(weights: Path, arrays: Path, schema: Path, source: Path, metrics: Path,
         folder.mkdir()
         for name, figure in head.plots(answers, test.target, fitted.target).items():
             save(figure, folder / f"{name}.png")
+        save(draw_curves(curves), folder / "curves.png")
         save(mistakes(head, fitted, source, test, answers), folder / "mistakes.png")
         write_answers(fitted, source, test, answers, folder / "answers.csv")
     shown = {name: value for name, value in figures["test"].items() if "[" not in name}
@@ -63,6 +73,24 @@ def measure(head: Any, schema: Schema, outputs: Mapping[str, np.ndarray], target
     metrics.update(torch.from_numpy(next(iter(outputs.values()))), torch.from_numpy(target))
     values = head.scalars(metrics.compute(), schema.target)
     return {name: round(value, 6) if np.isfinite(value) else None for name, value in values.items()}
+
+
+def draw_curves(path: Path) -> Any:
+    """Losses and the first metric of the val split, by epoch."""
+    from matplotlib.figure import Figure
+
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = shown.subplots(1, 2)
+    headline = next(name for name in rows[0] if name.startswith("val_"))
+    for axes, names in ((left, ("train_loss", "val_loss")), (right, (headline,))):
+        for name in names:
+            axes.plot([int(row["epoch"]) for row in rows], [float(row[name]) for row in rows], label=name)
+        axes.set_xlabel("epoch")
+        axes.legend()
+    left.set_yscale("log")
+    return shown
 
 
 def mistakes(head: Any, schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray]) -> Any:

@@ -102,7 +102,7 @@ def encode(chunk: Any, format: str, schema: Schema) -> Batch:
             rejects.append(found)
             continue
         try:
-            values = [raw(found.values[name]) for name, raw in to_raw]
+            values = [raw(found.values.get(name)) for name, raw in to_raw]
             rows.append((identity(values[:-1]), found.split, found.source, *values))
         except OSError as error:
             rejects.append(Reject(found.source, f"cannot be read: {error.strerror}"))

@@ -138,7 +138,7 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool) -> tuple[Any, Any]:
 
     _quiet()
     recorder = progress.Recorder()
-    chosen: list[Any] = [recorder]
+    chosen: list[Any] = [recorder, progress.Mortal()]
     if train.average:
         chosen.append(progress.Averaging(train.average))
     if train.patience:

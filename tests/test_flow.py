@@ -56,6 +56,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.flows: list[subprocess.Popen[str]] = []
 
     def does(self, stage: str, script: str) -> None:
         """Let a stage run this too."""
@@ -79,7 +80,7 @@ class Project:
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         """`python -m flows.pipeline`."""
-        return subprocess.Popen(
+        flow = subprocess.Popen(
             [sys.executable, "-m", "flows.pipeline"],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
@@ -87,6 +88,8 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.flows.append(flow)
+        return flow
 
     def run(self) -> tuple[int, str]:
         """The same to its end: exit code and what it printed."""
@@ -124,14 +127,18 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def project(pattern: Project, tmp_path: Path) -> Project:
-    """The project before its first run."""
+def project(pattern: Project, tmp_path: Path) -> Iterator[Project]:
+    """The project before its first run. No flow outlives the test."""
     shutil.copytree(pattern.folder, tmp_path / "project")
     shutil.rmtree(tmp_path / "project" / ".dvc" / "cache")
     for path in (tmp_path / "project" / "out").iterdir():
         path.unlink()
     (tmp_path / "project" / "dvc.lock").unlink()
-    return Project(tmp_path / "project")
+    project = Project(tmp_path / "project")
+    yield project
+    for flow in project.flows:
+        flow.kill()
+        flow.communicate()
 
 
 def until(true: Callable[[], Any]) -> None:

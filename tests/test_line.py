@@ -107,6 +107,20 @@ def test_two_runs_at_once(done):
     wait_gone(done)
 
 
+def test_a_killed_stage_is_a_line_and_the_next_run_goes_on(done, finished):
+    done.params(train={"l1": 1e-9})
+    run = done.start(sys.executable, "-m", "serving.cli", "run")
+    read_until(run, "epoch 1/")
+    (stage,) = [one for one in relatives(done) if "stages.train" in one.cmdline() and one.name() != "sh"]
+    stage.kill()
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "failed to reproduce 'train'" in said
+    assert "Traceback" not in said
+    wait_gone(done)
+    assert "resumed after epoch" in done.run("dvc", "repro", "train")
+
+
 def test_a_refused_gate_ends_with_3_and_says_why(done):
     done.params(gate={"thresholds": {"accuracy": {"min": 0.9999}, "recall[7]": {"min": 0.1}}})
     said = done.millrace("run", code=3)

@@ -88,7 +88,7 @@ def _plan(side: int) -> tuple[int, int]:
     stem = 1 if side <= 16 else 2 if side <= 64 else 4
     side = -(-side // stem)
     halvings = 0
-    while side > 7:
+    while side > 5:
         side = -(-side // 2)
         halvings += 1
     return stem, halvings
