@@ -453,9 +453,9 @@ def guard(command: list[str], spare: bool) -> None:
         os.read(0, 1)  # nothing is ever written: this returns when the other end is closed
         began = time.monotonic()
         told: set[int] = set()
-        while main.poll() is None:
+        while started.poll() is None:
             waited = time.monotonic() - began
-            others = below(os.getpid()) - ({main.pid} if spare else set())
+            others = below(os.getpid()) - ({started.pid} if spare else set())
             send(signal.SIGINT, others - told)  # once: a second one would break off its clean-up
             told |= others
             if waited > interrupted_s:
@@ -467,9 +467,9 @@ def guard(command: list[str], spare: bool) -> None:
     if prctl:
         prctl(pr_set_child_subreaper, 1)  # what loses its parent becomes ours, so that `below` finds it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in what was started with `&`
-    main = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_guard)
+    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_guard)
     threading.Thread(target=end_with_holder, daemon=True).start()
-    code = main.wait()
+    code = started.wait()
     while True:
         send(signal.SIGKILL, below(os.getpid()))
         try:

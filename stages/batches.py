@@ -97,6 +97,10 @@ class ArraysModule(L.LightningDataModule):
         known = Split(tuple(block[first] for block in train.blocks), train.target[first], train.rows[first])
         return self._batches(known, None)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        # looking into each batch for what to move costs as much as a small network's step
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def _open(self, name: str) -> Split:
         split = open_split(self.folder, name)
         if self.trainer and len(split) < self.trainer.world_size:

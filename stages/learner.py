@@ -44,6 +44,17 @@ class Learner(L.LightningModule):
         self.schedule, self.warmup_epochs = schedule, warmup_epochs
         self._losses: dict[str, list[tuple[Tensor, int]]] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # set by Lightning 46 times in a step, and slow by way of nn.Module
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def on_train_start(self) -> None:
+        epochs = torch.tensor(float(self.current_epoch), device=self.device)
+        if self.trainer.strategy.reduce(epochs, reduce_op="sum") != self.trainer.world_size * self.current_epoch:
+            raise UserError("the nodes begin at different epochs: .scratch must be one folder that all of them share")
+
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(epoch_seed(self.seed, self.current_epoch, self.global_rank))  # dropout's
         for part in self.network.modules():

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -26,6 +26,11 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self._began_s = self._took_s = 0.0
+
+    def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
+        if "SLURM_JOB_ID" not in os.environ:  # there, Lightning puts the job back into the queue
+            # Lightning's handler would exit with 0, as if the training were complete, and wait for the other processes
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def on_train_epoch_start(self, trainer: Trainer, learner: LightningModule) -> None:
         self._began_s = time.perf_counter()
@@ -52,14 +57,6 @@ class Recorder(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
-
-
-class Mortal(Callback):
-    """SIGTERM ends the process at once. Lightning's handler would exit with 0, as if the training were complete."""
-
-    def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
-        if "SLURM_JOB_ID" not in os.environ:  # there, Lightning puts the job back into the queue
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Stop(EarlyStopping):
@@ -90,6 +87,13 @@ def saver(folder: Path, name: str, monitor: str | None = None) -> ModelCheckpoin
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
+
+
+class Bar(RichProgressBar):
+    """Numbers epochs from 1, as the lines do."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 class Averaging(WeightAveraging):

@@ -17,6 +17,7 @@ from stages.command import die_with_parent
 from stages.errors import UserError
 
 POLL_S, GRACE_S = 0.1, 3.0
+LOST = ("connection closed by peer", "connection reset", "broken pipe", "remote process exited")  # gloo's words, NCCL's
 
 
 def ours_to_start(devices: int, num_nodes: int) -> bool:
@@ -53,8 +54,8 @@ def together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error).lower()
-        if not any(sign in text for sign in ("connection closed by peer", "connection reset", "nccl", "broken pipe")):
+        text = str(error)
+        if not any(sign in text.lower() for sign in LOST):
             raise
         time.sleep(2 * GRACE_S)  # whoever started the processes knows which one died, says so and ends this one
         raise UserError(f"lost the connection to another training process: {text.splitlines()[0]}") from error
@@ -89,9 +90,9 @@ def _process(command: list[str], environment: dict[str, str], said: IO[bytes] | 
 def _wait(running: list[subprocess.Popen], said: list[IO[bytes]]) -> None:
     while True:
         codes = [process.poll() for process in running]
-        for rank, code in enumerate(codes):
-            if code:
-                _explain(rank, running, said[rank])
+        if bad := [(code, rank) for rank, code in enumerate(codes) if code]:
+            _, rank = min(bad)  # signals are negative; what the others made of it comes after
+            _explain(rank, running, said[rank])
         if None not in codes:
             return
         time.sleep(POLL_S)

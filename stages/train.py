@@ -132,13 +132,13 @@ def inputs_digest(said: Any, arrays: Path, schema: Path) -> str:
 def make_trainer(train: Any, scratch: Path, on_gpu: bool) -> tuple[Any, Any]:
     """Lightning's trainer as params describe it, and the callback that records the curves."""
     import lightning as L
-    from lightning.pytorch import callbacks, strategies
+    from lightning.pytorch import strategies
 
     from stages import progress
 
     _quiet()
     recorder = progress.Recorder()
-    chosen: list[Any] = [recorder, progress.Mortal()]
+    chosen: list[Any] = [recorder]
     if train.average:
         chosen.append(progress.Averaging(train.average))
     if train.patience:
@@ -148,7 +148,7 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool) -> tuple[Any, Any]:
     chosen.append(progress.saver(scratch, "last"))  # after the others, whose state it holds
     terminal = sys.stdout.isatty()
     if terminal:
-        chosen.append(callbacks.RichProgressBar())
+        chosen.append(progress.Bar())
     several = train.devices * train.num_nodes > 1
     limits = {"limit_train_batches": 3, "limit_val_batches": 2, "max_epochs": 1} if train.debug == "fast" else {}
     name = "ddp" if train.strategy == "auto" and several else train.strategy

@@ -69,27 +69,19 @@ def test_two_processes_train_the_model_of_one(two, tmp_path, monkeypatch):
     assert left == {"arrays", "schema.json", "params.yaml", "dvc.yaml", ".scratch", *ARGUMENTS[2:]}
 
 
-def test_a_run_goes_down_with_any_of_its_processes_and_goes_on_afterwards(two, tmp_path):
+def test_a_run_goes_down_with_one_process_and_goes_on_afterwards(two, tmp_path):
     folder = settle(tmp_path / "run", CHANGES | {"devices": 2})
-    for rank in (1, 0):
-        process = start(folder)
-        first = read_until(process, "epoch ")
-        running = by_rank(process)
-        assert sorted(running) == [0, 1]
-        running[rank].send_signal(signal.SIGKILL)
-        said, errors = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert errors.count("\n") == 1 and errors.startswith(f"error: training process {rank + 1} of 2 (rank {rank}")
-        assert "died with signal 9 (SIGKILL)" in errors
-        assert not psutil.wait_procs(running.values(), timeout=20)[1]
-        assert not (folder / "weights.safetensors").exists()
-    assert first[0].startswith("resumed after epoch ")
     process = start(folder)
-    read_until(process, "epoch ")
+    read_until(process, "epoch 2/")
     running = by_rank(process)
-    process.kill()
-    process.communicate()
+    assert sorted(running) == [0, 1]
+    running[1].send_signal(signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.count("\n") == 1 and errors.startswith("error: training process 2 of 2 (rank 1, process ")
+    assert "died with signal 9 (SIGKILL)" in errors
     assert not psutil.wait_procs(running.values(), timeout=20)[1]
+    assert not (folder / "weights.safetensors").exists()
     process = start(folder)
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0 and said.startswith("resumed after epoch "), errors
@@ -126,9 +118,34 @@ def test_an_error_of_one_process_is_printed_with_its_number(launched):
     assert said.err.endswith("KeyError: 'x'\n")
 
 
-def test_a_process_that_ends_too_early_is_no_success(launched):
-    error, said = launched("if rank == 0: sys.exit(4)\n" + FOREVER)
+def test_an_error_of_the_first_process_ends_all(launched):
+    error, _ = launched("if rank == 0: sys.exit(4)\n" + FOREVER)
     assert isinstance(error, SystemExit) and error.code == 4
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_all(launched, rank):
+    error, said = launched(f"if rank == {rank}: os.kill(os.getpid(), 9)\n" + FOREVER)
+    assert f"(rank {rank}, process " in str(error) and "signal 9 (SIGKILL), perhaps for want of memory" in str(error)
+    assert said.err == ""
+
+
+def test_a_killed_process_is_named_even_where_the_first_one_failed_of_it(launched, monkeypatch):
+    monkeypatch.setattr(ranks, "POLL_S", 2)  # both have ended when they are looked at
+    error, _ = launched("os.kill(os.getpid(), 9) if rank else sys.exit(1)\n")
+    assert "(rank 1, process " in str(error)
+
+
+def test_processes_end_with_the_command(tmp_path):
+    (tmp_path / "module.py").write_text("import os, time; print(os.environ['LOCAL_RANK'], flush=True)\n" + FOREVER)
+    code = "from stages import ranks; ranks.launch('module', [], 2, 1, 1)"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(ROOT), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "0\n"
+        running = by_rank(process)
+        process.kill()
+    assert sorted(running) == [0, 1]
+    assert not psutil.wait_procs(running.values(), timeout=20)[1]
 
 
 def test_only_the_first_process_speaks(tmp_path, monkeypatch, capfd):

@@ -105,7 +105,7 @@ def test_exported_network_agrees_with_torch(tmp_path, model, side, channels):
 
 @pytest.mark.parametrize("side", [1, 7, 8, 28, 64, 96, 224])
 def test_cnn_follows_the_size_of_the_picture(side):
-    built = network(schema(side, 3))
+    built = network(schema(side, 3), {"encoders": {"image": {"width": 4}}})
     encoder = built.encoders[0]
     assert encoder(pictures(2, side, 3)).shape == (2, *encoder.shape)
 

@@ -16,7 +16,8 @@ class Encoder(nn.Module):
     """uint8 [N, H, W, C] as stored -> one token [N, 1, D].
 
     The stem and the number of stages follow the shorter side: 8 pixels are read at full resolution and halved once,
-    28 become 14 and 7, 64 become 32, 16, 8 and 4, and 224 become 56, 28, 14 and 7. Each halving doubles the channels.
+    28 become 14, 7 and 4, 64 become 32, 16, 8 and 4, and 224 become 56, 28, 14, 7 and 4. Each halving doubles the
+    channels.
 
     Args:
         width: channels of the first stage.
