@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import csv
-import inspect
 import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +24,6 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 from prefect import flow, get_client, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
@@ -39,6 +34,8 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from ruamel.yaml import YAML
 
+from flows.artifacts import publish, read_json
+from stages.children import Children
 from stages.command import holding
 from stages.errors import UserError
 
@@ -243,7 +240,7 @@ def conclude(states: Mapping[str, State[Any]], paths: Mapping[str, str]) -> Stat
         return Failed(message="not every stage was run")
     if "verdict" not in paths:
         return Completed(message="every stage is done")
-    verdict = _json(Path(paths["verdict"]))
+    verdict = read_json(Path(paths["verdict"]))
     if verdict["verdict"] == "pass":
         return Completed(message=f"release {verdict['release']} passes")
     reasons = [criterion["reason"] or criterion["name"] for criterion in verdict["criteria"] if not criterion["holds"]]
@@ -287,197 +284,6 @@ def arrange(recorded: set[str], order: list[str]) -> None:
     with suppress(DvcException), Repo(_wait_for_lock=True) as repo, lock_repo(repo), modify_yaml(str(LOCK)) as lock:
         for name in added:
             lock["stages"][name] = lock["stages"].pop(name)
-
-
-def publish(paths: Mapping[str, str], outs: Container[str]) -> None:
-    """As Prefect artifacts: those of this run's outputs that are metrics, plots, verdict or report on the data."""
-    fresh = {name: Path(path) for name, path in paths.items() if path in outs and Path(path).exists()}
-    if "metrics" in fresh:
-        create_markdown_artifact(metrics_table(_json(fresh["metrics"])), "millrace-metrics")
-    if "plots" in fresh:
-        curves = [fresh["curves"]] if "curves" in fresh else []
-        create_markdown_artifact(plots_page(fresh["plots"], curves), "millrace-plots")
-    if "verdict" in fresh:
-        create_markdown_artifact(verdict_table(_json(fresh["verdict"])), "millrace-verdict")
-    if "validation" in fresh:
-        create_markdown_artifact(validation_page(_json(fresh["validation"] / "validation.json")), "millrace-validation")
-
-
-def metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
-    """A row for each metric, a column for each split."""
-    names = dict.fromkeys(name for values in metrics.values() for name in values)
-    rows = [[name, *(_figure(values.get(name)) for values in metrics.values())] for name in names]
-    return _table(["metric", *metrics], rows)
-
-
-def verdict_table(verdict: Mapping[str, Any]) -> str:
-    """The verdict and each criterion."""
-    rows = [
-        [said["name"], said["bound"], _figure(said["value"]), "holds" if said["holds"] else f"**{said['reason']}**"]
-        for said in verdict["criteria"]
-    ]
-    title = f"## {verdict['verdict']}: release {verdict['release']}"
-    return f"{title}\n\n{_table(['criterion', 'bound', 'value', ''], rows)}"
-
-
-def validation_page(report: Mapping[str, Any]) -> str:
-    """The outcome, and a line for each fault."""
-    return "\n".join([f"## The data are {report['outcome']}", "", *(f"- {fault}" for fault in report["faults"])])
-
-
-def plots_page(folder: Path, tables: Iterable[Path]) -> str:
-    """The folder's pictures, whole inside the page so that they outlive it, and the tables."""
-    parts = []
-    for path in sorted(folder.glob("*.png")):
-        data = base64.b64encode(path.read_bytes()).decode()
-        parts.append(f"### {path.stem}\n\n![{path.stem}](data:image/png;base64,{data})")
-    for path in tables:
-        with path.open(encoding="utf-8", newline="") as file:
-            heading, *rows = csv.reader(file)
-        parts.append(f"### {path.stem}\n\n{_table(heading, rows)}")
-    return "\n\n".join(parts)
-
-
-class Children:
-    """The processes that a run has started. None of them outlives the block, nor this process."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[str]] = set()
-
-    def __enter__(self) -> Children:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-        for child in tuple(self._running):
-            child.wait()
-
-    def end(self) -> None:
-        """End all, and let none begin."""
-        with self._lock:
-            self.ended = True
-            for child in self._running:
-                child.stdin.close()  # type: ignore[union-attr]
-
-    @contextmanager
-    def start(self, command: Sequence[str], *, spare: bool = True) -> Iterator[subprocess.Popen[str]]:
-        """`command` under a guard, until the block ends. `spare` it: see there.
-
-        Raises:
-            ProcessLookupError: they are ended already.
-        """
-        with self._lock:
-            if self.ended:
-                raise ProcessLookupError
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", "import sys; exec(sys.stdin.readline())", *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                env=surroundings(),
-                start_new_session=True,
-            )
-            self._running.add(child)
-            # From its source, as one line: it then needs nothing of ours, and begins in 20 ms.
-            source = f"{inspect.getsource(guard)}\nguard(sys.argv[1:], {spare})\n"
-            child.stdin.write(f"exec({source!r})\n")  # type: ignore[union-attr]
-            child.stdin.flush()  # type: ignore[union-attr]
-        try:
-            yield child
-        finally:
-            with self._lock:
-                self._running.discard(child)
-                child.stdin.close()  # type: ignore[union-attr]
-            child.wait()
-            child.stdout.close()  # type: ignore[union-attr]
-
-
-def surroundings() -> dict[str, str]:
-    """The environment of DVC and of its stages, which are `python -m ...`: our python must be the first on PATH."""
-    return {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "PYTHONUNBUFFERED": "1",
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_STUDIO_OFFLINE": "1",
-    }
-
-
-def guard(command: list[str], spare: bool) -> None:
-    """Run `command`, and leave nothing of it behind, not even when the process that holds our stdin is killed.
-
-    Linux's PR_SET_PDEATHSIG alone would spare a shell and what it runs. With `spare` the command is not killed itself
-    but what it has started: a DVC that is killed while it writes dvc.lock or its rwlock leaves half a file.
-    """
-    import contextlib
-    import ctypes
-    import glob
-    import os
-    import signal
-    import subprocess
-    import sys
-    import threading
-    import time
-
-    linux = sys.platform == "linux"
-    pr_set_pdeathsig, pr_set_child_subreaper = 1, 36
-    interrupted_s, spared_s = 3, 10
-    prctl = ctypes.CDLL(None).prctl if linux else None
-
-    def die_with_guard() -> None:
-        if prctl:
-            prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-    def below(process: int) -> set[int]:
-        found = set()
-        for path in glob.glob(f"/proc/{process}/task/*/children"):
-            try:
-                with open(path) as file:
-                    children = [int(child) for child in file.read().split()]
-            except OSError:
-                continue
-            for child in children:
-                found |= {child} | below(child)
-        return found
-
-    def send(number: int, processes: set[int]) -> None:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
-
-    def end_with_holder() -> None:
-        os.read(0, 1)  # nothing is ever written: this returns when the other end is closed
-        began = time.monotonic()
-        told: set[int] = set()
-        while started.poll() is None:
-            waited = time.monotonic() - began
-            others = below(os.getpid()) - ({started.pid} if spare else set())
-            send(signal.SIGINT, others - told)  # once: a second one would break off its clean-up
-            told |= others
-            if waited > interrupted_s:
-                send(signal.SIGKILL, others)
-            if waited > spared_s:
-                os.killpg(0, signal.SIGKILL)
-            time.sleep(0.05)
-
-    if prctl:
-        prctl(pr_set_child_subreaper, 1)  # what loses its parent becomes ours, so that `below` finds it
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in what was started with `&`
-    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_guard)
-    threading.Thread(target=end_with_holder, daemon=True).start()
-    code = started.wait()
-    while True:
-        send(signal.SIGKILL, below(os.getpid()))
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            break
-    sys.stdout.flush()
-    os._exit(code if code >= 0 else 128 - code)
 
 
 @contextmanager
@@ -545,20 +351,6 @@ def main() -> int:
     good = state.is_completed() and state.name != "Refused"
     print(state.message if good else f"error: {state.message}", file=sys.stdout if good else sys.stderr)
     return 0 if good else REFUSED if state.name == "Refused" else 1
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """As markdown."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 if __name__ == "__main__":

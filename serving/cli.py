@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stages.command import die_with_parent, holding
+from stages.children import Children
+from stages.command import holding
 from stages.errors import UserError
 
 PASSED, FAILED, WRONG_USE, REFUSED = 0, 1, 2, 3
@@ -175,18 +175,13 @@ def exported() -> dict[str, str]:
 
 
 def child(command: list[str]) -> int:
-    """Run a command that ends when this one does; its exit code."""
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_STUDIO_OFFLINE": "1",
-    }
-    process = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
-    while True:
+    """Run a command that does not outlive this one, on this terminal; its exit code."""
+    with Children() as children, children.start(command, shown=True) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue  # the terminal has told the child as well
+            children.end()
+            return process.wait()
 
 
 def stamp(path: Path) -> int:

@@ -170,7 +170,7 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool) -> tuple[Any, Any]:
             "gradient_clip_val": train.clip_norm or None,
             "accumulate_grad_batches": train.accumulate,
             "callbacks": chosen,
-            "plugins": [progress.WholeFiles()],
+            "plugins": [],
             "default_root_dir": scratch,
             "deterministic": "warn",
             "logger": False,

@@ -132,7 +132,7 @@ def test_a_killed_process_ends_all(launched, rank):
 
 def test_a_killed_process_is_named_even_where_the_first_one_failed_of_it(launched, monkeypatch):
     monkeypatch.setattr(ranks, "POLL_S", 2)  # both have ended when they are looked at
-    error, _ = launched("os.kill(os.getpid(), 9) if rank else sys.exit(1)\n")
+    error, _ = launched("time.sleep(1 - rank / 2)\nos.kill(os.getpid(), 9) if rank else sys.exit(1)\n")
     assert "(rank 1, process " in str(error)
 
 

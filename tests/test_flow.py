@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import deployments, pipeline
 from flows.pipeline import Stage, judge, waits
+from stages.children import surroundings
 from stages.command import holding
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,7 @@ class Project:
 
     def repro(self, check: bool = True) -> None:
         """A plain `dvc repro`."""
-        subprocess.run(["dvc", "repro", "-q"], cwd=self.folder, env=pipeline.surroundings(), check=check)
+        subprocess.run(["dvc", "repro", "-q"], cwd=self.folder, env=surroundings(), check=check)
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         """`python -m flows.pipeline`."""
@@ -121,7 +122,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for stage in ("left", "right", "gate"):
         project.does(stage, ":")
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        subprocess.run(command, cwd=project.folder, env=pipeline.surroundings(), check=True)
+        subprocess.run(command, cwd=project.folder, env=surroundings(), check=True)
     project.repro()
     return project
 

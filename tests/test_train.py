@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -185,6 +186,23 @@ def test_a_truncated_checkpoint_means_starting_over(trained, monkeypatch, capfd)
     folder = trained(changes={"epochs": 3})
     assert capfd.readouterr().out.startswith("starting over: ")
     assert outputs(folder) == outputs(trained("fresh", {"epochs": 3}))
+
+
+def test_checkpoints_are_never_on_another_disk(trained, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/missing")
+    trained()
+
+
+def test_a_training_that_is_asked_to_end_does_not_exit_with_0(trained, monkeypatch):
+    def step(*arguments):
+        seen.add(signal.getsignal(signal.SIGTERM))
+        return original(*arguments)
+
+    seen, original, before = set(), Learner.training_step, signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Learner, "training_step", step)
+    trained()
+    assert seen == {signal.SIG_DFL}
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("changes", [{}, {"average": 0.9}, {"average": 0.9, "patience": 3, "epochs": 3}])

@@ -1,0 +1,81 @@
+"""Processes that do not outlive the one that has started them, however it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+GUARD = Path(__file__).with_name("guard.py")
+
+
+class Children:
+    """The processes that a run has started. None of them outlives the block, nor this process."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        for child in tuple(self._running):
+            child.wait()
+
+    def end(self) -> None:
+        """End all, and let none begin."""
+        with self._lock:
+            self.ended = True
+            for child in self._running:
+                child.stdin.close()  # type: ignore[union-attr]
+
+    @contextmanager
+    def start(
+        self, command: Sequence[str], *, spare: bool = True, shown: bool = False
+    ) -> Iterator[subprocess.Popen[str]]:
+        """`command` under a guard, until the block ends. `spare` it: see there. `shown`: it writes where we do.
+
+        Raises:
+            ProcessLookupError: they are ended already.
+        """
+        with self._lock:
+            if self.ended:
+                raise ProcessLookupError
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(GUARD), "spare" if spare else "end", *command],
+                stdin=subprocess.PIPE,
+                stdout=None if shown else subprocess.PIPE,
+                stderr=None if shown else subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=surroundings(),
+                start_new_session=True,
+            )
+            self._running.add(child)
+        try:
+            yield child
+        finally:
+            with self._lock:
+                self._running.discard(child)
+                child.stdin.close()  # type: ignore[union-attr]
+            child.wait()
+            if child.stdout:
+                child.stdout.close()
+
+
+def surroundings() -> dict[str, str]:
+    """The environment of DVC and of its stages, which are `python -m ...`: our python must be the first on PATH."""
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_STUDIO_OFFLINE": "1",
+    }
