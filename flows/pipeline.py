@@ -35,7 +35,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from ruamel.yaml import YAML
 
 from flows.artifacts import publish, read_json
-from stages.children import Children
+from serving.children import Children
 from stages.command import holding
 from stages.errors import UserError
 

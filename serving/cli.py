@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.children import Children
+from serving.children import Children
 from stages.command import holding
 from stages.errors import UserError
 

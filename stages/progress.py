@@ -28,7 +28,7 @@ class Recorder(Callback):
         self._began_s = self._took_s = 0.0
 
     def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
-        if False:  # there, Lightning puts the job back into the queue
+        if "SLURM_JOB_ID" not in os.environ:  # there, Lightning puts the job back into the queue
             # Lightning's handler would exit with 0, as if the training were complete, and wait for the other processes
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -76,17 +76,15 @@ class WholeFiles(TorchCheckpointIO):
             whole.write_bytes(content.getbuffer())
 
 
-def saver(folder: Path, name: str, monitor: str | None = None) -> ModelCheckpoint:
+class Saver(ModelCheckpoint):
     """`folder/name.ckpt`, written anew after each epoch, or after each that has the least `monitor` so far."""
-    return ModelCheckpoint(
-        folder,
-        name,
-        monitor,
-        save_top_k=1,
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+
+    def __init__(self, folder: Path, name: str, monitor: str | None = None) -> None:
+        at_epochs = {"every_n_epochs": 1, "save_on_train_epoch_end": True}
+        super().__init__(folder, name, monitor, save_top_k=1, enable_version_counter=False, **at_epochs)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Spare each step the question whether it is time to save."""
 
 
 class Bar(RichProgressBar):

@@ -42,15 +42,16 @@ def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> N
     learner = build(said, schema)
     data = ArraysModule(arrays, train.batch_size, train.seed, overfit=train.debug == "overfit")
     scratch = SCRATCH / inputs_digest(said, arrays, schema)
-    trainer, recorder = make_trainer(train, scratch, on_gpu)
+    callbacks, kept = make_callbacks(train, scratch)
+    trainer = make_trainer(train, scratch, on_gpu, callbacks)
     first = trainer.is_global_zero
     with command.holding(SCRATCH.with_suffix(".lock"), "training") if first else contextlib.nullcontext():
         last = resumable(scratch / "last.ckpt", aloud=first)
         with ranks.together():
             trainer.fit(learner, data, ckpt_path=last, weights_only=True)
         if first:
-            kept = torch.load(scratch / ("best.ckpt" if train.patience else "last.ckpt"), "cpu", weights_only=True)
-            write(learner.network.spec, kept["state_dict"], recorder.rows, weights, curves)
+            state_dict = torch.load(kept, "cpu", weights_only=True)["state_dict"]
+            write(learner.network.spec, state_dict, callbacks[0].rows, weights, curves)
             shutil.rmtree(SCRATCH)  # what other inputs left there as well, which would pile up
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -129,26 +130,33 @@ def inputs_digest(said: Any, arrays: Path, schema: Path) -> str:
     return hashlib.sha256(json.dumps([seen, around, params.values(said)], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_trainer(train: Any, scratch: Path, on_gpu: bool) -> tuple[Any, Any]:
-    """Lightning's trainer as params describe it, and the callback that records the curves."""
+def make_callbacks(train: Any, scratch: Path) -> tuple[list[Any], Path]:
+    """What follows the training, the recorder of the curves first; and the checkpoint whose weights are the result."""
+    from stages import progress
+
+    chosen: list[Any] = [progress.Recorder()]
+    kept = "last"
+    if train.average:
+        chosen.append(progress.Averaging(train.average))
+    if train.debug == "overfit":
+        chosen.append(progress.Stop("val_loss", patience=train.epochs, stopping_threshold=0.01))
+    elif train.patience:
+        kept = "best"
+        chosen += [progress.Stop("val_loss", patience=train.patience), progress.Saver(scratch, kept, "val_loss")]
+    chosen.append(progress.Saver(scratch, "last"))  # after the others, whose state it holds
+    if sys.stdout.isatty():
+        chosen.append(progress.Bar())
+    return chosen, scratch / f"{kept}.ckpt"
+
+
+def make_trainer(train: Any, scratch: Path, on_gpu: bool, callbacks: list[Any]) -> Any:
+    """Lightning's trainer as params describe it."""
     import lightning as L
     from lightning.pytorch import strategies
 
     from stages import progress
 
     _quiet()
-    recorder = progress.Recorder()
-    chosen: list[Any] = [recorder]
-    if train.average:
-        chosen.append(progress.Averaging(train.average))
-    if train.patience:
-        chosen += [progress.Stop("val_loss", patience=train.patience), progress.saver(scratch, "best", "val_loss")]
-    if train.debug == "overfit":
-        chosen.append(progress.Stop("val_loss", patience=train.epochs, stopping_threshold=0.01))
-    chosen.append(progress.saver(scratch, "last"))  # after the others, whose state it holds
-    terminal = sys.stdout.isatty()
-    if terminal:
-        chosen.append(progress.Bar())
     several = train.devices * train.num_nodes > 1
     limits = {"limit_train_batches": 3, "limit_val_batches": 2, "max_epochs": 1} if train.debug == "fast" else {}
     name = "ddp" if train.strategy == "auto" and several else train.strategy
@@ -169,18 +177,18 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool) -> tuple[Any, Any]:
             "precision": "32-true" if train.precision == "32" else train.precision,
             "gradient_clip_val": train.clip_norm or None,
             "accumulate_grad_batches": train.accumulate,
-            "callbacks": chosen,
-            "plugins": [],
+            "callbacks": callbacks,
+            "plugins": [progress.WholeFiles()],
             "default_root_dir": scratch,
             "deterministic": "warn",
             "logger": False,
-            "enable_progress_bar": terminal,
+            "enable_progress_bar": sys.stdout.isatty(),
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,
             **limits,
         }
-    ), recorder
+    )
 
 
 def resumable(last: Path, aloud: bool) -> Path | None:

@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import deployments, pipeline
 from flows.pipeline import Stage, judge, waits
-from stages.children import surroundings
+from serving.children import surroundings
 from stages.command import holding
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -333,7 +333,9 @@ def test_overfit_learns_one_batch_by_heart(trained, monkeypatch):
     original = Learner.training_step
     monkeypatch.setattr(Learner, "training_step", lambda *all: seen.append(set(all[1][2])) or original(*all))
     augment = {"image": {"shift": 1.0, "erase": 1.0}}
-    rows = curves(trained(changes={"debug": "overfit", "epochs": 90, "learning_rate": 0.02, "augment": augment}))
+    rows = curves(
+        trained(changes={"debug": "overfit", "epochs": 90, "learning_rate": 0.02, "augment": augment, "patience": 1})
+    )
     assert 1 < len(rows) < 90
     assert rows[-1]["val_loss"] < 0.01 < rows[-2]["val_loss"]
     assert len(seen[0]) == 32 and all(batch == seen[0] for batch in seen)
