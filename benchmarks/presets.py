@@ -1,4 +1,4 @@
-"""Test accuracy of the presets that ship: the median of five seeds, each trained by the train stage."""
+"""Test accuracy of the presets that ship: the median of five seeds, each trained by the train stage under DVC."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def epoch_with_lightning() -> float:
     from lightning.pytorch import Callback
 
     from stages.batches import ArraysModule
-    from stages.train import build, make_trainer
+    from stages.train import build, make_callbacks, make_trainer
 
     class Clock(Callback):
         """From the epoch's start to its last step: validation is not part of the loop by hand."""
@@ -104,10 +104,10 @@ def epoch_with_lightning() -> float:
 
     said = params.load("train")
     with tempfile.TemporaryDirectory() as scratch:
-        trainer, _ = make_trainer(said.train, Path(scratch))
-        trainer.fit_loop.max_epochs = 2
         clock = Clock()
-        trainer.callbacks.insert(0, clock)
+        callbacks, _ = make_callbacks(said.train, Path(scratch))
+        trainer = make_trainer(said.train, Path(scratch), False, [clock, *callbacks])
+        trainer.fit_loop.max_epochs = 2
         data = ArraysModule(Path("data/arrays"), said.train.batch_size, said.train.seed)
         trainer.fit(build(said, Path("data/schema.json")), data)
     return clock.seconds

@@ -53,13 +53,8 @@ def environment() -> dict[str, str]:
 
 
 def stage(folder: Path, name: str) -> float:
-    """Seconds that one stage takes, by the command that `dvc.yaml` gives it, without DVC."""
-    from dvc.repo import Repo
-
-    with Repo(str(folder)) as repo:
-        (found,) = repo.stage.collect(name)
-        command = found.cmd
-    return timed(folder, "sh", "-c", command)
+    """Seconds that `dvc repro` takes for one stage alone, whatever it depends on."""
+    return timed(folder, "dvc", "repro", "--quiet", "--force", "--single-item", name)
 
 
 def init(folder: Path) -> Path:

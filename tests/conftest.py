@@ -84,8 +84,10 @@ def clone(folder: Path) -> Clone:
             shutil.copy2(ROOT / name, folder / name)
     made = Clone(folder)
     made.run("git", "init", "-q")
+    made.run("git", "config", "user.name", "somebody")
+    made.run("git", "config", "user.email", "somebody@example.org")
     made.run("git", "add", "-A")
-    made.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone")
+    made.run("git", "commit", "-qm", "clone")
     return made
 
 

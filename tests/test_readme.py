@@ -30,7 +30,9 @@ class Block:
 def blocks() -> list[Block]:
     """All blocks of shell and Python, in order."""
     found, section = [], "top"
-    pattern = r"^## (?P<section>.+)$|^(?:<!-- test: (?P<how>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$"
+    pattern = (
+        r"^## (?P<section>[^\n]+)$|^(?:<!-- test: (?P<how>[^\n]+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$"
+    )
     for match in re.finditer(pattern, README, re.MULTILINE | re.DOTALL):
         if match["section"]:
             section = match["section"]

@@ -205,6 +205,23 @@ def test_a_training_that_is_asked_to_end_does_not_exit_with_0(trained, monkeypat
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_averaged_weights_are_the_moving_average_of_all_steps(trained, monkeypatch):
+    steps = []
+
+    def keep(learner, *_):
+        steps.append({name: weight.detach().clone() for name, weight in learner.network.state_dict().items()})
+
+    monkeypatch.setattr(Learner, "on_train_batch_end", keep)
+    stored = weights(trained(changes={"average": 0.6, "learning_rate": 0.1}))
+    assert len(steps) == 12
+    for name, averaged in stored.items():
+        expected = steps[0][name]
+        for n, step in enumerate(steps[1:], start=1):
+            decay = min(0.6, (1 + n) / (10 + n))
+            expected = decay * expected + (1 - decay) * step[name]
+        assert torch.allclose(averaged, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("changes", [{}, {"average": 0.9}, {"average": 0.9, "patience": 3, "epochs": 3}])
 def test_the_stored_weights_have_the_loss_that_the_curves_show(trained, changes):
     folder = trained(changes=changes, encoders={"image": {"name": "cnn", "width": 4}})
