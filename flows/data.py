@@ -28,7 +28,7 @@ def main(path: Path, name: str = "") -> None:
     track(place)
     params.edit({"data": {"path": place.as_posix(), "format": form}})
     print(f"{place} is under DVC, and params.yaml says:\n  data:\n    path: {place}\n    format: {form}")
-    print("Next: millrace run")
+    print(f"Next: `git add {RAW} params.yaml`, `git commit`, and `millrace run`")
 
 
 def guess(path: Path) -> str:

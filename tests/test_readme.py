@@ -14,6 +14,8 @@ import pytest
 from conftest import ROOT, Clone, environment
 from test_line import FAST, free_ports, read_until, wait_gone
 
+from flows.pipeline import answers
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -91,6 +93,8 @@ def run(clone: Clone, block: Block, ports: dict[str, str], home: Path, stack: Ex
     if block.how.startswith("background"):
         stack.callback(end, process)
         read_until(process, block.how.partition("until: ")[2])
+        while "prefect server" in code and not answers(f"http://127.0.0.1:{ports['4200']}/api"):
+            assert process.poll() is None
         return
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, f"{code}\n{said}"

@@ -27,7 +27,9 @@ from stages.table import sha256
 
 ARGUMENTS = ("arrays", "schema.json", "weights.safetensors", "curves.csv")
 MLP = {"encoders": {"image": {"name": "mlp", "hidden": [16]}}}
-SHORT = {"epochs": 2, "batch_size": 32, "threads": 1}
+MLP |= {"head": {}, "trunk": {}, "init_from": "none", "freeze_encoders": False}
+SHORT = {"epochs": 2, "batch_size": 32, "threads": 1, "learning_rate": 0.003, "l2": 0.01, "schedule": "one_cycle"}
+SHORT |= {"optimizer": "adamw", "warmup_epochs": 1, "augment": {}, "average": 0.0, "patience": 0, "clip_norm": 0.0}
 
 
 def make_data(folder, rows={"train": 200, "val": 37, "test": 5}):  # noqa: B006 - never changed
@@ -51,7 +53,7 @@ SCHEMA = Schema(
 
 
 def settle(folder, changes=None, model=None):
-    """A folder to train in, with the project's parameters but for `changes`."""
+    """A folder to train in, with a short training but for `changes`, whatever the project's own parameters become."""
     folder.mkdir(exist_ok=True)
     if not (folder / "arrays").exists():
         make_data(folder)
