@@ -70,7 +70,7 @@ def add(
 ) -> None:
     """Copy a data set to data/raw/NAME, put it under DVC, and point params.yaml at it."""
     project()
-    sys.exit(child([sys.executable, "-m", "flows.data", str(path), *([name] if name else [])]))
+    sys.exit(child([sys.executable, "-m", "flows.data", str(path), *(["--name", name] if name else [])]))
 
 
 @app.command(epilog='Example: `millrace schedule --cron "0 3 * * *"`')
@@ -160,6 +160,9 @@ def project() -> None:
         if (folder / "dvc.yaml").exists() and (folder / "params.yaml").exists():
             os.chdir(folder)
             return
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists():
+            raise UserError(f"{folder / 'params.yaml'} is missing: restore it with `git checkout params.yaml`")
     raise UserError(f"{here} is not inside a millrace project: there is no dvc.yaml here or above")
 
 

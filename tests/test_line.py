@@ -157,6 +157,21 @@ def test_data_elsewhere_is_refused_with_the_command_that_imports_it(done, tmp_pa
     assert f"millrace data add {tmp_path}" in done.millrace("run", code=2)
 
 
+def test_data_are_added_under_another_name(done, tmp_path):
+    for label in ("a", "b"):
+        shutil.copytree(done.folder / "data/builtin/digits/7", tmp_path / "some pictures" / label)
+    done.millrace("data", "add", str(tmp_path / "some pictures"), "--name", "mine")
+    assert (done.folder / "data/raw/mine.dvc").exists()
+    assert "data/raw/mine" in (done.folder / "params.yaml").read_text()
+    taken = done.millrace("data", "add", str(tmp_path / "some pictures"), "--name", "mine", code=1)
+    assert "give another name" in taken
+
+
+def test_a_missing_params_file_is_named(done):
+    (done.folder / "params.yaml").unlink()
+    assert "git checkout params.yaml" in done.millrace("run", code=1)
+
+
 def test_no_server_environment(done):
     shutil.rmtree(done.folder / "reports")
     done.params(export={"max_batch": 32})
