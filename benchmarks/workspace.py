@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -62,8 +61,3 @@ def init(folder: Path) -> Path:
     for command in ("git init -q", "dvc init -q", "dvc config core.analytics false"):
         timed(folder, *command.split())
     return folder
-
-
-def children_peak_mib() -> float:
-    """The largest resident size that any ended child process of this one had."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
