@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -98,12 +99,15 @@ def fresh(tmp_path: Path) -> Clone:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
     """One clone in which `millrace run` has ended with a pass. Read only: copy it to change it."""
-    made = clone(tmp_path_factory.mktemp("finished") / "clone")
-    said = made.millrace("run")
-    (made.folder / ".said").write_text(said)
-    return made
+    mine = tmp_path_factory.getbasetemp()
+    shared = (mine if worker_id == "master" else mine.parent) / "finished"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / ".said").exists():
+            said = clone(shared).millrace("run")
+            (shared / ".said").write_text(said)
+    return Clone(shared)
 
 
 @pytest.fixture
