@@ -8,7 +8,8 @@ export DVC_NO_ANALYTICS := 1
 
 # The run ends with make, even where make is killed.
 TIED := $(shell setpriv --pdeathsig KILL true 2>/dev/null && echo setpriv --pdeathsig KILL)
-INSTALL := -m pip install -qq --disable-pip-version-check
+# Hundreds of megabytes come: on a terminal pip shows them coming.
+INSTALL := -m pip install $(shell [ -t 2 ] || echo -qq) --disable-pip-version-check
 # One set-up at a time; the second of two finds everything done.
 ALONE := $(shell command -v flock >/dev/null && echo flock .setup.lock)
 

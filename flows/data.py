@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from stages import command, params, sources
-from stages.errors import UserError
+from stages import command, params, settings, sources
+from stages.errors import Misuse, UserError
 
 RAW = Path("data/raw")
 
 
-def main(path: Path, name: str = "") -> None:
+def main(path: Path, name: str | None = None) -> None:
     """Copy, track, and point the pipeline at it."""
     path = path.expanduser()
     if not path.exists():
-        raise UserError(f"there is no {path}")
-    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-.") or "data"
+        raise Misuse(f"there is no {path}")
+    name = name if name is not None else re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-.") or "data"
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise UserError(f"the name {name!r} must consist of letters, digits, '.', '_' and '-'")
+        raise Misuse(f"the name {name!r} must consist of letters, digits, '.', '_' and '-'")
     form = guess(path)
     place = RAW / name
     bring(path, place)
@@ -35,26 +36,28 @@ def guess(path: Path) -> str:
     """The format whose source claims the path.
 
     Raises:
-        UserError: none does.
+        Misuse: none does.
     """
-    for name in (known := params.formats()):
-        if sources.source(name).claims(path):
+    known = {name: sources.source(name) for name in settings.formats()}
+    for name, source in known.items():
+        if source.claims(path):
             return name
-    raise UserError(f"{path} has none of the formats {', '.join(known)}: README shows each")
+    what = "a file" if path.is_file() else "an empty folder" if not any(path.iterdir()) else "a folder"
+    formats = "; or ".join(f"{name}, {source.LAYOUT}" for name, source in known.items())
+    raise Misuse(f"{path} is {what} of no format known here: {formats}")
 
 
 def bring(path: Path, place: Path) -> None:
     """Copy to `place`, whole or not at all; what lies there already is left alone.
 
     Raises:
-        UserError: something else has that name.
+        Misuse: something else has that name.
     """
     if place.exists() and place.resolve() == path.resolve():
         return
     if place.exists():
-        raise UserError(
-            f"{place} exists: give another name, `millrace data add {path} --name NAME`, or remove it first"
-        )
+        again = f"millrace data add {shlex.quote(str(path))} --name NAME"
+        raise Misuse(f"{place} exists: give another name, `{again}`, or remove it first")
     with command.replacing(place) as whole:
         shutil.copytree(path, whole, symlinks=True)
 

@@ -12,9 +12,9 @@ import typer
 
 from serving.children import Children
 from stages.command import holding
-from stages.errors import UserError
+from stages.errors import Misuse, Refused, UserError
 
-PASSED, FAILED, WRONG_USE, REFUSED = 0, 1, 2, 3
+PASSED, FAILED, INTERRUPTED = 0, 1, 130
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -29,7 +29,7 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED)
+        sys.exit(error.code)
 
 
 @app.command(epilog="Example: `millrace run`, or `millrace run --preset fashion-mnist`")
@@ -37,46 +37,61 @@ def run(
     flow: Annotated[bool, typer.Option("--flow", help="Let Prefect drive the same graph.")] = False,
     preset: Annotated[str, typer.Option(help="First write these settings into params.yaml.")] = "",
 ) -> None:
-    """Bring everything up to date and print the verdict. Exit code: 0 pass, 1 failed, 2 wrong use, 3 refused."""
-    from stages import params
+    """Bring everything up to date and print the verdict. Exit code: 0 pass, 1 failed, 2 wrong use, 3 refused.
 
-    project()
-    try:
-        if preset:
-            params.apply_preset(preset)
-        params.parse()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(WRONG_USE)
+    Ctrl-C loses nothing: the next run goes on from there.
+    """
+    from stages import params, preflight
+
+    os.chdir(project())
+    if preset:
+        params.apply_preset(preset)
+    said, paths = params.parse(), params.paths()
+    preflight.data(Path(said.data.path), Path(paths["builtin"]), said.data.builtin)
+    if preflight.due() and (code := child([sys.executable, "-m", "serving.cli", "check"])):
+        sys.exit(code)
     if flow:
         sys.exit(child([sys.executable, "-m", "flows.pipeline"]))
     with holding(Path(".dvc/tmp/millrace.lock"), "a run"):
-        paths = params.paths()
         validation = Path(paths["validation"]) / "validation.json"
         before = stamp(validation)
         code = child([sys.executable, "-m", "dvc", "repro"])
         if code != 0:
             refused = stamp(validation) != before and read(validation).get("outcome") == "refused"
-            sys.exit(REFUSED if refused else FAILED)
+            sys.exit(Refused.code if refused else FAILED)
         verdict = read(Path(paths["verdict"]))
     show(verdict)
-    sys.exit(PASSED if verdict["verdict"] == "pass" else REFUSED)
+    sys.exit(PASSED if verdict["verdict"] == "pass" else Refused.code)
+
+
+@app.command(epilog="Example: `millrace check`, after changing params.yaml")
+def check() -> None:
+    """Look for mistakes in params.yaml, every name and option in it included, without running anything."""
+    from stages import params, preflight
+
+    os.chdir(project())
+    said = params.parse()
+    preflight.data(Path(said.data.path), Path(params.paths()["builtin"]), said.data.builtin)
+    preflight.everything(said)
+    print("params.yaml is sound", flush=True)
 
 
 @data.command(epilog="Example: `millrace data add ~/pictures`")
 def add(
     path: Annotated[Path, typer.Argument(help="A folder of your data, wherever it lies.")],
-    name: Annotated[str, typer.Option(help="What to call it; the folder's own name otherwise.")] = "",
+    name: Annotated[str | None, typer.Option(help="What to call it; the folder's own name otherwise.")] = None,
 ) -> None:
     """Copy a data set to data/raw/NAME, put it under DVC, and point params.yaml at it."""
-    project()
-    sys.exit(child([sys.executable, "-m", "flows.data", str(path), *(["--name", name] if name else [])]))
+    path = path.expanduser().absolute()
+    os.chdir(project())
+    named = [] if name is None else ["--name", name]
+    sys.exit(child([sys.executable, "-m", "flows.data", *named, "--", str(path)]))
 
 
 @app.command(epilog='Example: `millrace schedule --cron "0 3 * * *"`')
 def schedule(cron: Annotated[str, typer.Option(help="When, as five fields: minute hour day month weekday.")]) -> None:
     """Run on a schedule, against a Prefect server (`prefect server start`)."""
-    project()
+    os.chdir(project())
     sys.exit(child([sys.executable, "-m", "flows.deployments", "--cron", cron]))
 
 
@@ -96,7 +111,7 @@ def serve(
     from stages import manifest
 
     paths = exported()
-    made = manifest.load(Path(paths["manifest"]))
+    made = manifest.load(paths["manifest"])
     names = Names(made.name, made.id)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="millrace-serve-") as folder:
@@ -123,68 +138,80 @@ def predict(
     ],
     server: Annotated[str, typer.Option(help="Address of its gRPC.")] = "127.0.0.1:8001",
 ) -> None:
-    """Ask the served model, and print a line of JSON for each answer."""
+    """Ask the served model, and print a line of JSON for each answer, or why there is none (exit code 1)."""
     from serving import client as clients
     from serving.repository import Names
     from stages import manifest
     from stages.schema import Schema
 
     paths = exported()
-    made = manifest.load(Path(paths["manifest"]))
+    made = manifest.load(paths["manifest"])
     names = Names(made.name, made.id)
-    schema = Schema.load(Path(paths["repository"]) / names.encode / "1" / "schema.json")
+    schema = Schema.load(paths["repository"] / names.encode / "1" / "schema.json")
     if len(schema.features) != 1:
         raise UserError(f"this model takes {len(schema.features)} columns: ask it with a Triton client")
     from tritonclient.utils import InferenceServerException
 
+    faulty = False
     with clients.connected(server) as client:
         for value in values:
             try:
                 (answer,) = clients.predict(client, names.public, schema, {schema.features[0].name: [value]})
+                print(json.dumps({"input": value} | answer, ensure_ascii=False), flush=True)
             except InferenceServerException as error:
-                remedy = ": start it with `millrace serve`" if error.status() == "StatusCode.UNAVAILABLE" else ""
-                raise UserError(f"{value}: the server at {server} says {error.message()}{remedy}") from error
+                if error.status() == "StatusCode.UNAVAILABLE":
+                    raise UserError(
+                        f"no model answers at {server} by gRPC: `millrace serve` starts one and prints its address"
+                    ) from error
+                faulty = True
+                print(f"error: {value}: the server at {server} says {error.message()}", file=sys.stderr)
             except (ValueError, OSError) as error:
-                raise UserError(f"{value}: {error}") from error
-            print(json.dumps({"input": value} | answer))
+                faulty = True
+                reason = error.strerror if isinstance(error, OSError) else error
+                print(f"error: {value}: {reason}", file=sys.stderr)
+    sys.exit(FAILED if faulty else PASSED)
 
 
-def project() -> None:
-    """Go to the project's root, which holds dvc.yaml.
+def project() -> Path:
+    """The project's root, which holds dvc.yaml.
 
     Raises:
-        UserError: there is none at or above the current folder.
+        Misuse: there is none at or above the current folder.
     """
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").exists() and (folder / "params.yaml").exists():
-            os.chdir(folder)
-            return
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").exists():
-            raise UserError(f"{folder / 'params.yaml'} is missing: restore it with `git checkout params.yaml`")
-    raise UserError(f"{here} is not inside a millrace project: there is no dvc.yaml here or above")
+    root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
+    if root is None:
+        raise Misuse(f"{here} is not inside a millrace project: there is no dvc.yaml here or above")
+    if not (root / "params.yaml").exists():
+        raise Misuse(f"{root / 'params.yaml'} is missing: restore it with `git checkout params.yaml`")
+    return root
 
 
-def exported() -> dict[str, str]:
-    """The graph's paths, once there is an exported model."""
+def exported() -> dict[str, Path]:
+    """Where everything of the graph lies, once there is an exported model.
+
+    Raises:
+        UserError: there is none.
+    """
     from stages import params
 
-    project()
-    paths = params.paths()
-    if not Path(paths["manifest"]).exists():
+    root = project()
+    paths = {name: root / path for name, path in params.paths(root / "dvc.yaml").items()}
+    if not paths["manifest"].exists():
         raise UserError("there is no exported model yet: make one with `millrace run`")
     return paths
 
 
 def child(command: list[str]) -> int:
-    """Run a command that does not outlive this one, on this terminal; its exit code."""
+    """Run a command that does not outlive this one, on this terminal; its exit code. Ctrl-C ends both."""
     with Children() as children, children.start(command, shown=True) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
             children.end()
-            return process.wait()
+            process.wait()
+    print("interrupted: the same command goes on from here", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def stamp(path: Path) -> int:

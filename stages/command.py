@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stages.errors import Refused, UserError
+from stages.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
 
 
 def run(main: Callable[..., None]) -> None:
-    """Run a stage's `main` with the command line's arguments; exit with 1 for a mistake, with 3 for a refusal."""
+    """Run a stage's `main` with the command line's arguments; exit with an error's own code."""
     import typer
 
     die_with_parent()
@@ -29,7 +29,7 @@ def run(main: Callable[..., None]) -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(3 if isinstance(error, Refused) else 1)
+        sys.exit(error.code)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, params
+from stages import command, params, settings
 from stages.arrays import open_split
 from stages.schema import Schema
 
@@ -122,7 +122,7 @@ def _threshold(name: str, measured: Mapping[str, float], bound: Mapping[str, flo
     limits = ("at least", low), ("at most", high)
     said = " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
     if name not in measured:
-        known = params.nearest(name, measured)
+        known = settings.nearest(name, measured)
         return Criterion(name, said, None, False, f"there is no metric of this name{known}")
     value = measured[name]
     holds = np.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)

@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages import command, params, sources
+from stages import command, params, settings, sources
 from stages.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
 from stages.sources import Reject
@@ -57,7 +57,7 @@ class Tally(NamedTuple):
 def main(data: Path, table: Path, rejects: Path) -> None:
     """Read every sample in DATA into TABLE (Parquet), and list in REJECTS (CSV) what could not be read."""
     chosen = params.load("ingest")
-    schema = params.Schema(features=chosen.schema.features, target=chosen.schema.target).unfitted()
+    schema = settings.declared(chosen.schema.features, chosen.schema.target)
     started = time.monotonic()
     with command.replacing(table) as rows, command.replacing(rejects) as faults:
         tally = ingest(data, chosen.data.format, schema, rows, faults, _cores())

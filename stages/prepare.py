@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, params, table
+from stages import command, params, settings, table
 from stages.arrays import SPLITS, create_split
 from stages.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
@@ -24,7 +24,7 @@ Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
 def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     """Turn the accepted rows of the table into arrays and a fitted schema."""
     said = params.load("prepare")
-    declared = params.declared(said.schema.features, said.schema.target)
+    declared = settings.declared(said.schema.features, said.schema.target)
     ids, official, sources = (table.column(source, name) for name in ("_id", "_split", "_source"))
     splits = assign(ids, official, said.split.val, said.split.test)
     splits, removed = remove(ids, sources, splits, official, read_quarantine(quarantine))

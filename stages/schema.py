@@ -110,17 +110,14 @@ class Schema:
         Raises:
             ValueError: two blocks would have one name.
         """
-        return tuple(Block(name, columns, _tensor(columns)) for name, columns in self._grouped())
+        return tuple(Block(name, columns, _tensor(columns)) for name, columns in self.groups().items())
 
-    def block_names(self) -> tuple[str, ...]:
-        """Those of the blocks, which are known before anything is fitted.
+    def groups(self) -> dict[str, tuple[Column, ...]]:
+        """Name and columns of each block, which are known before anything is fitted.
 
         Raises:
             ValueError: two blocks would have one name.
         """
-        return tuple(name for name, _ in self._grouped())
-
-    def _grouped(self) -> list[tuple[str, tuple[Column, ...]]]:
         groups: dict[tuple[bool, str], list[Column]] = {}
         for column in self.features:
             packed = kind(column.kind).PACKED
@@ -129,7 +126,7 @@ class Schema:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"the column {name!r} has the name of a kind whose columns travel together: rename it")
-        return [(name, tuple(columns)) for (_, name), columns in groups.items()]
+        return {name: tuple(columns) for (_, name), columns in groups.items()}
 
     def inputs(self) -> dict[str, Tensor]:
         """The raw values that a client sends, by column; each of shape (1,)."""

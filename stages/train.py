@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages import command, params, ranks
-from stages.errors import UserError
+from stages import command, params, preflight, ranks
+from stages.errors import Misuse
 from stages.table import sha256
 
 SCRATCH = Path(".scratch/train")
@@ -39,7 +39,7 @@ def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> N
     train = said.train
     torch.set_num_threads(train.threads)
     torch.utils.deterministic.fill_uninitialized_memory = False  # finds bugs, and slows a small cnn by 3 to 7 %
-    on_gpu = check(train, torch.cuda.device_count())
+    on_gpu = preflight.on_gpu(train, torch.cuda.device_count())
     learner = build(said, schema)
     data = ArraysModule(arrays, train.batch_size, train.seed, overfit=train.debug == "overfit")
     scratch = SCRATCH / inputs_digest(said, arrays, schema)
@@ -58,27 +58,6 @@ def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> N
         torch.distributed.destroy_process_group()
 
 
-def check(train: Any, gpus: int) -> bool:
-    """Whether to train on GPUs.
-
-    Raises:
-        UserError: params ask for what this machine or Lightning cannot do.
-    """
-    if train.accelerator == "gpu" and not gpus:
-        raise UserError("train.accelerator is gpu, but torch finds no GPU here: say cpu or auto")
-    on_gpu = train.accelerator != "cpu" and gpus > 0
-    if on_gpu and train.devices > gpus:
-        raise UserError(f"train.devices is {train.devices}, but torch finds {gpus} GPUs here")
-    if not on_gpu and train.precision == "16-mixed":
-        raise UserError("train.precision 16-mixed needs a GPU: say 32 or bf16-mixed")
-    if train.strategy == "fsdp":
-        if not on_gpu:
-            raise UserError("train.strategy fsdp needs GPUs: say ddp or auto")
-        if train.l1 or train.clip_norm or train.average:
-            raise UserError("train.strategy fsdp goes without l1, clip_norm and average: set them to 0.0, or say ddp")
-    return on_gpu
-
-
 def build(said: Any, schema_path: Path) -> Any:
     """The learner with its network, initialised from the seed or from earlier weights."""
     import torch
@@ -95,28 +74,15 @@ def build(said: Any, schema_path: Path) -> Any:
         net = network.Network(schema, network.resolve(schema, parts))
         augment = network.augmenter(schema, train.augment) if train.augment else None
         if model.init_from != "none":
-            network.initialise(net, pinned(Path(model.init_from), model.init_sha256), model.name_map)
+            network.initialise(net, preflight.pinned(Path(model.init_from), model.init_sha256), model.name_map)
     except ValueError as error:
-        raise UserError(f"params.yaml: {error}") from error
+        raise Misuse(f"params.yaml: {error}") from error
     if model.freeze_encoders:
         net.encoders.requires_grad_(False)
     names = ("seed", "optimizer", "learning_rate", "momentum", "schedule", "warmup_epochs", "l1", "l2")
     metrics = network.head_module(schema.target).metrics(schema.target)
     augment = augment if train.debug == "none" else None
     return Learner(net, metrics, augment, **{name: getattr(train, name) for name in names})
-
-
-def pinned(path: Path, expected: str) -> Path:
-    """The path of earlier weights, if its bytes are those that params pin.
-
-    Raises:
-        UserError: no such file, or another SHA-256.
-    """
-    if not path.is_file():
-        raise UserError(f"model.init_from: there is no file {path}")
-    if (found := sha256(path)) != expected:
-        raise UserError(f"model.init_sha256: {path} has {found}; write that, if these are the weights you mean")
-    return path
 
 
 def inputs_digest(said: Any, arrays: Path, schema: Path) -> str:

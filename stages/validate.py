@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from stages import command, params
+from stages import command, params, settings
 from stages.errors import Refused, UserError
 from stages.findings import Finding, Report, plain, row_faults, say, summary
 from stages.schema import Schema
@@ -30,7 +30,7 @@ FEW = 5  # sources and values that are shown of one fault
 def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None:
     """Report on the table and set its faulty rows aside; refuse it (exit code 3) if it is faulty as a whole."""
     said = params.load("validate")
-    declared = params.declared(said.schema.features, said.schema.target)
+    declared = settings.declared(said.schema.features, said.schema.target)
     suite = build(declared, said.validate.columns)
     rows, rejected = read(table, declared, suite), read_rejects(rejects)
     limits = {"quarantined": said.validate.max_quarantined, "rejected": said.validate.max_rejected}
@@ -56,7 +56,7 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
     """What is expected of every table, of each feature by its kind, and of the target by its.
 
     Raises:
-        UserError: `validate.columns` says something that a column's expectations do not know.
+        ValueError: `validate.columns` says something that a column's expectations do not know.
     """
     with_id = {"column": "_id", "min_value": 1.0, "description": "share of rows with an id"}
     splits = {"column": "_split", "value_set": ["train", "val", "test"]}
@@ -71,7 +71,7 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
     ]
     for column in (*declared.features, declared.target):
         module = cast(Expectations, importlib.import_module(f"stages.expectations.{column.kind}"))
-        options = params.options(module, columns.get(column.name, {}), f"validate.columns.{column.name}")
+        options = settings.options(module, columns.get(column.name, {}), f"validate.columns.{column.name}")
         suite += module.expectations(column.name, options)
     return suite
 

@@ -43,7 +43,11 @@ MAY_IMPORT = [
     ("serving/backends/*", "", "numpy onnxruntime triton_python_backend_utils"),
     ("serving/runtime/*", "", ""),
     ("serving/encode.py", "stages.schema", "numpy triton_python_backend_utils"),
-    ("serving/cli.py", "stages.schema stages.manifest stages.errors stages.command stages.params serving", None),
+    (
+        "serving/cli.py",
+        "stages.schema stages.manifest stages.errors stages.command stages.params stages.preflight serving",
+        None,
+    ),
     ("serving/*", "stages.schema stages.kinds stages.manifest stages.errors stages.command serving", None),
     ("flows/*", "stages serving flows", None),
 ]
@@ -60,7 +64,10 @@ COPIES = {
     "stages/export.py": ("stages/__init__.py", "stages/schema.py", "stages/kinds", "serving/encode.py"),
     "serving/launcher.py": ("serving/backends",),
 }
-PARSING = "stages/params.py"  # values are dependencies, by dvc.yaml's params; how they are read is none
+PARSING = (
+    "stages/params.py",
+    "stages/settings.py",
+)  # values are dependencies, by dvc.yaml's params; how they are read is none
 MOST_LINES = 450
 LONG = {"flows/pipeline.py"}  # one driver, read downward
 
@@ -282,7 +289,7 @@ def needed(root: Path, verb: str) -> dict[str, str]:
             found.setdefault(path, f"{file}:1")
         for line, module, _ in imports(root, file):
             for name in files_of(root, module):
-                if name not in files and name != PARSING:
+                if name not in files and name not in PARSING:
                     files[name] = f"{file}:{line}"
                     queue.append(name)
     for name, where in files.items():

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from stages import params
-from stages.errors import UserError
+from stages import settings
 from stages.expectations import image, target_class
 
 
@@ -59,8 +58,8 @@ def test_labels_are_bounded_only_where_they_are_listed():
     ],
 )
 def test_a_wrong_option_is_an_error_with_its_key(module, options, message):
-    with pytest.raises(UserError) as raised:
-        params.options(module, options, "validate.columns.x")
+    with pytest.raises(ValueError) as raised:
+        settings.options(module, options, "validate.columns.x")
     assert message in str(raised.value)
 
 

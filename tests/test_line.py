@@ -103,14 +103,20 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(finished, fresh, s
     assert hashes(fresh) == hashes(finished)
 
 
-def test_two_runs_at_once(done):
+def test_a_second_run_waits_for_nobody_and_an_interrupted_one_goes_on(done):
     done.params(train={"seed": 1})
     first = done.start(sys.executable, "-m", "serving.cli", "run")
     read_until(first, "Running stage 'train'")
     said = done.millrace("run", code=1)
     assert f"a run is at work here already (process {first.pid})" in said
-    kill_group(first)
+    read_until(first, "epoch 2/")
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert "interrupted: the same command goes on from here" in said
+    assert "Traceback" not in said
     wait_gone(done)
+    assert "resumed after epoch" in done.run("dvc", "repro", "train")
 
 
 def test_a_killed_stage_is_a_line_and_the_next_run_goes_on(done, finished):
@@ -152,9 +158,35 @@ def test_a_wrong_parameter_ends_with_2_and_names_the_nearest(done):
     assert "train.epoch is unknown: did you mean 'epochs'?" in done.millrace("run", code=2)
 
 
-def test_data_elsewhere_is_refused_with_the_command_that_imports_it(done, tmp_path):
+def test_what_only_the_network_knows_is_found_before_the_run(done):
+    before = done.run("dvc", "status")
+    done.params(model={"encoders": {"image": {"name": "cn"}}})
+    said = done.millrace("run", code=2)
+    assert "params.yaml: model.encoders.image: no encoder 'cn'; did you mean 'cnn'?" in said
+    assert "Running stage" not in said
+    done.params(model={"encoders": {"image": {"name": "cnn", "width": 32, "depth": 1}}})
+    assert done.run("dvc", "status") == before
+    assert "params.yaml is sound" in done.millrace("check")
+
+
+def test_data_elsewhere_are_refused_with_the_command_that_imports_them(done, tmp_path):
     done.params(data={"path": str(tmp_path)})
     assert f"millrace data add {tmp_path}" in done.millrace("run", code=2)
+    done.params(data={"path": "data/raw/cats"})
+    assert "there is no data/raw/cats: bring it there with `millrace data add`" in done.millrace("run", code=2)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [("file", "is a file of no format"), ("empty", "is an empty folder of no format"), ("gone", "there is no ")],
+)
+def test_what_is_no_data_set_is_not_added(finished, tmp_path, made, words):
+    if made == "file":
+        (tmp_path / made).write_text("x")
+    if made == "empty":
+        (tmp_path / made).mkdir()
+    said = finished.millrace("data", "add", str(tmp_path / made), code=2)
+    assert f"{tmp_path / made}" in said and words in said
 
 
 def test_data_are_added_under_another_name(done, tmp_path):
@@ -163,13 +195,15 @@ def test_data_are_added_under_another_name(done, tmp_path):
     done.millrace("data", "add", str(tmp_path / "some pictures"), "--name", "mine")
     assert (done.folder / "data/raw/mine.dvc").exists()
     assert "data/raw/mine" in (done.folder / "params.yaml").read_text()
-    taken = done.millrace("data", "add", str(tmp_path / "some pictures"), "--name", "mine", code=1)
-    assert "give another name" in taken
+    taken = done.millrace("data", "add", str(tmp_path / "some pictures"), "--name", "mine", code=2)
+    assert f"millrace data add '{tmp_path / 'some pictures'}' --name NAME" in taken
+    unnamed = done.millrace("data", "add", str(tmp_path / "some pictures"), "--name", "", code=2)
+    assert "the name '' must consist of" in unnamed
 
 
 def test_a_missing_params_file_is_named(done):
     (done.folder / "params.yaml").unlink()
-    assert "git checkout params.yaml" in done.millrace("run", code=1)
+    assert "git checkout params.yaml" in done.millrace("run", code=2)
 
 
 def test_no_server_environment(done):
@@ -203,9 +237,15 @@ def test_stock_clients_get_the_label_and_the_release(finished):
         said = finished.millrace("predict", str(picture(finished)), "--server", address["grpc"])
         assert '"label": "7"' in said
         assert release(finished) in said
-        wrong = finished.millrace("predict", "README.md", "--server", address["grpc"], code=1)
-        assert "README.md: " in wrong
-        assert "not a picture that Pillow can read" in wrong
+        wrong = finished.millrace(
+            "predict", "README.md", "tests", "gone", str(picture(finished)), "--server", address["grpc"], code=1
+        )
+        assert re.search("error: README.md: .*not a picture that Pillow can read", wrong)
+        assert "error: tests: Is a directory" in wrong
+        assert "error: gone: No such file or directory" in wrong
+        assert '"label": "7"' in wrong
+        mistaken = finished.millrace("predict", str(picture(finished)), "--server", address["http"], code=1)
+        assert f"no model answers at {address['http']} by gRPC" in mistaken
         port = address["http"].rpartition(":")[2]
         taken = finished.millrace("serve", "--http-port", port, code=1)
         assert f"port {port} cannot be used" in taken
@@ -250,12 +290,12 @@ def test_a_full_disk_is_a_line_and_not_a_loss(finished, tmp_path):
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
         pytest.skip("this machine lets no test mount a small disk")
     script = (
-        f"mount -t tmpfs -o size=16k none {tmp_path} && cd {finished.folder} && "
-        f"{sys.executable} -m stages.ingest data/builtin/digits {tmp_path}/table.parquet {tmp_path}/rejects.csv; "
-        f"echo code $?; ls -A {tmp_path}"
+        'mount -t tmpfs -o size=16k none "$1" && cd "$2" && '
+        '"$3" -m stages.ingest data/builtin/digits "$1/table.parquet" "$1/rejects.csv"; echo code $?; ls -A "$1"'
     )
     surroundings = environment(finished.folder)
-    said = subprocess.run(["unshare", "-rm", "sh", "-c", script], env=surroundings, capture_output=True, text=True)
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), str(finished.folder), sys.executable]
+    said = subprocess.run(command, env=surroundings, capture_output=True, text=True)
     assert "the disk is full" in said.stderr, said.stderr
     assert "Traceback" not in said.stderr
     assert said.stdout.split() == ["code", "1"]

@@ -133,10 +133,13 @@ def test_a_block_comes_before_its_kind_and_defaults_are_written_out():
     ("model", "message"),
     [
         ({"encoders": {"imgae": {}}}, "encoders: no block or kind 'imgae'; did you mean 'image'?"),
-        ({"encoders": {"image": {"name": "cn"}}}, "encoders.image: no encoder 'cn'; did you mean 'cnn'?"),
-        ({"encoders": {"image": {"widht": 8}}}, "encoders.image: no option 'widht'; did you mean 'width'?"),
-        ({"encoders": {"image": {"width": "8"}}}, "encoders.image.width: Input should be a valid integer"),
-        ({"encoders": {"image": {"name": "mlp", "dropout": 1.5}}}, "encoders.image.dropout: Input should be less"),
+        ({"encoders": {"image": {"name": "cn"}}}, "model.encoders.image: no encoder 'cn'; did you mean 'cnn'?"),
+        ({"encoders": {"image": {"widht": 8}}}, "model.encoders.image: no option 'widht'; did you mean 'width'?"),
+        ({"encoders": {"image": {"width": "8"}}}, "model.encoders.image.width: Input should be a valid integer"),
+        (
+            {"encoders": {"image": {"name": "mlp", "dropout": 1.5}}},
+            "model.encoders.image.dropout: Input should",
+        ),
         ({"trunk": {"name": "conct"}}, "trunk: no trunk 'conct'; did you mean 'concat'?"),
         ({"head": {"class_weight": "none"}}, "head: no option 'class_weight'; did you mean 'class_weights'?"),
         ({"head": {"class_weights": "some"}}, "head.class_weights: Input should be 'none' or 'balanced'"),
@@ -254,9 +257,9 @@ def test_no_augmentation_leaves_pictures_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image": {"shfit": 0.1}}, "augment.image: no option 'shfit'; did you mean 'shift'?"),
-        ({"image": {"shift": 2}}, "augment.image: shift must be between 0 and 1, not 2"),
-        ({"image": {"flip": "yes"}}, "augment.image.flip: Input should be a valid boolean"),
+        ({"image": {"shfit": 0.1}}, "train.augment.image: no option 'shfit'; did you mean 'shift'?"),
+        ({"image": {"shift": 2}}, "train.augment.image: shift must be between 0 and 1, not 2"),
+        ({"image": {"flip": "yes"}}, "train.augment.image.flip: Input should be a valid boolean"),
         ({"imag": {}}, "augment: no block or kind 'imag'; did you mean 'image'?"),
     ],
 )

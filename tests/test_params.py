@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import stages.kinds
-from stages import params
+from stages import params, settings
 from stages.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +69,17 @@ MISTAKES = [
     ("train.epoks", 3, "train.epoks is unknown: did you mean 'epochs'?"),
     ("trian", {}, "trian is unknown: did you mean 'train'?"),
     ("gate.thresholds.accuracy.mn", 0.5, "gate.thresholds.accuracy.mn is unknown: did you mean 'min'?"),
-    ("validate.columns", {"imag": {}}, "column 'imag' is unknown: did you mean 'image'?"),
+    ("validate.columns", {"imag": {}}, "validate.columns.imag: there is no such column: did you mean 'image'?"),
+    (
+        "validate.columns",
+        {"image": {"min_sid": 3}},
+        "validate.columns.image.min_sid is unknown: did you mean 'min_side'?",
+    ),
+    (
+        "validate.columns",
+        {"image": {"min_side": "3"}},
+        "validate.columns.image.min_side: Input",
+    ),
     ("gate", GONE, "gate is missing"),
     ("train.epochs", GONE, "train.epochs is missing"),
     # types
@@ -100,24 +110,28 @@ MISTAKES = [
     ("gate.thresholds.accuracy", {}, "gate.thresholds.accuracy: give min, max or both"),
     ("gate.thresholds.accuracy.max", 0.1, "gate.thresholds.accuracy: min 0.95 is over max 0.1"),
     # columns
-    ("schema.features.image", "imgae", "schema: kind 'imgae' is unknown: did you mean 'image'?"),
-    ("schema.target.label", "image", "schema: kind 'image' is unknown: "),
+    ("schema.features.image", "imgae", "schema.features.image.kind: there is no kind 'imgae': did you mean 'image'?"),
+    ("schema.target.label", "image", "schema.target.label.kind: there is no kind 'image': "),
     (
         "schema.features.image",
         {"height": 8},
-        "schema: the column 'image' has no kind: write `image: KIND`, one of ",
+        "schema.features.image.kind is missing: write `image: KIND`, one of ",
     ),
     (
         "schema.features.image",
         {"kind": "image", "hieght": 8},
-        "schema: image.hieght is unknown: did you mean 'height'?",
+        "schema.features.image.hieght is unknown: did you mean 'height'?",
     ),
     (
         "schema.features.image",
         {"kind": "image", "max_side": "8"},
-        "schema: image.max_side: Input should be a valid integer (it says '8')",
+        "schema.features.image.max_side: Input should be a valid integer (it says '8')",
     ),
-    ("schema.features.image", {"kind": "image", "height": 8}, "schema: image: give both height and width, or neither"),
+    (
+        "schema.features.image",
+        {"kind": "image", "height": 8},
+        "schema.features.image: give both height and width",
+    ),
     ("schema.features.label", "image", "schema: the column 'label' is both a feature and the target"),
     (
         "schema.features._id",
@@ -135,7 +149,7 @@ MISTAKES = [
         "schema: the column name 'image.width' reads as a fact about 'image': rename it",
     ),
     # paths and formats
-    ("data.format", "image_foldr", "data.format: format 'image_foldr' is unknown: did you mean 'image_folder'?"),
+    ("data.format", "image_foldr", "data.format: there is no format 'image_foldr': did you mean 'image_folder'?"),
     *(
         (
             "data.path",
@@ -162,8 +176,8 @@ def test_a_mistake_is_told_with_its_key(project, key, value, words):
     [
         ("train: [", "line 2: did not find expected node content"),
         ("train: 1\ntrain: 2\n", """line 2: found duplicate key "train" with value "2" (original value: "1")"""),
-        ("", "Input should be a valid dictionary or instance of Params"),
-        ("- train", "Input should be a valid dictionary or instance of Params"),
+        ("", "is empty: `git checkout params.yaml` restores it"),
+        ("- train", "holds no sections: `git checkout params.yaml` restores it"),
     ],
 )
 def test_what_is_no_params_at_all(project, text, words):
@@ -189,8 +203,8 @@ def test_two_blocks_of_one_name_are_told(project, monkeypatch):
         encoding="utf-8",
     )
     monkeypatch.setattr(stages.kinds, "__path__", [*stages.kinds.__path__, str(project)])
-    known = params._modules
-    monkeypatch.setattr(params, "_modules", lambda package: [*known(package), *["pack"] * (package == "kinds")])
+    known = settings._modules
+    monkeypatch.setattr(settings, "_modules", lambda package: [*known(package), *["pack"] * (package == "kinds")])
     put("schema.features", {"a": "pack", "pack": "image"})
     assert fault() == "schema: the column 'pack' has the name of a kind whose columns travel together: rename it"
 
@@ -288,3 +302,15 @@ def test_a_preset_parses_once_applied(project, preset):
     params.apply_preset(preset)
     params.parse()
     assert comments(Path("params.yaml").read_text(encoding="utf-8")) == comments(before)
+
+
+def test_a_stage_has_accepted_what_its_entry_in_the_lock_says(project):
+    assert not params.accepted("gate")
+    shutil.copy(ROOT / "dvc.yaml", project)
+    gate = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))["gate"]
+    entry = {"params": {"params.yaml": {f"gate.{name}": value for name, value in gate.items()}}}
+    with Path("dvc.lock").open("w", encoding="utf-8") as file:
+        YAML().dump({"stages": {"gate": entry}}, file)
+    assert params.accepted("gate")
+    put("gate.p99_ms", 1.0)
+    assert not params.accepted("gate")

@@ -150,6 +150,8 @@ class Encoder(nn.Module):
 import json
 from stages.sources import Reject, Sample
 
+LAYOUT = "a file rows.txt"
+
 def claims(path):
     return (path / "rows.txt").is_file()
 

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, environment
 from safetensors.torch import load_file
 
-from stages import params, train
+from stages import params, preflight, train
 from stages.arrays import create_split, open_split
 from stages.batches import ArraysModule, Batches
 from stages.command import holding
@@ -374,13 +374,13 @@ def test_overfit_learns_one_batch_by_heart(trained, monkeypatch):
 def test_what_cannot_be_done_here_is_refused(tmp_path, changes, gpus, message):
     said = params.parse(settle(tmp_path / "run", changes) / "params.yaml").train
     with pytest.raises(UserError, match=message):
-        train.check(said, gpus)
+        preflight.on_gpu(said, gpus)
 
 
 def test_gpus_are_used_where_there_are_any(tmp_path):
     said = {name: params.parse(settle(tmp_path / name, {"accelerator": name}) / "params.yaml").train for name in NAMES}
-    assert [train.check(said[name], 1) for name in NAMES] == [False, True, True]
-    assert not train.check(said["auto"], 0)
+    assert [preflight.on_gpu(said[name], 1) for name in NAMES] == [False, True, True]
+    assert not preflight.on_gpu(said["auto"], 0)
 
 
 NAMES = ("cpu", "gpu", "auto")

@@ -19,7 +19,7 @@ import pyarrow.parquet as parquet
 import pytest
 import yaml
 
-from stages import findings, params, validate
+from stages import findings, settings, validate
 from stages.errors import Refused, UserError
 from stages.expectations import target_class
 
@@ -61,7 +61,7 @@ def check(tmp_path):
     def run(rows, rejected=(), min_rows=5, limits=LIMITS, **columns):
         path = tmp_path / "table.parquet"
         parquet.write_table(pa.Table.from_pylist(list(rows), SCHEMA), path)
-        declared = params.declared({"image": {"kind": "image"}}, {"label": {"kind": "class"}})
+        declared = settings.declared({"image": {"kind": "image"}}, {"label": {"kind": "class"}})
         suite = validate.build(declared, columns)
         return validate.check(validate.read(path, declared, suite), list(rejected), "label", suite, min_rows, limits)
 
@@ -212,7 +212,7 @@ def test_an_unknown_split_and_a_missing_id_are_faults_of_the_table(check):
 def test_a_fact_that_the_table_lacks_is_a_fault(tmp_path):
     table = pa.Table.from_pylist(plenty(), SCHEMA).drop_columns(["image.frames"])
     parquet.write_table(table, tmp_path / "table.parquet")
-    declared = params.declared({"image": {"kind": "image"}}, {"label": {"kind": "class"}})
+    declared = settings.declared({"image": {"kind": "image"}}, {"label": {"kind": "class"}})
     suite = validate.build(declared, {})
     rows = validate.read(tmp_path / "table.parquet", declared, suite)
     assert "image" not in rows  # the pictures themselves are never loaded
@@ -221,7 +221,7 @@ def test_a_fact_that_the_table_lacks_is_a_fault(tmp_path):
 
 def test_a_table_without_its_own_columns_is_an_error(tmp_path):
     parquet.write_table(pa.Table.from_pylist(plenty(), SCHEMA).drop_columns(["_id"]), tmp_path / "table.parquet")
-    declared = params.declared({"image": {"kind": "image"}}, {"label": {"kind": "class"}})
+    declared = settings.declared({"image": {"kind": "image"}}, {"label": {"kind": "class"}})
     with pytest.raises(UserError, match="has no column '_id': run ingest again"):
         validate.read(tmp_path / "table.parquet", declared, [])
 

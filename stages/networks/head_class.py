@@ -28,6 +28,8 @@ from stages.schema import Column
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "auroc", "calibration_error")
+METRICS_BY_LABEL = ("precision", "recall", "f1")  # `recall[LABEL]` in params.yaml
 BINS = 15  # of the calibration error and of the reliability diagram
 
 

@@ -36,10 +36,11 @@ class Network(nn.Module):
         self.spec = spec
         # a ModuleList, since a block's name may hold dots
         self.encoders = nn.ModuleList(
-            _part("Encoder", spec["encoders"][block.name], f"encoders.{block.name}")(block) for block in schema.blocks()
+            _part("Encoder", spec["encoders"][block.name], f"model.encoders.{block.name}")(block)
+            for block in schema.blocks()
         )
-        self.trunk = _part("Trunk", spec["trunk"], "trunk")([encoder.shape for encoder in self.encoders])
-        self.head = _part("Head", spec["head"], "head")(schema.target, self.trunk.width)
+        self.trunk = _part("Trunk", spec["trunk"], "model.trunk")([encoder.shape for encoder in self.encoders])
+        self.head = _part("Head", spec["head"], "model.head")(schema.target, self.trunk.width)
 
     def forward(self, blocks: Sequence[Tensor]) -> Tensor:
         """Blocks [N, *shape] as stored -> scores."""
@@ -51,29 +52,29 @@ class Network(nn.Module):
 
 
 def resolve(schema: Schema, model: Mapping[str, Any]) -> Spec:
-    """The `model` section of `params.yaml` -> a spec in full, every default written out.
+    """The `model` section of `params.yaml` -> a spec in full, every default written out. Nothing need be fitted yet.
 
     A block's encoder is the one given for its name, else for its kind, else its kind's default.
 
     Raises:
         ValueError: a name, an option or its value that cannot be; it names the key and the nearest valid one.
     """
-    encoders, blocks = model.get("encoders", {}), schema.blocks()
-    known = [block.name for block in blocks] + [name for name in _modules(kinds) if not name.startswith("target_")]
+    encoders, blocks = model.get("encoders", {}), schema.groups()
+    known = [*blocks, *(name for name in _modules(kinds) if not name.startswith("target_"))]
     for name in encoders:
-        _check(name, known, "encoders", "block or kind")
+        _check(name, known, "model.encoders", "block or kind")
 
     def full(role: str, name: str, given: Mapping[str, Any], where: str) -> Spec:
         named = {"name": name} | dict(given)
         return {"name": named["name"]} | _options(role, named, where)
 
     spec: Spec = {"encoders": {}}
-    for block in blocks:
-        kind_name = block.columns[0].kind
-        given = encoders.get(block.name, encoders.get(kind_name, {}))
-        spec["encoders"][block.name] = full("Encoder", kind(kind_name).ENCODER, given, f"encoders.{block.name}")
-    spec["trunk"] = full("Trunk", "concat", model.get("trunk", {}), "trunk")
-    spec["head"] = full("Head", schema.target.kind.removeprefix("target_"), model.get("head", {}), "head")
+    for block, columns in blocks.items():
+        kind_name = columns[0].kind
+        given = encoders.get(block, encoders.get(kind_name, {}))
+        spec["encoders"][block] = full("Encoder", kind(kind_name).ENCODER, given, f"model.encoders.{block}")
+    spec["trunk"] = full("Trunk", "concat", model.get("trunk", {}), "model.trunk")
+    spec["head"] = full("Head", schema.target.kind.removeprefix("target_"), model.get("head", {}), "model.head")
     return json.loads(json.dumps(spec))  # tuples become lists, as they will when it is read again
 
 
@@ -129,14 +130,14 @@ def augmenter(
     Raises:
         ValueError: an option that cannot be; it names the key and the nearest valid one.
     """
-    blocks = schema.blocks()
-    known = [block.name for block in blocks] + _modules(networks, "augment_")
+    blocks = schema.groups()
+    known = [*blocks, *_modules(networks, "augment_")]
     steps: list[Callable[[Tensor, Draws], Tensor] | None] = []
     for name in options:
-        _check(name, known, "augment", "block or kind")
-    for block in blocks:
-        given = options.get(block.name, options.get(block.columns[0].kind, {}))
-        steps.append(_augment(block.columns[0].kind, given, f"augment.{block.name}") if given else None)
+        _check(name, known, "train.augment", "block or kind")
+    for block, columns in blocks.items():
+        given = options.get(block, options.get(columns[0].kind, {}))
+        steps.append(_augment(columns[0].kind, given, f"train.augment.{block}") if given else None)
 
     def augment(arrays: Sequence[Tensor], draws: Draws) -> list[Tensor]:
         return [step(x, draws) if step else x for step, x in zip(steps, arrays, strict=True)]
@@ -208,7 +209,7 @@ def _check(name: str, known: Iterable[str], where: str, what: str) -> None:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     try:
-        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+        return TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join([where, *map(str, first["loc"])])

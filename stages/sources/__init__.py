@@ -29,6 +29,8 @@ class Reject(NamedTuple):
 class Source(Protocol):
     """A format. A chunk is the work that one process does at a time: small, picklable, of whatever type suits."""
 
+    LAYOUT: str  # what it looks like on disk, in a few words
+
     def claims(self, path: Path) -> bool:
         """Whether `path` looks like this format; a glance, not a check."""
         ...

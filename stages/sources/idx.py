@@ -20,12 +20,12 @@ from stages.errors import UserError
 from stages.schema import Schema
 from stages.sources import Sample, split_named, two_columns
 
+LAYOUT = "train-images-idx3-ubyte with train-labels-idx1-ubyte, t10k-images-idx3-ubyte and so on"
 CHUNK_ROWS = 512
 CHUNK_BYTES = 4 << 20
 ARRAY_BYTES = 1 << 28  # nobody's pictures are larger, but broken headers are
 
 _NAME = re.compile(r"(?P<stem>.*?)[-._]?(?P<what>images|labels)[-._]idx\d[-._]ubyte(\.gz)?", re.IGNORECASE)
-_LAYOUT = "idx expects train-images-idx3-ubyte with train-labels-idx1-ubyte, t10k-images-idx3-ubyte and so on"
 _UBYTE = 8
 _BROKEN = (OSError, EOFError, zlib.error)  # what gzip raises
 
@@ -90,11 +90,11 @@ def _pairs(folder: Path) -> list[Pair]:
         if match := _NAME.fullmatch(name):
             found.setdefault(match["stem"].lower(), {})[match["what"].lower()] = folder / name
     if not found:
-        raise UserError(f"{folder} holds no IDX file. {_LAYOUT}")
+        raise UserError(f"{folder} holds no IDX file. idx expects {LAYOUT}")
     for files in found.values():
         for what, other in (("images", "labels"), ("labels", "images")):
             if what not in files:
-                raise UserError(f"{files[other]} has no partner: the {what} are missing. {_LAYOUT}")
+                raise UserError(f"{files[other]} has no partner: the {what} are missing. idx expects {LAYOUT}")
     return [Pair(_split(stem), files["images"], files["labels"]) for stem, files in sorted(found.items())]
 
 

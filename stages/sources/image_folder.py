@@ -13,6 +13,7 @@ from stages.errors import UserError
 from stages.schema import Schema
 from stages.sources import Reject, Sample, split_named, two_columns
 
+LAYOUT = "a folder for each class, CLASS/FILE, or the same in splits, train/CLASS/FILE"
 CHUNK_FILES = 256
 CHUNK_BYTES = 4 << 20  # a chunk with the file that passes this is complete, so few large files are in flight
 
@@ -79,11 +80,11 @@ def _listed(root: bytes) -> Iterator[Found]:
     try:
         entries = _entries(root)
     except OSError as error:
-        raise UserError(f"{_readable(root)} cannot be read: {error.strerror}. {_LAYOUT}") from error
+        raise UserError(f"{_readable(root)} cannot be read: {error.strerror}. image_folder expects {LAYOUT}") from error
     folders = [name for name, folder in entries if folder]
     if not folders:
         beside = f": it holds only {_readable(entries[0][0])}" if entries else ": it is empty"
-        raise UserError(f"{_readable(root)} holds no class folder{beside}. {_LAYOUT}")
+        raise UserError(f"{_readable(root)} holds no class folder{beside}. image_folder expects {LAYOUT}")
     splits = _splits(root, folders)
     for name, folder in entries:
         if not folder:
@@ -104,7 +105,7 @@ def _splits(root: bytes, folders: list[bytes]) -> dict[bytes, str]:
     if others:
         raise UserError(
             f"{_readable(root)}: {_readable(nested[0])}/ holds folders, like a split, "
-            f"but {_readable(others[0])}/ beside it is none. {_LAYOUT}"
+            f"but {_readable(others[0])}/ beside it is none. image_folder expects {LAYOUT}"
         )
     return named
 
@@ -184,4 +185,3 @@ def _because(error: OSError) -> str:
 
 
 _BESIDE = "lies beside the class folders, not in one"
-_LAYOUT = "image_folder expects a folder for each class, CLASS/FILE, or the same in splits, train/CLASS/FILE"

@@ -1,0 +1,119 @@
+"""What a run could only find out after hours of work, looked at before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages import params, settings
+from stages.errors import Misuse
+from stages.schema import Column
+
+
+def everything(said: settings.Params) -> None:
+    """Hold params against what only the network's own files and this machine's devices know of; imports torch.
+
+    Raises:
+        Misuse: names the key that is wrong.
+    """
+    import torch
+
+    declared = said.schema_.unfitted()
+    network(declared, said.model, said.train.augment)
+    thresholds(said.gate.thresholds, declared.target)
+    on_gpu(said.train, torch.cuda.device_count())
+    if said.model.init_from != "none":
+        pinned(Path(said.model.init_from), said.model.init_sha256)
+
+
+def due() -> bool:
+    """Whether `everything` has something to look at: values that the stages have not ended well with before."""
+    return not (params.accepted("train") and params.accepted("gate"))
+
+
+def data(path: Path, builtin: Path, name: str) -> None:
+    """Look whether the data are where params say. `name` is that of the built-in set, which a stage makes.
+
+    Raises:
+        Misuse: they are not; it says what brings them there.
+    """
+    if path.exists() or path == builtin / name:
+        return
+    if builtin in path.parents:
+        raise Misuse(f"params.yaml: data.path: there is no built-in set {path}: data.builtin makes {builtin / name}")
+    pointer = path.with_name(f"{path.name}.dvc")
+    remedy = f"`dvc pull {pointer}` brings it here" if pointer.exists() else "bring it there with `millrace data add`"
+    raise Misuse(f"params.yaml: data.path: there is no {path}: {remedy}")
+
+
+def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
+    """Look whether every part of the network, every option and every augmentation is one.
+
+    Raises:
+        Misuse: the first that is not, by its key, with the nearest.
+    """
+    from stages.networks import network
+
+    try:
+        network.resolve(declared, {"encoders": model.encoders, "trunk": model.trunk, "head": model.head})
+        network.augmenter(declared, augment)
+    except ValueError as error:
+        raise Misuse(f"params.yaml: {error}") from error
+
+
+def thresholds(names: Iterable[str], target: Column) -> None:
+    """Look whether metrics of these names will be measured.
+
+    Raises:
+        Misuse: the first that will not, with the nearest.
+    """
+    from stages.networks import network
+
+    head = network.head_module(target)
+    known = [*head.METRICS, *(f"{name}[LABEL]" for name in head.METRICS_BY_LABEL)]
+    for name in names:
+        whole, of, rest = name.partition("[")
+        if f"{whole}[LABEL]" not in known if of and rest.endswith("]") else name not in known:
+            near = settings.nearest(f"{whole}[LABEL]" if of else name, known)
+            raise Misuse(f"params.yaml: gate.thresholds: there is no metric {name!r}{near}")
+
+
+def on_gpu(train: Any, gpus: int) -> bool:
+    """Whether training uses GPUs.
+
+    Raises:
+        Misuse: params ask for what this machine or Lightning cannot do.
+    """
+    if train.accelerator == "gpu" and not gpus:
+        raise Misuse("params.yaml: train.accelerator is gpu, but torch finds no GPU here: say cpu or auto")
+    used = train.accelerator != "cpu" and gpus > 0
+    if used and train.devices > gpus:
+        raise Misuse(f"params.yaml: train.devices is {train.devices}, but torch finds {gpus} GPUs here")
+    if not used and train.precision == "16-mixed":
+        raise Misuse("params.yaml: train.precision 16-mixed needs a GPU: say 32 or bf16-mixed")
+    if train.strategy == "fsdp":
+        if not used:
+            raise Misuse("params.yaml: train.strategy fsdp needs GPUs: say ddp or auto")
+        if train.l1 or train.clip_norm or train.average:
+            raise Misuse(
+                "params.yaml: train.strategy fsdp goes without l1, clip_norm and average: set them to 0.0, or say ddp"
+            )
+    return used
+
+
+def pinned(path: Path, expected: str) -> Path:
+    """The path of earlier weights, if its bytes are those that params pin.
+
+    Raises:
+        Misuse: no such file, or another SHA-256.
+    """
+    from stages.table import sha256
+
+    if not path.is_file():
+        raise Misuse(f"params.yaml: model.init_from: there is no file {path}")
+    if (found := sha256(path)) != expected:
+        raise Misuse(
+            f"params.yaml: model.init_sha256: {path} has {found}; write that, if these are the weights you mean"
+        )
+    return path

@@ -1,0 +1,281 @@
+"""What may stand in `params.yaml`: strict frozen sections, and the words for what may not."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import re
+from dataclasses import fields
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from stages import schema
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Options = dict[str, Any]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    builtin: Literal["digits"]
+    path: str
+    format: str
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if parts[:2] not in (("data", "raw"), ("data", "builtin")) or len(parts) < 3 or ".." in parts:
+            raise ValueError(f"{path!r} does not lie in data/raw/: bring it there with `millrace data add {path}`")
+        if not re.fullmatch(r"[\w./-]+", path):  # it becomes part of a stage's command
+            raise ValueError(f"{path!r} must consist of letters, digits, '.', '_', '-' and '/': rename it")
+        return path
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in formats():
+            raise ValueError(f"there is no format {name!r}{nearest(name, formats())}")
+        return name
+
+
+class Schema(Section):
+    features: Annotated[dict[str, Options], Field(min_length=1)]
+    target: Annotated[dict[str, Options], Field(min_length=1, max_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, tree: Any) -> Any:
+        """`name: kind` is short for `name: {kind: kind}`."""
+        if not isinstance(tree, dict):
+            return tree
+        return {
+            role: {name: {"kind": said} if isinstance(said, str) else said for name, said in columns.items()}
+            if isinstance(columns, dict)
+            else columns
+            for role, columns in tree.items()
+        }
+
+    @model_validator(mode="after")
+    def _kinds(self) -> Schema:
+        self.unfitted().groups()
+        names = [*self.features, *self.target]
+        for name in names:
+            if name.startswith("_"):
+                raise ValueError(
+                    f"the column name {name!r} begins with an underscore, which is kept for the table's own"
+                )
+            if names.count(name) > 1:
+                raise ValueError(f"the column {name!r} is both a feature and the target")
+            if name == "release":
+                raise ValueError("a served model answers its release under the name 'release': rename that column")
+            of = next((other for other in names if name.startswith(f"{other}.")), None)
+            if of is not None:
+                raise ValueError(f"the column name {name!r} reads as a fact about {of!r}: rename it")
+        return self
+
+    def unfitted(self) -> schema.Schema:
+        """The columns as declared."""
+        return declared(self.features, self.target)
+
+
+class Validate(Section):
+    min_rows: Annotated[int, Field(ge=0)]
+    max_quarantined: Share
+    max_rejected: Share
+    columns: dict[str, Options]
+
+
+class Split(Section):
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _some_left(self) -> Split:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
+        return self
+
+
+class Model(Section):
+    encoders: dict[str, Options]
+    trunk: Options
+    head: Options
+    init_from: str
+    init_sha256: str
+    name_map: dict[str, str]
+    freeze_encoders: bool
+
+
+class Train(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    epochs: Positive
+    batch_size: Positive
+    optimizer: Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    schedule: Literal["constant", "cosine", "one_cycle"]
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    l1: Annotated[float, Field(ge=0)]
+    l2: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(ge=0)]
+    accumulate: Positive
+    augment: dict[str, Options]
+    patience: Annotated[int, Field(ge=0)]
+    average: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["32", "bf16-mixed", "16-mixed"]
+    threads: Positive
+    accelerator: Literal["cpu", "gpu", "auto"]
+    devices: Positive
+    strategy: Literal["auto", "ddp", "fsdp"]
+    num_nodes: Positive
+    debug: Literal["none", "fast", "overfit"]
+
+    @model_validator(mode="after")
+    def _even(self) -> Train:
+        processes = self.devices * self.num_nodes
+        if self.batch_size % processes:
+            raise ValueError(f"batch_size {self.batch_size} does not divide among {processes} devices")
+        return self
+
+
+class Export(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+    max_batch: Positive
+    instances: Positive
+    threads: Positive
+
+
+class Measure(Section):
+    requests: Annotated[int, Field(ge=10)]
+    clients: Positive
+
+
+class Bound(Section):
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is over max {self.max}")
+        return self
+
+
+class Gate(Section):
+    thresholds: dict[str, Bound]
+    p99_ms: Annotated[float, Field(gt=0)]
+
+
+class Params(Section):
+    data: Data
+    schema_: Annotated[Schema, Field(alias="schema")]
+    validate_: Annotated[Validate, Field(alias="validate")]
+    split: Split
+    model: Model
+    train: Train
+    export: Export
+    measure: Measure
+    gate: Gate
+
+    @model_validator(mode="after")
+    def _columns(self) -> Params:
+        declared = self.schema_.unfitted()
+        columns = {column.name: column for column in (*declared.features, declared.target)}
+        for name, said in self.validate_.columns.items():
+            if name not in columns:
+                raise ValueError(f"validate.columns.{name}: there is no such column{nearest(name, columns)}")
+            expected = importlib.import_module(f"stages.expectations.{columns[name].kind}")
+            options(expected, said, f"validate.columns.{name}")
+        return self
+
+
+def formats() -> list[str]:
+    """The names that `data.format` may take."""
+    return _modules("sources")
+
+
+def declared(features: dict[str, Options], target: dict[str, Options]) -> schema.Schema:
+    """The columns as `schema:` declares them, before anything is fitted.
+
+    Raises:
+        ValueError: an unknown kind or option, with the nearest one.
+    """
+    ((name, said),) = target.items()
+    columns = tuple(_column(name, said, f"schema.features.{name}", "") for name, said in features.items())
+    return schema.Schema(columns, _column(name, said, f"schema.target.{name}", "target_"))
+
+
+def options(module: Any, said: dict[str, Any], key: str) -> Any:
+    """`said` as the module's `Options`.
+
+    Raises:
+        ValueError: an unknown name (with the nearest), a wrong type, or a value out of range.
+    """
+    unknown = [name for name in said if name not in {field.name for field in fields(module.Options)}]
+    if unknown:
+        names = [field.name for field in fields(module.Options)]
+        raise ValueError(f"{key}.{unknown[0]} is unknown{nearest(unknown[0], names)}")
+    try:
+        return TypeAdapter(module.Options).validate_json(json.dumps(said, default=str), strict=True)
+    except ValidationError as error:
+        raise ValueError("; ".join(explain(fault, key) for fault in error.errors())) from error
+
+
+def nearest(word: str, known: Any) -> str:
+    """A hint for a message: the nearest known word, else all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return f": there is {', '.join(known)}" if known else ""
+
+
+def explain(fault: Any, within: str = "") -> str:
+    """One of pydantic's findings as a sentence about a key, which may stand `within` another."""
+    key = ".".join(str(part) for part in (*([within] if within else []), *fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        return f"{key} is unknown{nearest(str(fault['loc'][-1]), _siblings(fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    text = fault["msg"].removeprefix("Value error, ")
+    given = "" if fault["type"] == "value_error" else f" (it says {fault['input']!r})"
+    return text if not key or text.startswith(f"{key}.") else f"{key}: {text}{given}"
+
+
+def _siblings(loc: tuple[Any, ...]) -> list[str]:
+    """The keys that may stand where a path of keys leads."""
+    model: Any = Params
+    for part in loc:
+        found = {field.alias or name: field.annotation for name, field in model.model_fields.items()}.get(str(part))
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            return list(Bound.model_fields) if str(loc[0]) == "gate" else []
+        model = found
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Column:
+    known = [kind.removeprefix(prefix) for kind in _modules("kinds") if kind.startswith("target_") == bool(prefix)]
+    if "kind" not in said:
+        raise ValueError(f"{key}.kind is missing: write `{name}: KIND`, one of {', '.join(known)}")
+    if said["kind"] not in known:
+        raise ValueError(f"{key}.kind: there is no kind {said['kind']!r}{nearest(str(said['kind']), known)}")
+    kind = prefix + said["kind"]
+    chosen = {option: value for option, value in said.items() if option != "kind"}
+    module = schema.target_kind(kind) if prefix else schema.kind(kind)
+    options(module, chosen, key)
+    return schema.Column(name, kind, chosen)
+
+
+def _modules(package: str) -> list[str]:
+    folder = Path(__file__).parent / package
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
