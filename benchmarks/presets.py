@@ -23,7 +23,7 @@ def main(names: tuple[str, ...] = tuple(GOALS)) -> list[dict[str, Any]]:
 
 
 def measure(preset: str) -> dict[str, Any]:
-    """Prepare once; then train and evaluate with each seed."""
+    """Prepare once; then train and evaluate with each seed. Time is that of the CPU: each trains with one thread."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = workspace.init(workspace.project(Path(temporary) / "project", preset=preset))
         if preset != "digits":
@@ -33,7 +33,9 @@ def measure(preset: str) -> dict[str, Any]:
         accuracies, minutes = [], []
         for seed in SEEDS:
             params.edit({"train": {"seed": seed}}, folder / "params.yaml")
-            minutes.append(workspace.stage(folder, "train") / 60)
+            before_s = workspace.cpu_s()
+            workspace.stage(folder, "train")
+            minutes.append((workspace.cpu_s() - before_s) / 60)
             workspace.stage(folder, "evaluate")
             accuracies.append(json.loads((folder / "reports" / "metrics.json").read_text())["test"]["accuracy"])
             print(f"{preset}, seed {seed}: {accuracies[-1]:.4f} in {minutes[-1]:.1f} min", flush=True)
@@ -41,7 +43,7 @@ def measure(preset: str) -> dict[str, Any]:
         "what": f"{preset}: test accuracy, median of seeds {SEEDS[0]} to {SEEDS[-1]}",
         "figure": f"{statistics.median(accuracies):.4f} ({min(accuracies):.4f} to {max(accuracies):.4f})",
         "goal": f"at least {GOALS[preset]} within {MINUTES[preset]} min",
-        "with": f"longest training {max(minutes):.1f} min",
+        "with": f"longest training {max(minutes):.1f} min of one core",
     }
 
 
