@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from benchmarks import workspace
 
-ROUNDS = 5
+ROUNDS = 7
 
 
 def main() -> list[dict[str, Any]]:

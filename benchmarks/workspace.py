@@ -33,12 +33,14 @@ def project(folder: Path, changes: dict[str, Any] | None = None, preset: str = "
     return folder
 
 
-def timed(folder: Path, *command: str) -> float:
+def timed(folder: Path, *command: str | Path) -> float:
     """Seconds of wall clock that a command takes in `folder`; its output is shown only if it fails."""
     began = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed in {folder}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{' '.join(map(str, command))} failed in {folder}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
     return time.perf_counter() - began
 
 

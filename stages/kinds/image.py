@@ -63,7 +63,7 @@ def raw(value: Any) -> bytes:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 raise ValueError(f"too large: {size:,} bytes are over {MAX_BYTES:,}")
-            return file.read()
+            return file.read(size or -1)  # a pipe tells no size
     try:
         picture = value if isinstance(value, Image.Image) else _drawn(np.asarray(value))
         encoded = io.BytesIO()
