@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import numpy as np
 
 from stages import command, table
 from stages.arrays import Split, open_split
-from stages.schema import Schema, kind, target_kind
+from stages.schema import Column, Schema, kind, target_kind
 
 BATCH = 256
 MISTAKES = 24  # on the picture sheet
+DRAWN = 6  # columns of each
 
 
 def main(
@@ -48,7 +49,6 @@ def main(
             save(figure, folder / f"{name}.png")
         save(draw_curves(curves), folder / "curves.png")
         save(mistakes(head, fitted, source, test, answers), folder / "mistakes.png")
-        write_answers(fitted, source, test, answers, folder / "answers.csv")
     shown = {name: value for name, value in figures["test"].items() if "[" not in name}
     print("test: " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()))
 
@@ -83,7 +83,7 @@ def draw_curves(path: Path) -> Any:
         rows = list(csv.DictReader(file))
     shown = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = shown.subplots(1, 2)
-    headline = next(name for name in rows[0] if name.startswith("val_"))
+    headline = next(name for name in rows[0] if name.startswith("val_") and name != "val_loss")
     for axes, names in ((left, ("train_loss", "val_loss")), (right, (headline,))):
         for name in names:
             axes.plot([int(row["epoch"]) for row in rows], [float(row[name]) for row in rows], label=name)
@@ -99,9 +99,8 @@ def mistakes(head: Any, schema: Schema, source: Path, split: Split, outputs: Map
 
     worst = head.worst(outputs, split.target)[:MISTAKES]
     order = np.sort(worst)
-    column = schema.features[0]
-    values = [value for chunk in table.Values(source, column.name, split.rows[order]) for value in chunk]
-    truth = [value for chunk in table.Values(source, schema.target.name, split.rows[order]) for value in chunk]
+    values = {column.name: cells(source, column.name, split.rows[order]) for column in schema.features[:DRAWN]}
+    truth = cells(source, schema.target.name, split.rows[order])
     answers = target_kind(schema.target.kind).answers(
         {name: value[order] for name, value in outputs.items()}, schema.target.fitted
     )
@@ -115,20 +114,26 @@ def mistakes(head: Any, schema: Schema, source: Path, split: Split, outputs: Map
         place.set_axis_off()
     for place, position in zip(axes, worst, strict=False):
         i = int(np.searchsorted(order, position))
-        kind(column.kind).draw(values[i], place)
-        said = ", ".join(f"{x:.2f}" if isinstance(x, float) else str(x) for x in answers[i].values())
+        draw(schema.features[:DRAWN], {name: column[i] for name, column in values.items()}, place)
+        said = ", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in answers[i].values())
         place.set_title(f"{said}\ntruly {truth[i]}", fontsize=8)
     return sheet
 
 
-def write_answers(schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray], path: Path) -> None:
-    """A line for each test sample: the truth and the answer, which `dvc plots` draws as a confusion matrix."""
-    truth = [value for chunk in table.Values(source, schema.target.name, split.rows) for value in chunk]
-    answers = target_kind(schema.target.kind).answers(outputs, schema.target.fitted)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["true", "answered"])
-        lines.writerows([true, next(iter(answer.values()))] for true, answer in zip(truth, answers, strict=True))
+def draw(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> None:
+    """One sample: its columns one below the other, each drawn by its kind and with its name if there are several."""
+    for i, column in enumerate(columns):
+        place = axes
+        if len(columns) > 1:
+            place = axes.inset_axes((0.5, 1 - (i + 1) / len(columns), 0.5, 1 / len(columns)))
+            place.set_axis_off()
+            axes.text(0.45, 1 - (i + 0.5) / len(columns), column.name[:16], ha="right", va="center", fontsize=5)
+        kind(column.kind).draw(values[column.name], place)
+
+
+def cells(source: Path, name: str, rows: np.ndarray) -> list[Any]:
+    """The values of one column at a few rows."""
+    return [value for chunk in table.Values(source, name, rows) for value in chunk]
 
 
 def save(figure: Any, path: Path) -> None:

@@ -44,7 +44,7 @@ def to_onnx(network: Any, schema: Schema) -> bytes:
     import torch
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it notes each torchvision operator that is not there
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|axis name: batch).*")
 
     class Answers(torch.nn.Module):
         def __init__(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,7 +31,31 @@ def digits(folder: Path) -> None:
         Image.fromarray(grey).save(folder / str(label) / f"{index:04d}.png")
 
 
-BUILTIN = {"digits": digits}
+def breast_cancer(folder: Path) -> None:
+    """scikit-learn's 569 tumours, 30 measurements of each, as a table with the words malignant and benign."""
+    from sklearn.datasets import load_breast_cancer
+
+    bunch = load_breast_cancer()
+    _table(folder, bunch, "diagnosis", [str(bunch.target_names[code]) for code in bunch.target])
+
+
+def diabetes(folder: Path) -> None:
+    """scikit-learn's 442 patients, 10 measurements of each and how far the disease had come a year later."""
+    from sklearn.datasets import load_diabetes
+
+    bunch = load_diabetes(scaled=False)
+    _table(folder, bunch, "progression", bunch.target.tolist())
+
+
+def _table(folder: Path, bunch: Any, target: str, values: list[Any]) -> None:
+    folder.mkdir(parents=True)
+    with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow([*(name.replace(" ", "_") for name in bunch.feature_names), target])
+        rows.writerows([*row, value] for row, value in zip(bunch.data.tolist(), values, strict=True))
+
+
+BUILTIN = {"digits": digits, "breast-cancer": breast_cancer, "diabetes": diabetes}
 
 if __name__ == "__main__":
     command.run(main)

@@ -139,6 +139,8 @@ def _relation(kwargs: Mapping[str, Any], value: Any) -> str:
     low, high = kwargs.get("min_value"), kwargs.get("max_value")
     if "value_set" in kwargs:
         return f"not among {text(kwargs['value_set'])}"
+    if "regex" in kwargs:
+        return f"not of the form {kwargs['regex']}"
     if low is not None and value <= low:
         return f"not over {text(low)}" if kwargs.get("strict_min") else f"under {text(low)}"
     if high is not None and value >= high:

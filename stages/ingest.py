@@ -60,12 +60,14 @@ def main(data: Path, table: Path, rejects: Path) -> None:
     schema = settings.declared(chosen.schema.features, chosen.schema.target)
     started = time.monotonic()
     with command.replacing(table) as rows, command.replacing(rejects) as faults:
-        tally = ingest(data, chosen.data.format, schema, rows, faults, _cores())
+        tally = ingest(data, chosen.data.format, chosen.data.options, schema, rows, faults, _cores())
     rate = tally.rows / (time.monotonic() - started)
     print(f"{data}: {tally.rows:,} rows, {tally.rejects:,} rejects, {rate:,.0f} rows/s")
 
 
-def ingest(data: Path, format: str, schema: Schema, table: Path, rejects: Path, workers: int) -> Tally:
+def ingest(
+    data: Path, format: str, options: dict[str, Any], schema: Schema, table: Path, rejects: Path, workers: int
+) -> Tally:
     """Write `table` and `rejects` from the samples at `data`. Their bytes do not depend on `workers`.
 
     Raises:
@@ -73,7 +75,8 @@ def ingest(data: Path, format: str, schema: Schema, table: Path, rejects: Path, 
     """
     if not data.exists():
         raise UserError(f"{data} does not exist: bring your data there with `millrace data add`")
-    chunks = sources.source(format).chunks(data, schema)
+    source = sources.source(format)
+    chunks = source.chunks(data, schema, settings.options(source, options, "data.options"))
     encoded = _in_order(functools.partial(encode, format=format, schema=schema), chunks, workers)
     tally = Tally(0, 0, ())
     with (

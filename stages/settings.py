@@ -24,9 +24,10 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    builtin: Literal["digits"]
+    builtin: Literal["digits", "breast-cancer", "diabetes"]
     path: str
     format: str
+    options: Options
 
     @field_validator("path")
     @classmethod
@@ -44,6 +45,11 @@ class Data(Section):
         if name not in formats():
             raise ValueError(f"there is no format {name!r}{nearest(name, formats())}")
         return name
+
+    @model_validator(mode="after")
+    def _options(self) -> Data:
+        options(importlib.import_module(f"stages.sources.{self.format}"), self.options, "data.options")
+        return self
 
 
 class Schema(Section):

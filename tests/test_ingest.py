@@ -52,7 +52,7 @@ def read(tmp_path):
     """Ingests a path, and gives the rows and the rejects as {source: reason}."""
 
     def run(path, format="image_folder", workers=2):
-        ingest.ingest(path, format, SCHEMA, tmp_path / "table", tmp_path / "rejects", workers)
+        ingest.ingest(path, format, {}, SCHEMA, tmp_path / "table", tmp_path / "rejects", workers)
         with open(tmp_path / "rejects", newline="", encoding="utf-8") as file:
             return pq.read_table(tmp_path / "table").to_pylist(), dict(list(csv.reader(file))[1:])
 
@@ -209,7 +209,7 @@ def test_broken_samples_stop_nothing(folder, read):
 def test_an_unreadable_file_is_a_reject(folder):
     path = folder({"cat/1.png": png()})
     (path / "cat/1.png").chmod(0)
-    (chunk,) = image_folder.chunks(path, SCHEMA)
+    (chunk,) = image_folder.chunks(path, SCHEMA, image_folder.Options())
     user = os.geteuid()
     os.seteuid(user or 65534)  # root may read everything
     try:
@@ -262,7 +262,7 @@ def test_the_number_of_workers_changes_no_byte(folder, tmp_path, monkeypatch, se
     written = set()
     for workers in (1, 2, 5):
         table, rejects = tmp_path / f"table {workers}", tmp_path / f"rejects {workers}"
-        ingest.ingest(path, "image_folder", SCHEMA, table, rejects, workers)
+        ingest.ingest(path, "image_folder", {}, SCHEMA, table, rejects, workers)
         written.add((table.read_bytes(), rejects.read_bytes()))
     assert len(written) == 1
 

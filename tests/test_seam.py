@@ -148,14 +148,16 @@ class Encoder(nn.Module):
     "stages/sources/lines.py": '''
 """A JSON object on each line of rows.txt."""
 import json
-from stages.sources import Reject, Sample
+from stages.sources import NoOptions, Reject, Sample
 
 LAYOUT = "a file rows.txt"
 
 def claims(path):
     return (path / "rows.txt").is_file()
 
-def chunks(path, schema):
+Options = NoOptions
+
+def chunks(path, schema, options):
     names = [column.name for column in (*schema.features, schema.target)]
     lines = (path / "rows.txt").read_text(encoding="utf-8").splitlines()
     for first in range(0, len(lines), 100):

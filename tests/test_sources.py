@@ -22,7 +22,7 @@ SCHEMA = Schema((Column("image", "image"),), LABEL)
 
 def samples(source, path, schema=SCHEMA):
     """Everything found, through pickles as between processes."""
-    chunks = (pickle.loads(pickle.dumps(chunk)) for chunk in source.chunks(path, schema))
+    chunks = (pickle.loads(pickle.dumps(chunk)) for chunk in source.chunks(path, schema, source.Options()))
     return [found for chunk in chunks for found in source.read(chunk)]
 
 
@@ -229,9 +229,9 @@ def test_a_file_is_no_folder(tmp_path):
 def test_chunks_are_bounded_in_files_and_bytes(folder, monkeypatch):
     monkeypatch.setattr(image_folder, "CHUNK_FILES", 3)
     path = folder(*(f"cat/{number}.png" for number in range(7)))
-    assert [len(chunk.files) for chunk in image_folder.chunks(path, SCHEMA)] == [3, 3, 1]
+    assert [len(chunk.files) for chunk in image_folder.chunks(path, SCHEMA, image_folder.Options())] == [3, 3, 1]
     monkeypatch.setattr(image_folder, "CHUNK_BYTES", 2 * len(b"content"))
-    assert [len(chunk.files) for chunk in image_folder.chunks(path, SCHEMA)] == [2, 2, 2, 1]
+    assert [len(chunk.files) for chunk in image_folder.chunks(path, SCHEMA, image_folder.Options())] == [2, 2, 2, 1]
 
 
 def test_listing_is_lazy(folder, monkeypatch):
@@ -239,7 +239,7 @@ def test_listing_is_lazy(folder, monkeypatch):
     path = folder(*(f"{label}/{number}.png" for label in "abc" for number in range(2)))
     entered = []
     monkeypatch.setattr(os, "scandir", lambda folder, scan=os.scandir: entered.append(folder) or scan(folder))
-    next(image_folder.chunks(path, SCHEMA))
+    next(image_folder.chunks(path, SCHEMA, image_folder.Options()))
     assert os.fsencode(path / "b") not in entered
 
 
@@ -295,9 +295,9 @@ def test_colour_in_idx(mnist):
 def test_idx_is_streamed_in_chunks(mnist, monkeypatch):
     monkeypatch.setattr(idx, "CHUNK_ROWS", 2)
     path = mnist({f"{name}.gz": content for name, content in TRAIN.items()})
-    assert [len(chunk.labels) for chunk in idx.chunks(path, SCHEMA)] == [2, 2, 1]
+    assert [len(chunk.labels) for chunk in idx.chunks(path, SCHEMA, idx.Options())] == [2, 2, 1]
     monkeypatch.setattr(idx, "CHUNK_BYTES", 12)
-    assert [len(chunk.labels) for chunk in idx.chunks(path, SCHEMA)] == [1] * 5
+    assert [len(chunk.labels) for chunk in idx.chunks(path, SCHEMA, idx.Options())] == [1] * 5
     assert [each.source[-2:] for each in samples(idx, path)] == ["#0", "#1", "#2", "#3", "#4"]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -30,12 +32,13 @@ class Source(Protocol):
     """A format. A chunk is the work that one process does at a time: small, picklable, of whatever type suits."""
 
     LAYOUT: str  # what it looks like on disk, in a few words
+    Options: type  # what `data.options` may say of it
 
     def claims(self, path: Path) -> bool:
         """Whether `path` looks like this format; a glance, not a check."""
         ...
 
-    def chunks(self, path: Path, schema: Schema) -> Iterator[Any]:
+    def chunks(self, path: Path, schema: Schema, options: Any) -> Iterator[Any]:
         """Everything at `path` as chunks, lazily and in an order that depends on the data alone.
 
         Raises:
@@ -65,9 +68,44 @@ def two_columns(schema: Schema, name: str) -> tuple[str, str]:
     return schema.features[0].name, schema.target.name
 
 
+def named(names: list[str], where: str) -> list[str]:
+    """The names of a table's columns.
+
+    Raises:
+        UserError: one is blank, or two are alike.
+    """
+    for place, name in enumerate(names, 1):
+        if not name:
+            raise UserError(f"{where}: column {place} has no name")
+        if names.count(name) > 1:
+            raise UserError(f"{where}: two columns are named {name!r}")
+    return names
+
+
+def wanted(schema: Schema, there: Sequence[str], where: str) -> tuple[str, ...]:
+    """The names of the schema's columns.
+
+    Raises:
+        UserError: a table has no column of such a name; the nearest is named.
+    """
+    names = tuple(column.name for column in (*schema.features, schema.target))
+    for name in names:
+        if name not in there:
+            close = difflib.get_close_matches(name, there, n=1)
+            few = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {few}"
+            raise UserError(f"{where} has no column {name!r}, which params.yaml names under schema: {hint}")
+    return names
+
+
 def split_named(word: str) -> str | None:
     """The split that a folder or file name stands for."""
     return next((split for split, words in _SPLITS.items() if word.lower() in words), None)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a format that leaves nothing to say."""
 
 
 _SPLITS = {

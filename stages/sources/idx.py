@@ -18,8 +18,9 @@ import numpy as np
 
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import Sample, split_named, two_columns
+from stages.sources import NoOptions, Sample, split_named, two_columns
 
+Options = NoOptions
 LAYOUT = "train-images-idx3-ubyte with train-labels-idx1-ubyte, t10k-images-idx3-ubyte and so on"
 CHUNK_ROWS = 512
 CHUNK_BYTES = 4 << 20
@@ -52,7 +53,7 @@ def claims(path: Path) -> bool:
     return path.is_dir() and any(_NAME.fullmatch(name) for name in os.listdir(path))
 
 
-def chunks(path: Path, schema: Schema) -> Iterator[Chunk]:
+def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     """At most 512 arrays or 4 MB each, read as a stream.
 
     Raises:

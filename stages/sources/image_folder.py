@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import Reject, Sample, split_named, two_columns
+from stages.sources import NoOptions, Reject, Sample, split_named, two_columns
 
+Options = NoOptions
 LAYOUT = "a folder for each class, CLASS/FILE, or the same in splits, train/CLASS/FILE"
 CHUNK_FILES = 256
 CHUNK_BYTES = 4 << 20  # a chunk with the file that passes this is complete, so few large files are in flight
@@ -46,7 +47,7 @@ def claims(path: Path) -> bool:
         return False
 
 
-def chunks(path: Path, schema: Schema) -> Iterator[Chunk]:
+def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     """Files sorted by path, of at most 256 files or some 4 MB each.
 
     Raises:

@@ -1,0 +1,40 @@
+"""What a column of words must be: of an allowed set or form, of few enough kinds, and not missing too often."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Options:
+    allowed: tuple[str, ...] | None = None  # the only words; without it: any
+    regex: str | None = None  # that each word matches
+    max_distinct: int | None = None
+    max_missing: float = 0.5  # share of rows
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_missing <= 1:
+            raise ValueError(f"max_missing must be between 0 and 1, not {self.max_missing}")
+        if self.regex is not None:
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                raise ValueError(f"regex {self.regex!r} is none: {error}") from error
+
+
+def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any]]]:
+    """Great Expectations' names with their arguments."""
+    present = {"min_value": 1 - options.max_missing, "description": f"share of rows with {column}"}
+    distinct = {"max_value": options.max_distinct, "description": f"number of different words in {column}"}
+    suite: list[tuple[str, dict[str, Any]]] = [
+        ("expect_column_proportion_of_non_null_values_to_be_between", {"column": column, **present})
+    ]
+    if options.allowed is not None:
+        suite.append(("expect_column_values_to_be_in_set", {"column": column, "value_set": list(options.allowed)}))
+    if options.regex is not None:
+        suite.append(("expect_column_values_to_match_regex", {"column": column, "regex": options.regex}))
+    if options.max_distinct is not None:
+        suite.append(("expect_column_unique_value_count_to_be_between", {"column": column, **distinct}))
+    return suite

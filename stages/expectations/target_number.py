@@ -1,0 +1,29 @@
+"""What a column of amounts to be told must be: never missing, in range, not constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Options:
+    min: float | None = None
+    max: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is over max {self.max}")
+
+
+def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any]]]:
+    """Great Expectations' names with their arguments."""
+    distinct = {"min_value": 2, "description": f"number of different values in {column}"}
+    suite: list[tuple[str, dict[str, Any]]] = [
+        ("expect_column_values_to_not_be_null", {"column": column}),
+        ("expect_column_unique_value_count_to_be_between", {"column": column, **distinct}),
+    ]
+    if options.min is not None or options.max is not None:
+        bounds = {"min_value": options.min, "max_value": options.max}
+        suite.append(("expect_column_values_to_be_between", {"column": column, **bounds}))
+    return suite

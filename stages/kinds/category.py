@@ -1,0 +1,73 @@
+"""One word out of many: a country, a job, a product number."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.schema import Tensor
+
+RAW, PACKED, OPTIONAL, ENCODER = "str", True, True, "embedding"
+
+MISSING, UNKNOWN = 0, 1  # codes; then come the words, then the buckets
+
+
+@dataclass(frozen=True)
+class Options:
+    max_size: int = 10_000  # words that have a code of their own, the most frequent ones
+    min_count: int = 2  # of training rows; a rarer word counts as unknown, which thereby is learnt
+    buckets: int = 0  # where the others share codes by their CRC-32; 0: all of them are unknown
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_size", 1), ("min_count", 1), ("buckets", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+
+def raw(value: Any) -> str | None:
+    """As text; blank and NaN are missing."""
+    return None if value is None or value != value or value == "" else str(value)
+
+
+def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
+    """None: the word itself is in the table."""
+    return {}
+
+
+def fit(chunks: Iterable[Iterable[str | None]], options: Options) -> dict[str, Any]:
+    """A code for each word, by falling frequency; `size` is one more than the largest code."""
+    counts = Counter(value for chunk in chunks for value in chunk if value)
+    kept = sorted(
+        (word for word in counts if counts[word] >= options.min_count), key=lambda word: (-counts[word], word)
+    )
+    codes = {word: code for code, word in enumerate(kept[: options.max_size], UNKNOWN + 1)}
+    return {"codes": codes, "buckets": options.buckets, "size": UNKNOWN + 1 + len(codes) + options.buckets}
+
+
+def transform(values: Iterable[str | None], fitted: dict[str, Any]) -> np.ndarray:
+    """[N] -> codes int32 [N, 1]."""
+    codes, buckets = fitted["codes"], fitted["buckets"]
+    first = fitted["size"] - buckets
+
+    def code(value: str | None) -> int:
+        if not value:
+            return MISSING
+        other = first + zlib.crc32(value.encode()) % buckets if buckets else UNKNOWN
+        return codes.get(value, other)
+
+    return np.array([code(value) for value in values], np.int32).reshape(-1, 1)
+
+
+def tensor(fitted: dict[str, Any]) -> Tensor:
+    """int32 (1,)."""
+    return Tensor("int32", (1,))
+
+
+def draw(value: str | None, axes: Any) -> None:
+    """As text."""
+    axes.text(0.5, 0.5, "missing" if value is None else value[:24], ha="center", va="center", fontsize=7)

@@ -1,0 +1,91 @@
+"""Numbers: amounts, counts, measurements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.schema import Tensor
+
+RAW, PACKED, OPTIONAL, ENCODER = "float64", True, True, "piecewise"
+
+KNOTS = 64  # quantiles that are kept of the training values, for encoders that bend where the data are dense
+
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+
+def raw(value: Any) -> float | None:
+    """A number, or text that is one; blank and NaN are missing."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        bare = str(value).replace(",", "").replace(" ", "")
+        hint = f": write {bare}" if _is_number(bare) else ""
+        raise ValueError(f"{_short(value)} is no number{hint}") from None
+    if math.isinf(number) or abs(number) > np.finfo(np.float32).max:
+        raise ValueError(f"{_short(value)} is no finite 32-bit number")
+    return None if math.isnan(number) else number
+
+
+def facts(values: Iterable[float | None]) -> dict[str, np.ndarray]:
+    """None: the number itself is in the table."""
+    return {}
+
+
+def fit(chunks: Iterable[Iterable[float | None]], options: Options) -> dict[str, Any]:
+    """Mean and standard deviation of what is not missing, and the distinct ones of its quantiles."""
+    parts = [np.array([value for value in chunk if value is not None], np.float64) for chunk in chunks]
+    known = np.concatenate(parts) if parts else np.empty(0)
+    known = np.sort(known[~np.isnan(known)])  # sorted, so that the order of the rows cannot matter
+    if not len(known):
+        raise ValueError("every training value is missing: take the column out of schema.features")
+    mean, std = float(known.mean()), float(known.std())
+    knots = np.unique(np.quantile(known, np.linspace(0, 1, KNOTS + 1)).astype(np.float32))
+    return {
+        "mean": _stored(mean),
+        "std": _stored(std) if std > 0 else 1.0,  # a constant column is left as it is
+        "knots": [float(knot) for knot in knots],
+    }
+
+
+def transform(values: Iterable[float | None], fitted: dict[str, Any]) -> np.ndarray:
+    """[N] -> float32 [N, 1]; what is missing is NaN."""
+    column = np.array([math.nan if value is None else value for value in values], np.float64)
+    if (np.abs(column) > np.finfo(np.float32).max).any():
+        raise ValueError("a number is not finite in 32 bits")
+    return column.astype(np.float32)[:, None]
+
+
+def tensor(fitted: dict[str, Any]) -> Tensor:
+    """float32 (1,)."""
+    return Tensor("float32", (1,))
+
+
+def draw(value: float | None, axes: Any) -> None:
+    """As text."""
+    axes.text(0.5, 0.5, "missing" if value is None else f"{value:.6g}", ha="center", va="center", fontsize=7)
+
+
+def _stored(value: float) -> float:
+    return float(f"{value:.9g}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,45 @@
+"""An amount to be told: a price, a temperature, a count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.kinds.number import raw
+from stages.schema import Tensor
+
+__all__ = ["RAW", "Options", "answers", "fit", "outputs", "raw", "transform"]
+
+RAW = "float64"
+
+
+@dataclass(frozen=True)
+class Options:
+    pass
+
+
+def fit(chunks: Iterable[Iterable[float]], options: Options) -> dict[str, Any]:
+    """Mean and standard deviation: the network's own unit."""
+    known = np.sort(np.concatenate([np.asarray(list(chunk), np.float64) for chunk in chunks]))
+    std = float(known.std())
+    if not std > 0:
+        raise ValueError("every training row has the same value: there is nothing to learn")
+    return {"mean": float(f"{known.mean():.9g}"), "std": float(f"{std:.9g}")}
+
+
+def transform(values: Iterable[float], fitted: dict[str, Any]) -> np.ndarray:
+    """[N] -> float32 [N, 1]."""
+    return np.asarray(list(values), np.float64).astype(np.float32)[:, None]
+
+
+def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
+    """value: float32 (1,), in the target's own unit."""
+    return {"value": Tensor("float32", (1,), scale=fitted["std"])}
+
+
+def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
+    """{"value": [N, 1]} -> for each row its value."""
+    return [{"value": float(value)} for value in outputs["value"][:, 0]]

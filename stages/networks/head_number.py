@@ -1,0 +1,105 @@
+"""One amount: scores in the target's standard deviations, loss, metrics and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+
+from stages.schema import Column
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS = ("rmse", "mae", "r2")
+METRICS_BY_LABEL: tuple[str, ...] = ()
+
+
+class Head(nn.Module):
+    """Features [N, F] -> the standardised amount [N, 1].
+
+    Args:
+        loss: squared errors, absolute ones, or Huber's, which are squared up to `delta` and absolute beyond.
+        delta: in standard deviations of the target.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        target: Column,
+        width: int,
+        *,
+        loss: Literal["mse", "mae", "huber"] = "mse",
+        delta: Annotated[float, Field(gt=0)] = 1.0,
+    ) -> None:
+        super().__init__()
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(target.fitted[name], dtype=torch.float32), persistent=False)
+        self.errors, self.delta = loss, delta
+        self.linear = nn.Linear(width, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear(features)
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Mean error of scores [N, 1] with amounts [N, 1], in standard deviations."""
+        truth = (y - self.mean) / self.std
+        if self.errors == "mse":
+            return functional.mse_loss(scores.float(), truth)
+        if self.errors == "mae":
+            return functional.l1_loss(scores.float(), truth)
+        return functional.huber_loss(scores.float(), truth, delta=self.delta)
+
+    def answer(self, scores: Tensor) -> dict[str, Tensor]:
+        """Scores [N, 1] -> {"value": float32 [N, 1]} in the target's own unit."""
+        return {"value": scores.float() * self.std + self.mean}
+
+
+def metrics(target: Column) -> MetricCollection:
+    """What training, evaluation and gate measure; `update(values [N, 1], y [N, 1])`."""
+    return MetricCollection(
+        {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": R2Score()}, compute_groups=False
+    )
+
+
+def scalars(computed: Mapping[str, Tensor], target: Column) -> dict[str, float]:
+    """What `metrics` computed as plain numbers."""
+    return {name: float(value) for name, value in computed.items()}
+
+
+def worst(answers: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
+    """The positions of all answers, the largest error first."""
+    return np.argsort(-np.abs(answers["value"] - y)[:, 0], kind="stable")
+
+
+def plots(answers: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> dict[str, Figure]:
+    """Outputs {"value": [N, 1]} and amounts [N, 1] -> `answers` and `residuals`."""
+    from matplotlib.figure import Figure
+
+    def figure(draw: Any) -> Figure:
+        drawn = Figure(figsize=(6.4, 5.6), dpi=100, layout="constrained")
+        draw(drawn.subplots(), answers["value"][:, 0], np.asarray(y)[:, 0])
+        return drawn
+
+    return {"answers": figure(_draw_answers), "residuals": figure(_draw_residuals)}
+
+
+def _draw_answers(axes: Any, said: np.ndarray, truth: np.ndarray) -> None:
+    ends = [min(said.min(), truth.min()), max(said.max(), truth.max())]
+    axes.scatter(truth, said, s=6, alpha=0.4, color="tab:blue", edgecolors="none")
+    axes.plot(ends, ends, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="true", ylabel="answered", title="Answers")
+
+
+def _draw_residuals(axes: Any, said: np.ndarray, truth: np.ndarray) -> None:
+    axes.hist(said - truth, bins=50, color="tab:blue")
+    axes.axvline(0, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="answered - true", ylabel="samples", title="Residuals")

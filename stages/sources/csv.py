@@ -1,0 +1,178 @@
+"""CSV and TSV: a row for each sample, in one file or a folder of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import csv
+
+from stages.errors import UserError
+from stages.schema import Schema
+from stages.sources import Reject, Sample, named, split_named, wanted
+
+LAYOUT = "a .csv or .tsv file, or a folder of such files; train.csv, val.csv and test.csv are official splits"
+ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data")
+BLOCK_BYTES = 1 << 18  # of a file at a time, which becomes a chunk
+ROW_BYTES = 1 << 24  # a longer row has a quote that is never closed
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the files are written."""
+
+    columns: tuple[str, ...] = ()  # their names in order, where the files have no header row
+    delimiter: str = ""  # without it: the likeliest of comma, tab, semicolon and bar
+    encoding: str = "utf-8"
+    missing: tuple[str, ...] = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
+    replace: dict[str, str] = field(default_factory=dict)  # cells that mean another
+
+    def __post_init__(self) -> None:
+        if len(self.delimiter) > 1:
+            raise ValueError(f"delimiter must be one character, not {self.delimiter!r}")
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise ValueError(f"there is no encoding {self.encoding!r}") from None
+
+
+class Chunk(NamedTuple):
+    """A few rows of one file."""
+
+    name: str
+    split: str | None
+    columns: tuple[str, ...]  # of the schema
+    numbers: list[int]  # of the rows, counted from 1 with the header row
+    cells: pa.RecordBatch  # bytes, by column
+    faults: list[Reject]  # rows among them that are none
+    meaning: dict[str, str | None]
+
+
+def claims(path: Path) -> bool:
+    """Whether a file is named like one, or one in the folder is."""
+    return bool(_files(path))
+
+
+def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
+    """Some 256 KiB of a file each, read as a stream.
+
+    Raises:
+        UserError: a file has no column of a name that the schema wants, or a row that never ends.
+    """
+    files = _files(path)
+    if not files:
+        raise UserError(f"{path} holds no table. csv expects {LAYOUT}")
+    meaning: dict[str, str | None] = {**options.replace, **dict.fromkeys(options.missing)}
+    for file in files:
+        name = file.name if path.is_dir() else path.name
+        split = next((split for word in re.split(r"[-_. ]", file.stem) if (split := split_named(word))), None)
+        yield from _read(file, name, split, schema, options, meaning)
+
+
+def read(chunk: Chunk) -> Iterator[Sample | Reject]:
+    """A chunk's rows; one that is not text of the declared encoding is rejected."""
+    yield from chunk.faults
+    columns = [chunk.cells.column(name).to_pylist() for name in chunk.columns]
+    for number, *cells in zip(chunk.numbers, *columns, strict=True):
+        source = f"{chunk.name} row {number}"
+        try:
+            texts = [cell.decode().strip() for cell in cells]
+        except UnicodeDecodeError as error:
+            yield Reject(source, f"is not UTF-8 (byte {error.object[error.start]:#04x}): say data.options.encoding")
+            continue
+        if any("\0" in text for text in texts):
+            yield Reject(source, "holds a NUL byte")
+            continue
+        values = [chunk.meaning.get(text, text) for text in texts]
+        yield Sample(source, chunk.split, dict(zip(chunk.columns, values, strict=True)))
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file() and _is_table(file))
+    return [path] if path.is_file() and _is_table(path) else []
+
+
+def _is_table(file: Path) -> bool:
+    return file.name.lower().endswith(ENDINGS) and not file.name.startswith(".")
+
+
+def _read(
+    file: Path, name: str, split: str | None, schema: Schema, options: Options, meaning: dict[str, str | None]
+) -> Iterator[Chunk]:
+    header = _header(file, options)
+    columns = wanted(schema, header, str(file))
+    bad: dict[int, Reject] = {}
+
+    def skip(row: Any) -> str:
+        quote = " (is a quote in it never closed?)" if row.text.count('"') % 2 else ""
+        cells = f"{row.actual_columns} cells and not {row.expected_columns}"
+        bad[row.number] = Reject(f"{name} row {row.number}", f"has {cells}{quote}")
+        return "skip"
+
+    number = 1 if options.columns else 2
+    try:
+        with csv.open_csv(
+            file,
+            csv.ReadOptions(
+                use_threads=False,  # with threads nobody knows the number of a bad row
+                block_size=BLOCK_BYTES,
+                column_names=list(options.columns) or None,
+                encoding=options.encoding,
+            ),
+            csv.ParseOptions(delimiter=_delimiter(file, options), newlines_in_values=True, invalid_row_handler=skip),
+            csv.ConvertOptions(column_types=dict.fromkeys(header, pa.binary()), include_columns=list(columns)),
+        ) as batches:
+            for cells in batches:
+                numbers, faults = [], []
+                while len(numbers) < len(cells) or number in bad:
+                    if number in bad:
+                        faults.append(bad.pop(number))
+                    else:
+                        numbers.append(number)
+                    number += 1
+                yield Chunk(name, split, columns, numbers, cells, faults, meaning)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        if "straddling" in str(error) or "block boundaries" in str(error):
+            raise UserError(
+                f"{file}, after row {number - 1}: a row is never ended: is a quote never closed?"
+            ) from error
+        raise UserError(f"{file}, after row {number - 1}: {error}") from error
+    if bad:
+        yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning)
+
+
+def _header(file: Path, options: Options) -> list[str]:
+    """The names of a file's columns.
+
+    Raises:
+        UserError: there are none, or two are alike.
+    """
+    first = _first(file)
+    if options.columns:
+        return named(list(options.columns), "data.options.columns")
+    if not first.strip():
+        raise UserError(f"{file} is empty: it needs a header row, or names in data.options.columns")
+    parse = csv.ParseOptions(delimiter=_delimiter(file, options))
+    read_options = csv.ReadOptions(encoding=options.encoding)
+    table = csv.read_csv(pa.BufferReader(first), read_options, parse, csv.ConvertOptions(strings_can_be_null=False))
+    return named([name.strip() for name in table.column_names], str(file))
+
+
+def _delimiter(file: Path, options: Options) -> str:
+    """As said, else what the first row has most of."""
+    first = _first(file).decode(options.encoding, "replace")
+    return options.delimiter or max(",\t;|", key=first.count)
+
+
+def _first(file: Path) -> bytes:
+    """The first line, unzipped where the name says so."""
+    try:
+        with pa.input_stream(str(file)) as stream:
+            return bytes(stream.read(1 << 20)).lstrip(b"\r\n").partition(b"\n")[0] + b"\n"
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
