@@ -11,10 +11,15 @@ class Options:
     min_rows: int = 2  # of each class
     min_classes: int = 2
     labels: tuple[str, ...] | None = None  # the only ones allowed; without it: any
+    max_labels: int | None = (
+        1  # that one sample may have, in rows of their own; None: any number, as is usual in tables
+    )
 
     def __post_init__(self) -> None:
         if self.min_rows < 1:
             raise ValueError(f"min_rows must be at least 1, not {self.min_rows}")
+        if self.max_labels is not None and self.max_labels < 1:
+            raise ValueError(f"max_labels must be at least 1, not {self.max_labels}")
         if self.min_classes < 1:
             raise ValueError(f"min_classes must be at least 1, not {self.min_classes}")
         if self.labels is not None and len(set(self.labels)) < self.min_classes:
@@ -26,11 +31,12 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
     labels = "number of labels of this sample"
     classes = f"number of classes in {column}"
     smallest = f"number of rows of the smallest class in {column}"
+    several = {"column": "_labels", "max_value": options.max_labels, "description": labels}
     allowed = {"column": column, "value_set": list(options.labels or ())}
     return [
         ("expect_column_values_to_not_be_null", {"column": column}),
         *([("expect_column_values_to_be_in_set", allowed)] if options.labels else []),
-        ("expect_column_values_to_be_between", {"column": "_labels", "max_value": 1, "description": labels}),
+        *([("expect_column_values_to_be_between", several)] if options.max_labels else []),
         (
             "expect_column_unique_value_count_to_be_between",
             {"column": column, "min_value": options.min_classes, "description": classes},

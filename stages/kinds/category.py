@@ -42,16 +42,16 @@ def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
 def fit(chunks: Iterable[Iterable[str | None]], options: Options) -> dict[str, Any]:
     """A code for each word, by falling frequency; `size` is one more than the largest code."""
     counts = Counter(value for chunk in chunks for value in chunk if value)
-    kept = sorted(
-        (word for word in counts if counts[word] >= options.min_count), key=lambda word: (-counts[word], word)
-    )
+    often = [word for word, count in counts.items() if count >= options.min_count]
+    kept = sorted(often, key=lambda word: (-counts[word], word))
     codes = {word: code for code, word in enumerate(kept[: options.max_size], UNKNOWN + 1)}
     return {"codes": codes, "buckets": options.buckets, "size": UNKNOWN + 1 + len(codes) + options.buckets}
 
 
 def transform(values: Iterable[str | None], fitted: dict[str, Any]) -> np.ndarray:
     """[N] -> codes int32 [N, 1]."""
-    codes, buckets = fitted["codes"], fitted["buckets"]
+    codes: dict[str, int] = fitted["codes"]
+    buckets: int = fitted["buckets"]
     first = fitted["size"] - buckets
 
     def code(value: str | None) -> int:

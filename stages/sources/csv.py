@@ -18,7 +18,6 @@ from stages.sources import Reject, Sample, named, split_named, wanted
 LAYOUT = "a .csv or .tsv file, or a folder of such files; train.csv, val.csv and test.csv are official splits"
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data")
 BLOCK_BYTES = 1 << 18  # of a file at a time, which becomes a chunk
-ROW_BYTES = 1 << 24  # a longer row has a quote that is never closed
 
 
 @dataclass(frozen=True)
@@ -137,11 +136,10 @@ def _read(
                     number += 1
                 yield Chunk(name, split, columns, numbers, cells, faults, meaning)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        if "straddling" in str(error) or "block boundaries" in str(error):
-            raise UserError(
-                f"{file}, after row {number - 1}: a row is never ended: is a quote never closed?"
-            ) from error
-        raise UserError(f"{file}, after row {number - 1}: {error}") from error
+        fault = str(error)
+        if "straddling" in fault or "block boundaries" in fault:
+            fault = "the next one does not end: is a quote never closed?"
+        raise UserError(f"{file}, after row {number - 1}: {fault}") from error
     if bad:
         yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning)
 
