@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from stages.schema import Block
 
 
+FAR = 1e30  # beyond all values, yet finite: averaged weights average buffers too, and infinities would become NaN
+
+
 def per_column(block: Block, name: str) -> Tensor:
     """A fitted statistic of each column, float32 [C].
 
@@ -57,9 +60,9 @@ class Pieces(nn.Module):
             pieces = list(pairwise(_thinned(column.fitted["knots"], bins)))
             spare = bins - len(pieces)
             lows.append([low for low, _ in pieces] + [0.0] * spare)
-            widths.append([high - low for low, high in pieces] + [torch.inf] * spare)  # which nothing comes through
-            firsts.append([0.0 if i else -torch.inf for i in range(bins)])
-            lasts.append([torch.inf if i == len(pieces) - 1 else 1.0 for i in range(bins)])
+            widths.append([high - low for low, high in pieces] + [FAR] * spare)  # which nothing comes through
+            firsts.append([0.0 if i else -FAR for i in range(bins)])
+            lasts.append([FAR if i == len(pieces) - 1 else 1.0 for i in range(bins)])
         for name, rows in (("low", lows), ("width", widths), ("first", firsts), ("last", lasts)):
             self.register_buffer(name, torch.tensor(rows, dtype=torch.float32), persistent=False)
 
