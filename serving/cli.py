@@ -131,10 +131,10 @@ def serve(
             raise UserError(f"the server ended by itself with code {endpoint.process.returncode}")
 
 
-@app.command(epilog="Example: `millrace predict picture.png`")
+@app.command(epilog="Example: `millrace predict picture.png`, `millrace predict '{\"age\": 39}'` or `... people.csv`")
 def predict(
     values: Annotated[
-        list[str], typer.Argument(help="Files or values of the model's only column, an answer for each.")
+        list[str], typer.Argument(help="JSON objects, .csv files with a header, or values of the model's only column.")
     ],
     server: Annotated[str, typer.Option(help="Address of its gRPC.")] = "127.0.0.1:8001",
 ) -> None:
@@ -148,15 +148,13 @@ def predict(
     made = manifest.load(paths["manifest"])
     names = Names(made.name, made.id)
     schema = Schema.load(paths["repository"] / names.encode / "1" / "schema.json")
-    if len(schema.features) != 1:
-        raise UserError(f"this model takes {len(schema.features)} columns: ask it with a Triton client")
     from tritonclient.utils import InferenceServerException
 
     faulty = False
     with clients.connected(server) as client:
-        for value in values:
+        for value, row in clients.rows(values, schema):
             try:
-                (answer,) = clients.predict(client, names.public, schema, {schema.features[0].name: [value]})
+                (answer,) = clients.predict(client, names.public, schema, {name: [cell] for name, cell in row.items()})
                 print(json.dumps({"input": value} | answer, ensure_ascii=False), flush=True)
             except InferenceServerException as error:
                 if error.status() == "StatusCode.UNAVAILABLE":

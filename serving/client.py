@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from stages.errors import UserError
 from stages.schema import MISSING, Schema, kind, target_kind
 
 _WIRE = {"bytes": "BYTES", "str": "BYTES", "float64": "FP64"}
@@ -39,6 +42,36 @@ def ask(client: Any, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]
     return {name: result.as_numpy(name) for name in (*schema.outputs(), "release")}
 
 
+def rows(values: Sequence[str], schema: Schema) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What people type -> what to call it and a row {column: value}, for each row.
+
+    A JSON object is a row, a .csv file holds several below a row of names, anything else is a value of the only column.
+    A cell that is blank is missing; columns that the model does not take are left out.
+
+    Raises:
+        UserError: several columns are wanted of a single value, or a file cannot be read.
+    """
+    names = [column.name for column in schema.features]
+    for value in values:
+        if value.lstrip().startswith("{"):
+            try:
+                yield value, json.loads(value)
+            except ValueError as error:
+                raise UserError(f"{value}: {error}") from error
+        elif value.lower().endswith(".csv"):
+            try:
+                with open(value, encoding="utf-8-sig", newline="") as file:
+                    for number, row in enumerate(csv.DictReader(file, skipinitialspace=True), 2):
+                        yield f"{value} row {number}", {name: row[name] or None for name in names if name in row}
+            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                raise UserError(f"{value} cannot be read: {error}") from error
+        elif len(names) == 1:
+            yield value, {names[0]: value}
+        else:
+            some = ", ".join(f'"{name}": ...' for name in names[:3])
+            raise UserError(f"{value}: this model takes {len(names)} columns: give '{{{some}}}' or a .csv file")
+
+
 def predict(client: Any, model: str, schema: Schema, values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Values as people hold them, {column: [n]} (a path, a number) -> for each row its answer and the release.
 
@@ -46,6 +79,12 @@ def predict(client: Any, model: str, schema: Schema, values: Mapping[str, Sequen
         ValueError, OSError: a value that its kind cannot take.
     """
     columns = {column.name: kind(column.kind) for column in schema.features}
+    for name, module in columns.items():
+        if name not in values and not module.OPTIONAL:
+            raise ValueError(f"the column {name!r} is missing")
+    for name in values:
+        if name not in columns:
+            raise ValueError(f"unknown column {name!r}: this model takes {', '.join(columns)}")
     raw = {name: [columns[name].raw(value) for value in given] for name, given in values.items()}
     outputs = ask(client, model, schema, raw)
     answers = target_kind(schema.target.kind).answers(outputs, schema.target.fitted)

@@ -13,6 +13,7 @@ from stages.schema import Tensor
 
 RAW, PACKED, OPTIONAL, ENCODER = "float64", True, True, "piecewise"
 
+LARGEST = float(np.finfo(np.float32).max)
 KNOTS = 64  # quantiles that are kept of the training values, for encoders that bend where the data are dense
 
 
@@ -31,7 +32,7 @@ def raw(value: Any) -> float | None:
         bare = str(value).replace(",", "").replace(" ", "")
         hint = f": write {bare}" if _is_number(bare) else ""
         raise ValueError(f"{_short(value)} is no number{hint}") from None
-    if math.isinf(number) or abs(number) > np.finfo(np.float32).max:
+    if math.isinf(number) or abs(number) > LARGEST:
         raise ValueError(f"{_short(value)} is no finite 32-bit number")
     return None if math.isnan(number) else number
 
@@ -60,7 +61,7 @@ def fit(chunks: Iterable[Iterable[float | None]], options: Options) -> dict[str,
 def transform(values: Iterable[float | None], fitted: dict[str, Any]) -> np.ndarray:
     """[N] -> float32 [N, 1]; what is missing is NaN."""
     column = np.array([math.nan if value is None else value for value in values], np.float64)
-    if (np.abs(column) > np.finfo(np.float32).max).any():
+    if (np.abs(column) > LARGEST).any():
         raise ValueError("a number is not finite in 32 bits")
     return column.astype(np.float32)[:, None]
 

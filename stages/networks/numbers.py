@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from stages.schema import Block
 
-
 FAR = 1e30  # beyond all values, yet finite: averaged weights average buffers too, and infinities would become NaN
 
 

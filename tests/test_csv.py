@@ -1,0 +1,123 @@
+"""Tables as text: what is read, rejected with its row, and refused."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+
+import pytest
+
+from stages.errors import UserError
+from stages.schema import Column, Schema
+from stages.sources import Reject, csv
+
+SCHEMA = Schema((Column("a", "number"), Column("b", "category")), Column("c", "target_class"))
+
+
+def rows(path, **options):
+    """All that is found, by way of a process's pipe."""
+    found = []
+    for chunk in csv.chunks(path, SCHEMA, csv.Options(**options)):
+        found += csv.read(pickle.loads(pickle.dumps(chunk)))
+    return found
+
+
+def table(tmp_path, text, name="table.csv"):
+    content = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.tsv", "table.csv.gz", "table.data"])
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
+def test_cells_are_read_by_name(tmp_path, name, delimiter):
+    text = 'c,x,a,b\ny,0, 1.5 ,"one\ntwo"\nn,0,?,NA\n'.replace(",", delimiter)
+    first, second = rows(table(tmp_path, text, name))
+    assert first.values == {"a": "1.5", "b": "one\ntwo", "c": "y"}
+    assert second.values == {"a": None, "b": None, "c": "n"}
+    assert (first.source, second.source) == (f"{name} row 2", f"{name} row 3")
+
+
+def test_without_a_header_names_come_from_params(tmp_path):
+    found = rows(table(tmp_path, "1,x,yes\n2,y,no.\n"), columns=("a", "b", "c"), replace={"no.": "no"})
+    assert [sample.values["c"] for sample in found] == ["yes", "no"]
+    assert found[0].source == "table.csv row 1"
+
+
+def test_a_folder_of_official_splits(tmp_path):
+    for name in ("adult-train.csv", "adult_test.csv", "notes.txt"):
+        table(tmp_path, "a,b,c\n1,x,y\n", name)
+    assert [(sample.source, sample.split) for sample in rows(tmp_path)] == [
+        ("adult-train.csv row 2", "train"),
+        ("adult_test.csv row 2", "test"),
+    ]
+
+
+def test_another_encoding(tmp_path):
+    path = table(tmp_path, "a,b,c\n1,größe,y\n".encode("latin-1"))
+    assert [found.reason[:12] for found in rows(path)] == ["is not UTF-8"]
+    assert rows(path, encoding="latin-1")[0].values["b"] == "größe"
+
+
+def test_faulty_rows_are_rejected_by_their_number(tmp_path):
+    text = b'a,b,c\n1,x,y\n2,x\n\n3,x,y,z\n4,\xff,y\n5,n\0l,y\n=cmd(),x,y\n6,"never closed,y\n7,x,y\n'
+    found = rows(table(tmp_path, text))
+    rejects = {reject.source: reject.reason for reject in found if isinstance(reject, Reject)}
+    assert rejects == {
+        "table.csv row 3": "has 2 cells and not 3",
+        "table.csv row 4": "has 4 cells and not 3",
+        "table.csv row 5": "is not UTF-8 (byte 0xff): say data.options.encoding",
+        "table.csv row 6": "holds a NUL byte",
+        "table.csv row 8": "has 2 cells and not 3 (is a quote in it never closed?)",
+    }
+    assert [sample.values["a"] for sample in found if not isinstance(sample, Reject)] == ["1", "=cmd()"]
+
+
+def test_rows_are_numbered_over_many_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv, "BLOCK_BYTES", 200)
+    lines = [f"{i},x" if i % 7 == 3 else f'{i},"x\n{i}",y' for i in range(500)]
+    found = rows(table(tmp_path, "a,b,c\n" + "\n".join(lines) + "\n"))
+    assert sorted(int(each.source.split()[-1]) for each in found) == list(range(2, 502))
+    for each in found:
+        i = int(each.source.split()[-1]) - 2
+        assert isinstance(each, Reject) == (i % 7 == 3)
+        assert isinstance(each, Reject) or each.values["a"] == str(i)
+
+
+def test_thousands_of_columns(tmp_path):
+    names = [f"x{i}" for i in range(5000)]
+    path = table(tmp_path, ",".join([*names, "a", "b", "c"]) + "\n" + ",".join(["0"] * 5000 + ["1", "x", "y"]) + "\n")
+    assert [sample.values for sample in rows(path)] == [{"a": "1", "b": "x", "c": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty: it needs a header row, or names in data.options.columns"),
+        ("a,b\n1,x\n", "has no column 'c', which params.yaml names under schema: it has a, b"),
+        ("a,bb,c\n1,x,y\n", "has no column 'b', which params.yaml names under schema: did you mean 'bb'?"),
+        ("a,b,b\n1,x,y\n", "two columns are named 'b'"),
+        ("a,,c\n1,x,y\n", "column 2 has no name"),
+        ('a,b,c\n1,"' + "x" * 2_000_000, "after row 1: the next one does not end: is a quote never closed?"),
+    ],
+)
+def test_a_faulty_table_is_told(tmp_path, text, words):
+    with pytest.raises(UserError) as caught:
+        rows(table(tmp_path, text))
+    assert words in str(caught.value)
+    assert "table.csv" in str(caught.value)
+
+
+def test_an_empty_folder_is_told(tmp_path):
+    assert not csv.claims(tmp_path)
+    with pytest.raises(UserError, match=r"holds no table\. csv expects a \.csv or \.tsv file"):
+        rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"delimiter": "ab"}, "delimiter must be one character"), ({"encoding": "utf-9"}, "there is no encoding 'utf-9'")],
+)
+def test_wrong_options_are_told(options, words):
+    with pytest.raises(ValueError, match=words):
+        csv.Options(**options)
