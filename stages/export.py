@@ -44,7 +44,8 @@ def to_onnx(network: Any, schema: Schema) -> bytes:
     import torch
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it notes each torchvision operator that is not there
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|axis name: batch).*")
+    # of the exporter to its own authors
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|axis name: batch|_check_is_size|_flat_weights).*")
 
     class Answers(torch.nn.Module):
         def __init__(self) -> None:

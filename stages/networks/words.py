@@ -1,0 +1,33 @@
+"""What encoders of texts share: a vector for each word, and which places are padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stages.schema import Block
+
+PADDING, UNKNOWN, START = 0, 1, 2  # as the kind writes them
+
+
+class Words(nn.Module):
+    """Codes int32 [N, L] -> vectors [N, L, D], and bool [N, L]: true where there is padding.
+
+    In training a share `dropout` of the words is taken for unknown, so that this vector learns, and of the vectors.
+    """
+
+    def __init__(self, block: Block, size: int, dropout: float) -> None:
+        super().__init__()
+        fitted = block.columns[0].fitted
+        if len(block.columns) != 1 or not {"size", "length"} <= fitted.keys():
+            raise ValueError(f"the block {block.name!r} holds no words: give it another encoder")
+        self.table = nn.Embedding(fitted["size"], size)
+        nn.init.normal_(self.table.weight, std=size**-0.5)
+        self.share, self.drop = dropout, nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        codes = x.long()
+        if self.training and self.share:
+            lost = (torch.rand(codes.shape, device=codes.device) < self.share) & (codes > START)
+            codes = torch.where(lost, UNKNOWN, codes)
+        return self.drop(self.table(codes)), codes == PADDING
