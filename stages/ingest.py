@@ -110,12 +110,22 @@ def encode(chunk: Any, format: str, schema: Schema) -> Batch:
         except OSError as error:
             rejects.append(Reject(found.source, f"cannot be read: {error.strerror}"))
         except ValueError as error:
-            rejects.append(Reject(found.source, str(error)))
+            rejects.append(Reject(found.source, _blamed(found.values, to_raw) or str(error)))
     rows, facts, faulty = _sound(rows, schema.features)
     columns = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
     table = arrow_schema(schema)
     arrays = [_array(values, field.type) for values, field in zip(columns, table, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=table), rejects + faulty
+
+
+def _blamed(values: dict[str, Any], to_raw: list[tuple[str, Callable[[Any], Any]]]) -> str:
+    """What is wrong, with the name of the column where there are several."""
+    for name, raw in to_raw if len(to_raw) > 2 else []:
+        try:
+            raw(values.get(name))
+        except ValueError as error:
+            return f"{name}: {error}"
+    return ""
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:

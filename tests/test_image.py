@@ -139,7 +139,7 @@ def test_a_giant_file_is_not_read(tmp_path):
         image.raw(tmp_path / "giant.png")
 
 
-@pytest.mark.parametrize("value", [None, 3.5, np.zeros((2, 2, 7), np.uint8), np.zeros((2, 2), complex)])
+@pytest.mark.parametrize("value", [3.5, np.zeros((2, 2, 7), np.uint8), np.zeros((2, 2), complex)])
 def test_what_is_no_picture_cannot_become_one(value):
     with pytest.raises(ValueError, match="cannot become a PNG"):
         image.raw(value)

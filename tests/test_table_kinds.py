@@ -32,6 +32,8 @@ def test_a_missing_number(value):
     [
         ("1,234.5", "'1,234.5' is no number: write 1234.5"),
         ("1 000", "'1 000' is no number: write 1000"),
+        ("1,234,567", "is no number: write 1234567"),
+        ("1,5", "'1,5' is no number: write 1.5"),
         ("twelve", "'twelve' is no number"),
         ("inf", "'inf' is no finite 32-bit number"),
         ("-Infinity", "is no finite 32-bit number"),

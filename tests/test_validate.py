@@ -231,7 +231,7 @@ def test_which_faults_are_of_rows_follows_from_the_class(check, monkeypatch):
     mean = ("expect_column_mean_to_be_between", {"column": "image.width", "max_value": 39})
     monkeypatch.setattr(target_class, "expectations", lambda column, options: [pattern, mean])
     report = check(plenty(), limits={"quarantined": 1.0, "rejected": 0.0})
-    assert reasons(report) == ["label dog is not as expected"] * 10
+    assert reasons(report) == ["label dog is not of the form ^c"] * 10
     assert report.faults == ["image.width 40 is over 39"]
 
 

@@ -64,6 +64,8 @@ def raw(value: Any) -> bytes:
             if size > MAX_BYTES:
                 raise ValueError(f"too large: {size:,} bytes are over {MAX_BYTES:,}")
             return file.read(size or -1)  # a pipe tells no size
+    if value is None:
+        raise ValueError("missing")
     try:
         picture = value if isinstance(value, Image.Image) else _drawn(np.asarray(value))
         encoded = io.BytesIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ def raw(value: Any) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        bare = str(value).replace(",", "").replace(" ", "")
+        bare = re.sub(r"(?<=\d)[, ](?=\d{3})", "", str(value)).replace(",", ".")  # thousands, then a decimal comma
         hint = f": write {bare}" if _is_number(bare) else ""
         raise ValueError(f"{_short(value)} is no number{hint}") from None
     if math.isinf(number) or abs(number) > LARGEST:

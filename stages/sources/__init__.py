@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from stages.errors import UserError
-from stages.schema import Schema
+from stages.schema import Schema, kind
 
 
 class Sample(NamedTuple):
@@ -96,6 +97,25 @@ def wanted(schema: Schema, there: Sequence[str], where: str) -> tuple[str, ...]:
             hint = f"did you mean {close[0]!r}?" if close else f"it has {few}"
             raise UserError(f"{where} has no column {name!r}, which params.yaml names under schema: {hint}")
     return names
+
+
+def files(schema: Schema) -> tuple[str, ...]:
+    """The columns of a table whose cells name a file: those whose raw values are bytes."""
+    return tuple(column.name for column in schema.features if kind(column.kind).RAW == "bytes")
+
+
+def beside(folder: str, name: str | None) -> str | None:
+    """The path of a file that a cell names, relative to the table's own folder.
+
+    Raises:
+        ValueError: it lies elsewhere.
+    """
+    if name is None:
+        return None
+    path = os.path.normpath(os.path.join(folder, name))
+    if os.path.isabs(name) or not path.startswith(os.path.join(os.path.normpath(folder), "")):
+        raise ValueError(f"{name} lies outside the table's folder")
+    return path
 
 
 def split_named(word: str) -> str | None:

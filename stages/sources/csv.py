@@ -13,7 +13,7 @@ from pyarrow import csv
 
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import Reject, Sample, named, split_named, wanted
+from stages.sources import Reject, Sample, beside, files, named, split_named, wanted
 
 LAYOUT = "a .csv or .tsv file, or a folder of such files; train.csv, val.csv and test.csv are official splits"
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data")
@@ -49,6 +49,8 @@ class Chunk(NamedTuple):
     cells: pa.RecordBatch  # bytes, by column
     faults: list[Reject]  # rows among them that are none
     meaning: dict[str, str | None]
+    folder: str
+    files: tuple[str, ...]  # columns whose cells name a file there
 
 
 def claims(path: Path) -> bool:
@@ -62,11 +64,11 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     Raises:
         UserError: a file has no column of a name that the schema wants, or a row that never ends.
     """
-    files = _files(path)
-    if not files:
+    tables = _files(path)
+    if not tables:
         raise UserError(f"{path} holds no table. csv expects {LAYOUT}")
     meaning: dict[str, str | None] = {**options.replace, **dict.fromkeys(options.missing)}
-    for file in files:
+    for file in tables:
         name = file.name if path.is_dir() else path.name
         split = next((split for word in re.split(r"[-_. ]", file.stem) if (split := split_named(word))), None)
         yield from _read(file, name, split, schema, options, meaning)
@@ -79,15 +81,19 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
     for number, *cells in zip(chunk.numbers, *columns, strict=True):
         source = f"{chunk.name} row {number}"
         try:
-            texts = [cell.decode().strip() for cell in cells]
+            yield Sample(source, chunk.split, _values(chunk, cells))
         except UnicodeDecodeError as error:
             yield Reject(source, f"is not UTF-8 (byte {error.object[error.start]:#04x}): say data.options.encoding")
-            continue
-        if any("\0" in text for text in texts):
-            yield Reject(source, "holds a NUL byte")
-            continue
-        values = [chunk.meaning.get(text, text) for text in texts]
-        yield Sample(source, chunk.split, dict(zip(chunk.columns, values, strict=True)))
+        except ValueError as error:
+            yield Reject(source, str(error))
+
+
+def _values(chunk: Chunk, cells: list[bytes]) -> dict[str, str | None]:
+    texts = [cell.decode().strip() for cell in cells]
+    if any("\0" in text for text in texts):
+        raise ValueError("holds a NUL byte")
+    values = dict(zip(chunk.columns, (chunk.meaning.get(text, text) for text in texts), strict=True))
+    return values | {name: beside(chunk.folder, values[name]) for name in chunk.files}
 
 
 def _files(path: Path) -> list[Path]:
@@ -134,14 +140,14 @@ def _read(
                     else:
                         numbers.append(number)
                     number += 1
-                yield Chunk(name, split, columns, numbers, cells, faults, meaning)
+                yield Chunk(name, split, columns, numbers, cells, faults, meaning, str(file.parent), files(schema))
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         fault = str(error)
         if "straddling" in fault or "block boundaries" in fault:
             fault = "the next one does not end: is a quote never closed?"
         raise UserError(f"{file}, after row {number - 1}: {fault}") from error
     if bad:
-        yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning)
+        yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, "", ())
 
 
 def _header(file: Path, options: Options) -> list[str]:

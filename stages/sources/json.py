@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import Reject, Sample, split_named
+from stages.sources import Reject, Sample, beside, files, split_named
 
 LAYOUT = "a .jsonl file with an object on each line, or a .json file with a list of rows for each split"
 CHUNK_ROWS = 512
@@ -39,6 +39,8 @@ class Chunk(NamedTuple):
     rows: list[Any]  # parsed, or lines as bytes
     columns: tuple[str, ...]
     wanted: tuple[str, ...]
+    folder: str
+    files: tuple[str, ...]  # columns whose cells name a file there
 
 
 def claims(path: Path) -> bool:
@@ -53,14 +55,14 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
         UserError: a file cannot be read, or a list that is wanted is not in it.
     """
     wanted = tuple(column.name for column in (*schema.features, schema.target))
-    files = _files(path)
-    if not files:
+    found = _files(path)
+    if not found:
         raise UserError(f"{path} holds no JSON file. json expects {LAYOUT}")
-    for file in files:
+    for file in found:
         for name, split, rows in _lists(file, options):
             first, rest = 1, iter(rows)
             while some := list(islice(rest, CHUNK_ROWS)):
-                yield Chunk(name, split, first, some, options.columns, wanted)
+                yield Chunk(name, split, first, some, options.columns, wanted, str(file.parent), files(schema))
                 first += len(some)
 
 
@@ -70,7 +72,9 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
         source = f"{chunk.name} row {number}"
         try:
             values = _cells(json.loads(row) if isinstance(row, bytes) else row, chunk.columns)
-            yield Sample(source, chunk.split, {name: _cell(name, values.get(name)) for name in chunk.wanted})
+            cells = {name: _cell(name, values.get(name)) for name in chunk.wanted}
+            cells |= {name: beside(chunk.folder, cells[name]) for name in chunk.files}
+            yield Sample(source, chunk.split, cells)
         except json.JSONDecodeError as error:
             yield Reject(source, f"is no JSON: {error.msg} at character {error.pos}")
         except UnicodeDecodeError:
