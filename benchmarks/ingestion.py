@@ -24,7 +24,7 @@ FILES, FEWER, SIDE, CLASSES, ROUNDS = 60_000, 6_000, 28, 10, 5
 
 
 def main() -> list[dict[str, Any]]:
-    """Time ratio of medians, the two in turn; peak memory of all processes together, 60,000 files over 6,000."""
+    """Ratio of the least times, the two in turn; peak memory of all processes together, 60,000 files over 6,000."""
     with tempfile.TemporaryDirectory() as temporary:
         many, few = (make(Path(temporary) / str(count), count) for count in (FILES, FEWER))
         ours, bare, memory = [], [], []
@@ -36,13 +36,13 @@ def main() -> list[dict[str, Any]]:
             ours.append(seconds)
             memory.append(peak)
         smaller = statistics.median(ingest(few)[1] for _ in range(ROUNDS))
-    ratio, growth = statistics.median(ours) / statistics.median(bare), statistics.median(memory) / smaller
+    ratio, growth = min(ours) / min(bare), statistics.median(memory) / smaller
     return [
         {
             "what": f"ingesting {FILES:,} PNGs of {SIDE}x{SIDE}, over a bare parallel Pillow decode, start-up included",
             "figure": f"{ratio:.2f}",
             "goal": "at most 1.5",
-            "with": f"{FILES / statistics.median(ours):,.0f} files/s against {FILES / statistics.median(bare):,.0f}",
+            "with": f"{FILES / min(ours):,.0f} files/s against {FILES / min(bare):,.0f}",
         },
         {
             "what": f"its peak memory at {FILES:,} files over that at {FEWER:,}",

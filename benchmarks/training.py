@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -18,16 +17,17 @@ from stages import params
 from stages.arrays import open_split
 from stages.learner import build_optimizer
 
-BATCH, ROUNDS, THREADS = 256, 5, 1
+BATCH, THREADS = 256, 1
+ROUNDS = {"cnn": 4, "mlp": 12}
 STEPS = {"cnn": 30, "mlp": 200}  # of an epoch: a share of the whole, that all rounds fit into minutes
 NETWORKS = {"cnn": {"name": "cnn"}, "mlp": {"name": "mlp", "hidden": [64]}}
 
 
 def main() -> list[dict[str, Any]]:
-    """The ratio of median epochs, and what a step costs above the hand-written one; the two in turn."""
+    """The ratio of the least times, and what a step costs above the hand-written one; the two in turn."""
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as temporary:
-        changes = {"train": {"batch_size": BATCH, "epochs": 1 + ROUNDS, "augment": {}, "average": 0.0, "patience": 0}}
+        changes = {"train": {"batch_size": BATCH, "epochs": 2, "augment": {}, "average": 0.0, "patience": 0}}
         folder = workspace.init(workspace.project(Path(temporary) / "project", changes))
         data = {"data": {"path": "data/raw/fashion-mnist", "format": "idx"}}
         params.edit(data, folder / "params.yaml")
@@ -46,10 +46,10 @@ def measure(name: str, encoder: dict[str, Any]) -> list[dict[str, Any]]:
     params.edit({"model": {"encoders": {"image": encoder}}})
     by_hand, ours = [], []
     steps = STEPS[name]
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS[name]):
         by_hand.append(epoch_by_hand(steps))
         ours.append(epoch_with_lightning(steps))
-    hand_s, ours_s = statistics.median(by_hand), statistics.median(ours)
+    hand_s, ours_s = min(by_hand), min(ours)
     extra_ms = (ours_s - hand_s) / steps * 1000
     goal = "at most 1.05" if name == "cnn" else "at most 0.5 ms a step above it"
     figure = f"{ours_s / hand_s:.2f}" if name == "cnn" else f"{extra_ms:.2f} ms"
