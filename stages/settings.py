@@ -6,6 +6,7 @@ import difflib
 import importlib
 import json
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -34,7 +35,7 @@ class Data(Section):
     def _inside(cls, path: str) -> str:
         parts = PurePosixPath(path).parts
         if parts[:2] not in (("data", "raw"), ("data", "builtin")) or len(parts) < 3 or ".." in parts:
-            raise ValueError(f"{path!r} does not lie in data/raw/: bring it there with `millrace data add {path}`")
+            raise ValueError(f"{path!r} does not lie in data/raw/: bring it there with `millrace data add {shlex.quote(path)}`")
         if not re.fullmatch(r"[\w./-]+", path):  # it becomes part of a stage's command
             raise ValueError(f"{path!r} must consist of letters, digits, '.', '_', '-' and '/': rename it")
         return path
