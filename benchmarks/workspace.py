@@ -28,7 +28,7 @@ def project(folder: Path, changes: dict[str, Any] | None = None, preset: str = "
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, place)
     if preset:
-        params.apply_preset(preset, folder / "params.yaml")
+        params.edit(params.preset(preset), folder / "params.yaml")
     params.edit(changes or {}, folder / "params.yaml")
     return folder
 

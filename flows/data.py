@@ -55,6 +55,8 @@ def bring(path: Path, place: Path) -> None:
     """
     if place.exists() and place.resolve() == path.resolve():
         return
+    if path.resolve() in place.resolve().parents:
+        raise Misuse(f"{path} holds this project itself: name the folder that holds the data alone")
     if place.exists():
         again = f"millrace data add {shlex.quote(str(path))} --name NAME"
         raise Misuse(f"{place} exists: give another name, `{again}`, or remove it first")

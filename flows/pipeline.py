@@ -305,7 +305,7 @@ def api() -> Iterator[None]:
     # `env`: the page that shows the run takes its address from nothing else.
     serve = ["env", f"PREFECT_UI_API_URL={url}", "prefect", "server", "start", "--no-scheduler"]
     serve += ["--host", "127.0.0.1", "--port", str(port)]
-    with Children() as children, children.start(serve, spare=False) as server:
+    with Children() as children, children.start(serve, how="end") as server:
         last: deque[str] = deque(maxlen=_TAIL)
         threading.Thread(target=lambda: last.extend(server.stdout or ()), daemon=True).start()
         deadline = time.monotonic() + _SERVER_START_S

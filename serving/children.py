@@ -9,7 +9,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
+How = Literal["spare", "ask", "end"]
 GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -38,9 +40,9 @@ class Children:
 
     @contextmanager
     def start(
-        self, command: Sequence[str], *, spare: bool = True, shown: bool = False
+        self, command: Sequence[str], *, how: How = "spare", shown: bool = False
     ) -> Iterator[subprocess.Popen[str]]:
-        """`command` under a guard, until the block ends. `spare` it: see there. `shown`: it writes where we do.
+        """`command` under a guard, until the block ends. `how` it is ended: see there. `shown`: it writes where we do.
 
         Raises:
             ProcessLookupError: they are ended already.
@@ -49,7 +51,7 @@ class Children:
             if self.ended:
                 raise ProcessLookupError
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(GUARD), "spare" if spare else "end", *command],
+                [sys.executable, "-I", "-S", str(GUARD), how, *command],
                 stdin=subprocess.PIPE,
                 stdout=None if shown else subprocess.PIPE,
                 stderr=None if shown else subprocess.STDOUT,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.children import Children
+from serving.children import Children, How
 from stages.command import holding
 from stages.errors import Misuse, Refused, UserError
 
@@ -44,14 +44,17 @@ def run(
     from stages import params, preflight
 
     os.chdir(project())
+    paths = params.paths()
     if preset:
-        params.apply_preset(preset)
-    said, paths = params.parse(), params.paths()
+        chosen = params.preset(preset)
+        preflight.data(Path(chosen["data"]["path"]), Path(paths["builtin"]), chosen["data"]["builtin"])
+        params.edit(chosen)
+    said = params.parse()
     preflight.data(Path(said.data.path), Path(paths["builtin"]), said.data.builtin)
     if preflight.due() and (code := child([sys.executable, "-m", "serving.cli", "check"])):
         sys.exit(code)
     if flow:
-        sys.exit(child([sys.executable, "-m", "flows.pipeline"]))
+        sys.exit(child([sys.executable, "-m", "flows.pipeline"], how="ask"))
     with holding(Path(".dvc/tmp/millrace.lock"), "a run"):
         validation = Path(paths["validation"]) / "validation.json"
         before = stamp(validation)
@@ -97,9 +100,9 @@ def schedule(cron: Annotated[str, typer.Option(help="When, as five fields: minut
 
 @app.command(epilog="Example: `millrace serve`, then `millrace predict picture.png` elsewhere")
 def serve(
-    http_port: Annotated[int, typer.Option(help="Of HTTP.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="Of gRPC.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Of Prometheus metrics.")] = 8002,
+    http_port: Annotated[int, typer.Option(help="Of HTTP.", min=1, max=65535)] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Of gRPC.", min=1, max=65535)] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Of Prometheus metrics.", min=1, max=65535)] = 8002,
 ) -> None:
     """Serve a copy of the exported model on this machine alone, until Ctrl-C."""
     import shutil
@@ -110,6 +113,8 @@ def serve(
     from serving.repository import Names
     from stages import manifest
 
+    if len({http_port, grpc_port, metrics_port}) < 3:
+        raise Misuse("HTTP, gRPC and metrics need a port each: two of those given are the same")
     paths = exported()
     made = manifest.load(paths["manifest"])
     names = Names(made.name, made.id)
@@ -200,9 +205,9 @@ def exported() -> dict[str, Path]:
     return paths
 
 
-def child(command: list[str]) -> int:
+def child(command: list[str], how: How = "spare") -> int:
     """Run a command that does not outlive this one, on this terminal; its exit code. Ctrl-C ends both."""
-    with Children() as children, children.start(command, shown=True) as process:
+    with Children() as children, children.start(command, how=how, shown=True) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:

@@ -1,10 +1,11 @@
 """Run a command and leave nothing of it behind, not even when the process that holds our stdin is killed.
 
-    python -I -S guard.py spare|end COMMAND ...
+    python -I -S guard.py spare|ask|end COMMAND ...
 
 Linux's PR_SET_PDEATHSIG alone would spare a shell and what it runs. With `spare` the command is not killed itself but
-what it has started: a DVC that is killed while it writes dvc.lock or its rwlock leaves half a file. Standard library
-only and no package around it, so that it begins in 20 ms.
+what it has started: a DVC that is killed while it writes dvc.lock or its rwlock leaves half a file. With `ask` the
+command alone is interrupted, and given time to end what it has started in its own way. Standard library only and no
+package around it, so that it begins in 20 ms.
 """
 
 import contextlib
@@ -18,19 +19,19 @@ import threading
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-INTERRUPTED_S, SPARED_S = 3, 10
+INTERRUPTED_S, ASKED_S, SPARED_S = 3, 15, 10
 POLL_S = 0.05
 
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
-def guard(command: list[str], spare: bool) -> int:
+def guard(command: list[str], how: str) -> int:
     """Run `command` to its end, or until our stdin is closed; its exit code."""
     if _prctl:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what loses its parent becomes ours, so that `below` finds it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in what was started with `&`
     started = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_guard)
-    threading.Thread(target=_end_with_holder, args=(started, spare), daemon=True).start()
+    threading.Thread(target=_end_with_holder, args=(started, how), daemon=True).start()
     code = started.wait()
     while True:
         _send(signal.SIGKILL, below(os.getpid()))
@@ -54,18 +55,19 @@ def below(process: int) -> set[int]:
     return found
 
 
-def _end_with_holder(started: "subprocess.Popen[bytes]", spare: bool) -> None:
+def _end_with_holder(started: "subprocess.Popen[bytes]", how: str) -> None:
     os.read(0, 1)  # nothing is ever written: this returns when the other end is closed
     began = time.monotonic()
     told: set[int] = set()
     while started.poll() is None:
         waited = time.monotonic() - began
-        others = below(os.getpid()) - ({started.pid} if spare else set())
+        everything = below(os.getpid())
+        others = {started.pid} if how == "ask" else everything - ({started.pid} if how == "spare" else set())
         _send(signal.SIGINT, others - told)  # once: a second one would break off its clean-up
         told |= others
-        if waited > INTERRUPTED_S:
-            _send(signal.SIGKILL, others)
-        if waited > SPARED_S:
+        if waited > (ASKED_S if how == "ask" else INTERRUPTED_S):
+            _send(signal.SIGKILL, everything if how == "ask" else others)
+        if waited > (ASKED_S if how == "ask" else SPARED_S):
             os.killpg(0, signal.SIGKILL)
         time.sleep(POLL_S)
 
@@ -82,6 +84,6 @@ def _send(number: int, processes: set[int]) -> None:
 
 
 if __name__ == "__main__":
-    ended = guard(sys.argv[2:], sys.argv[1] == "spare")
+    ended = guard(sys.argv[2:], sys.argv[1])
     sys.stdout.flush()
     os._exit(ended)  # the thread still reads

@@ -123,7 +123,7 @@ def _threshold(name: str, measured: Mapping[str, float], bound: Mapping[str, flo
     said = " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
     if name not in measured:
         known = settings.nearest(name, measured)
-        return Criterion(name, said, None, False, f"there is no metric of this name{known}")
+        return Criterion(name, said, None, False, f"there is no metric {name!r}{known}")
     value = measured[name]
     holds = np.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
     reason = "" if holds else f"{name} is {value:.4f}, which is not {said}"

@@ -64,17 +64,17 @@ def paths(graph: Path = Path("dvc.yaml")) -> dict[str, str]:
     return dict(_yaml(graph)["vars"][0]["paths"])
 
 
-def apply_preset(name: str, path: Path = Path("params.yaml")) -> None:
-    """Write a preset's values into `params.yaml`, whose comments stay.
+def preset(name: str) -> dict[str, Any]:
+    """A preset's values, section by section, as `edit` takes them.
 
     Raises:
         Misuse: no preset of this name.
     """
     folder = Path(__file__).parent / "presets"
-    known = sorted(preset.stem for preset in folder.glob("*.yaml"))
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
         raise Misuse(f"there is no preset {name!r}{nearest(name, known)}")
-    edit(_yaml(folder / f"{name}.yaml"), path)
+    return dict(_yaml(folder / f"{name}.yaml"))
 
 
 def edit(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:

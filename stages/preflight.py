@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +62,27 @@ def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
         raise Misuse(f"params.yaml: {error}") from error
 
 
-def thresholds(names: Iterable[str], target: Column) -> None:
-    """Look whether metrics of these names will be measured.
+def thresholds(bounds: Mapping[str, Any], target: Column) -> None:
+    """Look whether metrics of these names will be measured, and whether they can hold their bounds.
 
     Raises:
-        Misuse: the first that will not, with the nearest.
+        Misuse: the first that will not, with the nearest, or that cannot.
     """
     from stages.networks import network
 
     head = network.head_module(target)
-    known = [*head.METRICS, *(f"{name}[LABEL]" for name in head.METRICS_BY_LABEL)]
-    for name in names:
+    ranges = head.METRICS | {f"{name}[LABEL]": limits for name, limits in head.METRICS_BY_LABEL.items()}
+    for name, bound in bounds.items():
         whole, of, rest = name.partition("[")
-        if f"{whole}[LABEL]" not in known if of and rest.endswith("]") else name not in known:
-            near = settings.nearest(f"{whole}[LABEL]" if of else name, known)
+        known = f"{whole}[LABEL]" if of and rest.endswith("]") else name
+        if known not in ranges:
+            near = settings.nearest(f"{whole}[LABEL]" if of else name, ranges)
             raise Misuse(f"params.yaml: gate.thresholds: there is no metric {name!r}{near}")
+        low, high = ranges[known]
+        if bound.min is not None and bound.min > high:
+            raise Misuse(f"params.yaml: gate.thresholds.{name}.min is {bound.min:g}, but it is never over {high:g}")
+        if bound.max is not None and bound.max < low:
+            raise Misuse(f"params.yaml: gate.thresholds.{name}.max is {bound.max:g}, but it is never under {low:g}")
 
 
 def on_gpu(train: Any, gpus: int) -> bool:

@@ -35,7 +35,8 @@ class Data(Section):
     def _inside(cls, path: str) -> str:
         parts = PurePosixPath(path).parts
         if parts[:2] not in (("data", "raw"), ("data", "builtin")) or len(parts) < 3 or ".." in parts:
-            raise ValueError(f"{path!r} does not lie in data/raw/: bring it there with `millrace data add {shlex.quote(path)}`")
+            remedy = f"bring it there with `millrace data add {shlex.quote(path)}`"
+            raise ValueError(f"{path!r} does not lie in data/raw/: {remedy}")
         if not re.fullmatch(r"[\w./-]+", path):  # it becomes part of a stage's command
             raise ValueError(f"{path!r} must consist of letters, digits, '.', '_', '-' and '/': rename it")
         return path

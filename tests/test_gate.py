@@ -85,13 +85,13 @@ def test_a_metric_of_one_label():
     ("metric", "nearest"), [("acuracy", "accuracy"), ("f1-macro", "f1_macro"), ("recall[33]", "recall[3]")]
 )
 def test_an_unknown_metric_refuses_and_names_the_nearest(metric, nearest):
-    reason = f"there is no metric of this name: did you mean '{nearest}'?"
+    reason = f"there is no metric {metric!r}: did you mean '{nearest}'?"
     assert reasons(verdict(bounds=at_least(0.0, metric))) == {metric: reason}
 
 
 def test_an_unknown_metric_unlike_any_names_all():
     reason = reasons(verdict(measured={"loss": 0.1, "speed": 2.0}, bounds=at_least(0.0, "zzz")))["zzz"]
-    assert reason == "there is no metric of this name: there is loss, speed"
+    assert reason == "there is no metric 'zzz': there is loss, speed"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

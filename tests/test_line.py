@@ -178,9 +178,16 @@ def test_data_elsewhere_are_refused_with_the_command_that_imports_them(done, tmp
 
 @pytest.mark.parametrize(
     ("made", "words"),
-    [("file", "is a file of no format"), ("empty", "is an empty folder of no format"), ("gone", "there is no ")],
+    [
+        ("file", "is a file of no format"),
+        ("empty", "is an empty folder of no format"),
+        ("gone", "there is no "),
+        ("..", "holds this project itself"),
+    ],
 )
 def test_what_is_no_data_set_is_not_added(finished, tmp_path, made, words):
+    if made == "..":
+        tmp_path = finished.folder
     if made == "file":
         (tmp_path / made).write_text("x")
     if made == "empty":
@@ -199,6 +206,25 @@ def test_data_are_added_under_another_name(done, tmp_path):
     assert f"millrace data add '{tmp_path / 'some pictures'}' --name NAME" in taken
     unnamed = done.millrace("data", "add", str(tmp_path / "some pictures"), "--name", "", code=2)
     assert "the name '' must consist of" in unnamed
+
+
+def test_a_preset_without_its_data_changes_nothing(done):
+    before = (done.folder / "params.yaml").read_text()
+    assert "there is no data/raw/trashnet" in done.millrace("run", "--preset", "trashnet", code=2)
+    assert (done.folder / "params.yaml").read_text() == before
+
+
+def test_ctrl_c_ends_a_flow_in_its_own_way(done):
+    done.params(train={"seed": 1})
+    flow = done.start(sys.executable, "-m", "serving.cli", "run", "--flow")
+    read_until(flow, "epoch 2/")
+    flow.send_signal(signal.SIGINT)
+    said, _ = flow.communicate(timeout=60)
+    assert flow.returncode == 130
+    assert "interrupted: the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert "Retry" not in said
+    wait_gone(done)
 
 
 def test_a_missing_params_file_is_named(done):
@@ -247,6 +273,8 @@ def test_stock_clients_get_the_label_and_the_release(finished):
         mistaken = finished.millrace("predict", str(picture(finished)), "--server", address["http"], code=1)
         assert f"no model answers at {address['http']} by gRPC" in mistaken
         port = address["http"].rpartition(":")[2]
+        assert "65535" in finished.millrace("serve", "--http-port", "99999", code=2)
+        assert "need a port each" in finished.millrace("serve", "--http-port", "8001", code=2)
         taken = finished.millrace("serve", "--http-port", port, code=1)
         assert f"port {port} cannot be used" in taken
 

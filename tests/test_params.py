@@ -293,13 +293,13 @@ def test_an_edit_that_changes_nothing_changes_no_byte(project):
 
 def test_an_unknown_preset_is_told(project):
     with pytest.raises(UserError, match="there is no preset 'fashion-minst'"):
-        params.apply_preset("fashion-minst")
+        params.preset("fashion-minst")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_parses_once_applied(project, preset):
     before = Path("params.yaml").read_text(encoding="utf-8")
-    params.apply_preset(preset)
+    params.edit(params.preset(preset))
     params.parse()
     assert comments(Path("params.yaml").read_text(encoding="utf-8")) == comments(before)
 

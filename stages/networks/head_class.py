@@ -28,8 +28,9 @@ from stages.schema import Column
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "auroc", "calibration_error")
-METRICS_BY_LABEL = ("precision", "recall", "f1")  # `recall[LABEL]` in params.yaml
+_OF_ALL = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "auroc", "calibration_error")
+METRICS = dict.fromkeys(_OF_ALL, (0.0, 1.0))  # their names and least and largest values
+METRICS_BY_LABEL = dict.fromkeys(("precision", "recall", "f1"), (0.0, 1.0))  # `recall[LABEL]` in params.yaml
 BINS = 15  # of the calibration error and of the reliability diagram
 
 

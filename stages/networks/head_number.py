@@ -17,8 +17,8 @@ from stages.schema import Column
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS = ("rmse", "mae", "r2")
-METRICS_BY_LABEL: tuple[str, ...] = ()
+METRICS = {"rmse": (0.0, np.inf), "mae": (0.0, np.inf), "r2": (-np.inf, 1.0)}  # least and largest values
+METRICS_BY_LABEL: dict[str, tuple[float, float]] = {}
 
 
 class Head(nn.Module):
