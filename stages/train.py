@@ -18,6 +18,7 @@ from stages.errors import Misuse
 from stages.table import sha256
 
 SCRATCH = Path(".scratch/train")
+CALIBRATION_BATCH = 1024
 
 
 def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
@@ -52,7 +53,9 @@ def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> N
             trainer.fit(learner, data, ckpt_path=last, weights_only=True)
         if first:
             state_dict = torch.load(kept, "cpu", weights_only=True)["state_dict"]
-            write(learner.network.spec, state_dict, callbacks[0].rows, weights, curves)
+            own = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
+            own = calibrated(learner.network.spec, own, schema, arrays)
+            write(learner.network.spec, own, callbacks[0].rows, weights, curves)
             shutil.rmtree(SCRATCH)  # what other inputs left there as well, which would pile up
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -175,15 +178,35 @@ def resumable(last: Path, aloud: bool) -> Path | None:
     return last
 
 
+def calibrated(spec: Any, state_dict: Mapping[str, Any], schema: Path, arrays: Path) -> Mapping[str, Any]:
+    """The weights with what the head learns from its answers to the val split, where it learns anything."""
+    import torch
+
+    from stages.arrays import open_split
+    from stages.networks import network
+    from stages.schema import Schema
+
+    net = network.Network(Schema.load(schema), spec).eval()
+    if not hasattr(net.head, "calibrate"):
+        return state_dict
+    net.load_state_dict(state_dict)
+    val, scores = open_split(arrays, "val"), []
+    with torch.inference_mode():
+        for first in range(0, len(val), CALIBRATION_BATCH):
+            blocks = [torch.from_numpy(block[first : first + CALIBRATION_BATCH].copy()) for block in val.blocks]
+            scores.append(net(blocks))
+        net.head.calibrate(torch.cat(scores), torch.from_numpy(val.target))
+    return net.state_dict()
+
+
 def write(
     spec: Any, state_dict: Mapping[str, Any], rows: Sequence[dict[str, float]], weights: Path, curves: Path
 ) -> None:
     """The network's weights as safetensors, and a line of the curves for each epoch."""
     from stages.networks import network
 
-    own = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
     with command.replacing(weights) as whole:
-        network.save(whole, own, spec)
+        network.save(whole, state_dict, spec)
     with command.replacing(curves) as whole, whole.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()

@@ -29,6 +29,7 @@ def line(request, tmp_path_factory):
     made.params(measure={"requests": 20})
     said = made.millrace("run", "--preset", request.param)
     assert "pass: release" in said
+    assert "boosted trees on the same rows: " in said
     return request.param, made
 
 

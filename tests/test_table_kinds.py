@@ -116,8 +116,14 @@ def test_amounts():
     fitted = target_number.fit([[1.0, 3.0], [5.0]], target_number.Options())
     array = target_number.transform([2.0, 4.0], fitted)
     assert array.dtype == np.float32 and array.tolist() == [[2.0], [4.0]]
-    assert target_number.answers({"value": array}, fitted) == [{"value": 2.0}, {"value": 4.0}]
-    assert target_number.outputs(fitted)["value"].scale == fitted["std"]
+    outputs = {"value": array, "interval": np.array([[1.0, 3.0], [3.0, 5.0]], np.float32)}
+    assert target_number.answers(outputs, fitted) == [
+        {"value": 2.0, "low": 1.0, "high": 3.0},
+        {"value": 4.0, "low": 3.0, "high": 5.0},
+    ]
+    assert {tensor.scale for tensor in target_number.outputs(fitted).values()} == {fitted["std"]}
+    with pytest.raises(ValueError, match="coverage must be between 0 and 1, not 1"):
+        target_number.Options(coverage=1)
     with pytest.raises(ValueError, match="every training row has the same value: there is nothing to learn"):
         target_number.fit([[2.0, 2.0]], target_number.Options())
 

@@ -26,7 +26,7 @@ FEATURES = (
     Column("town", "category", {}, category.fit([["x", "y"] * 9], category.Options(buckets=3))),
 )
 CLASS = Column("label", "target_class", {}, {"labels": ["no", "yes"], "counts": [200, 100]})
-AMOUNT = Column("price", "target_number", {}, {"mean": 100.0, "std": 20.0})
+AMOUNT = Column("price", "target_number", {}, {"mean": 100.0, "std": 20.0, "coverage": 0.8})
 RAW = {
     "age": [20.0, None, 1e6, 55.0, -3.0],
     "job": ["cook", None, "unheard of", "smith", "clerk"],
@@ -57,14 +57,16 @@ def network(schema, spec):
 def test_the_exported_graph_answers_as_the_network(spec, target):
     schema = Schema(FEATURES, target)
     built, x = network(schema, spec), blocks(schema)
-    session = onnxruntime.InferenceSession(to_onnx(built, schema))
     with torch.no_grad():
-        expected = next(iter(built.answer(built(x)).values())).numpy()
+        if hasattr(built.head, "calibrate"):
+            built.head.calibrate(built(x), torch.full((5, 1), 90.0))
+        expected = torch.cat(list(built.answer(built(x)).values()), dim=1).numpy()
+    session = onnxruntime.InferenceSession(to_onnx(built, schema))
     assert np.isfinite(expected).all()
     scale = next(iter(schema.outputs().values())).scale
     for rows in (slice(0, 5), slice(1, 2), slice(2, 5)):
         sent = {block.name: array[rows].numpy() for block, array in zip(schema.blocks(), x, strict=True)}
-        (answered,) = session.run(None, sent)
+        answered = np.concatenate(session.run(list(schema.outputs()), sent), axis=1)
         assert np.abs(answered - expected[rows]).max() < 1e-5 * max(scale, np.abs(expected).max())
 
 
@@ -123,6 +125,21 @@ def test_parts_that_do_not_fit_are_told(spec, words):
     with pytest.raises(ValueError) as caught:
         network(Schema(FEATURES, CLASS), spec)
     assert words in str(caught.value)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    head = head_number.Head(AMOUNT, 4)
+    truth = torch.from_numpy(DRAW.normal(100, 20, (20_000, 1)).astype(np.float32))
+    scores = (truth - 100) / 20 + torch.from_numpy(DRAW.standard_t(3, (20_000, 1)).astype(np.float32))
+    head.calibrate(scores[:9], truth[:9])
+    errors = (scores[:9] - (truth[:9] - 100) / 20).abs().flatten().sort().values
+    assert head.halfwidth == pytest.approx(float(errors[7]), rel=1e-5)  # the 8th of 9: 10 * 0.8
+    head.calibrate(scores[:2000], truth[:2000])
+    low, high = head.answer(scores[2000:])["interval"].unbind(1)
+    inside = ((low <= truth[2000:, 0]) & (truth[2000:, 0] <= high)).float().mean()
+    assert 0.77 < inside < 0.83
+    head.calibrate(scores[:1], truth[:1])  # too few for any promise: the largest error
+    assert head.halfwidth == pytest.approx(float((scores[0] - (truth[0] - 100) / 20).abs()), rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])

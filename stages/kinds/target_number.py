@@ -18,16 +18,20 @@ RAW = "float64"
 
 @dataclass(frozen=True)
 class Options:
-    pass
+    coverage: float = 0.9  # share of answers whose interval shall hold the truth
+
+    def __post_init__(self) -> None:
+        if not 0 < self.coverage < 1:
+            raise ValueError(f"coverage must be between 0 and 1, not {self.coverage}")
 
 
 def fit(chunks: Iterable[Iterable[float]], options: Options) -> dict[str, Any]:
-    """Mean and standard deviation: the network's own unit."""
+    """Mean and standard deviation, the network's own unit; and the declared coverage."""
     known = np.sort(np.concatenate([np.asarray(list(chunk), np.float64) for chunk in chunks]))
     std = float(known.std())
     if not std > 0:
         raise ValueError("every training row has the same value: there is nothing to learn")
-    return {"mean": float(f"{known.mean():.9g}"), "std": float(f"{std:.9g}")}
+    return {"mean": float(f"{known.mean():.9g}"), "std": float(f"{std:.9g}"), "coverage": options.coverage}
 
 
 def transform(values: Iterable[float], fitted: dict[str, Any]) -> np.ndarray:
@@ -36,10 +40,15 @@ def transform(values: Iterable[float], fitted: dict[str, Any]) -> np.ndarray:
 
 
 def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
-    """value: float32 (1,), in the target's own unit."""
-    return {"value": Tensor("float32", (1,), scale=fitted["std"])}
+    """value: float32 (1,), and interval: float32 (2,), its ends; in the target's own unit."""
+    unit = fitted["std"]
+    return {"value": Tensor("float32", (1,), scale=unit), "interval": Tensor("float32", (2,), scale=unit)}
 
 
 def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
-    """{"value": [N, 1]} -> for each row its value."""
-    return [{"value": float(value)} for value in outputs["value"][:, 0]]
+    """{"value": [N, 1], "interval": [N, 2]} -> for each row its value, and the ends of its interval."""
+    ends = outputs["interval"].tolist()
+    return [
+        {"value": value, "low": low, "high": high}
+        for (value,), (low, high) in zip(outputs["value"].tolist(), ends, strict=True)
+    ]

@@ -130,6 +130,14 @@ def scalars(computed: Mapping[str, Tensor], target: Column) -> dict[str, float]:
     return values
 
 
+def trees(x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
+    """What boosted trees that learnt from [N, C] with codes y [N] answer to `new` [M, C], as the head would."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = HistGradientBoostingClassifier(categorical_features=categories, random_state=0).fit(x, y)
+    return {"probabilities": model.predict_proba(new).astype(np.float32)}
+
+
 def worst(answers: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
     """The positions of wrong answers, the most confident first."""
     probabilities = np.asarray(answers["probabilities"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,6 +32,7 @@ class Head(nn.Module):
 
     mean: Tensor
     std: Tensor
+    halfwidth: Tensor
 
     def __init__(
         self,
@@ -43,6 +45,8 @@ class Head(nn.Module):
         super().__init__()
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(target.fitted[name], dtype=torch.float32), persistent=False)
+        self.register_buffer("halfwidth", torch.tensor(0.0))  # of the interval, in standard deviations
+        self.coverage: float = target.fitted["coverage"]
         self.errors, self.delta = loss, delta
         self.linear = nn.Linear(width, 1)
 
@@ -58,9 +62,22 @@ class Head(nn.Module):
             return functional.l1_loss(scores.float(), truth)
         return functional.huber_loss(scores.float(), truth, delta=self.delta)
 
+    def calibrate(self, scores: Tensor, y: Tensor) -> None:
+        """Make the interval as wide as the errors on rows that training has not seen, [N, 1] each.
+
+        Split conformal prediction: the ceil((N + 1) * coverage)-th smallest absolute error. New rows of the same kind
+        then lie inside with at least that probability, whatever the network is worth (Lei, G'Sell, Rinaldo, Tibshirani
+        and Wasserman, "Distribution-free predictive inference for regression", JASA 2018, theorem 2.2). With fewer
+        rows than that needs, the largest error.
+        """
+        errors = ((y - self.mean) / self.std - scores.float()).abs().flatten().sort().values
+        place = min(len(errors), math.ceil((len(errors) + 1) * self.coverage))
+        self.halfwidth.copy_(errors[place - 1])
+
     def answer(self, scores: Tensor) -> dict[str, Tensor]:
-        """Scores [N, 1] -> {"value": float32 [N, 1]} in the target's own unit."""
-        return {"value": scores.float() * self.std + self.mean}
+        """Scores [N, 1] -> {"value": float32 [N, 1], "interval": [N, 2]} in the target's own unit."""
+        value, reach = scores.float() * self.std + self.mean, self.halfwidth * self.std
+        return {"value": value, "interval": torch.cat([value - reach, value + reach], dim=1)}
 
 
 def metrics(target: Column) -> MetricCollection:
@@ -73,6 +90,14 @@ def metrics(target: Column) -> MetricCollection:
 def scalars(computed: Mapping[str, Tensor], target: Column) -> dict[str, float]:
     """What `metrics` computed as plain numbers."""
     return {name: float(value) for name, value in computed.items()}
+
+
+def trees(x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
+    """The value that boosted trees which learnt from [N, C] with amounts y [N, 1] answer to `new` [M, C]."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    model = HistGradientBoostingRegressor(categorical_features=categories, random_state=0).fit(x, y[:, 0])
+    return {"value": model.predict(new)[:, None].astype(np.float32)}
 
 
 def worst(answers: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
