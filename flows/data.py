@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from stages import command, params, settings, sources
+from stages import command, guess, params, settings, sources
 from stages.errors import Misuse, UserError
 
 RAW = Path("data/raw")
@@ -20,19 +21,61 @@ def main(path: Path, name: str | None = None) -> None:
     path = path.expanduser()
     if not path.exists():
         raise Misuse(f"there is no {path}")
-    name = name if name is not None else re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-.") or "data"
+    if name is None:
+        own = path.resolve().stem if path.is_file() else path.resolve().name
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", own).strip("-.") or "data"
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise Misuse(f"the name {name!r} must consist of letters, digits, '.', '_' and '-'")
-    form = guess(path)
+    form = recognise(path)
     place = RAW / name
+    guessed = guess.table(path, form)
     bring(path, place)
     track(place)
-    params.edit({"data": {"path": place.as_posix(), "format": form}})
+    changes = {"data": {"path": place.as_posix(), "format": form, "options": {}}}
+    if guessed:
+        changes |= schema_of(*guessed)
+    params.edit(changes)
     print(f"{place} is under DVC, and params.yaml says:\n  data:\n    path: {place}\n    format: {form}")
+    if guessed:
+        show(*guessed)
     print(f"Next: `git add {RAW} params.yaml`, `git commit`, and `millrace run`")
 
 
-def guess(path: Path) -> str:
+def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dict[str, Any]]:
+    """What params.yaml shall say of a table."""
+    from stages.networks import network
+    from stages.schema import Column
+
+    head = network.head_module(Column(target.name, f"target_{target.kind}"))
+    return {
+        "schema": {
+            "features": {column.name: column.kind for column in features if column.kind},
+            "target": {target.name: target.kind},
+        },
+        "validate": {"columns": head.EXPECTED and {target.name: head.EXPECTED}},
+        "model": {"encoders": {}, "trunk": {"name": "residual"}, "head": {}},
+        "train": {"augment": {}},
+        "gate": {"thresholds": head.THRESHOLDS},
+    }
+
+
+def show(features: list[guess.Guess], target: guess.Guess) -> None:
+    """What was guessed, as a table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="guessed from the first rows: see schema in params.yaml", title_justify="left")
+    for heading in ("column", "kind", "missing", "distinct", "such as", ""):
+        table.add_column(heading)
+    for column in [*features, target]:
+        note = "the target" if column is target else column.note
+        cells = [column.name, column.kind or "-", f"{column.missing:.0%}", f"{column.distinct:,}", column.example[:24]]
+        table.add_row(*(Text(cell) for cell in [*cells, note]))
+    Console().print(table)
+
+
+def recognise(path: Path) -> str:
     """The format whose source claims the path.
 
     Raises:
@@ -61,7 +104,11 @@ def bring(path: Path, place: Path) -> None:
         again = f"millrace data add {shlex.quote(str(path))} --name NAME"
         raise Misuse(f"{place} exists: give another name, `{again}`, or remove it first")
     with command.replacing(place) as whole:
-        shutil.copytree(path, whole, symlinks=True)
+        if path.is_dir():
+            shutil.copytree(path, whole, symlinks=True)
+        else:
+            whole.mkdir(parents=True)
+            shutil.copy2(path, whole / path.name)
 
 
 def track(place: Path) -> None:

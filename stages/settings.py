@@ -212,6 +212,16 @@ def formats() -> list[str]:
     return _modules("sources")
 
 
+def feature_kinds() -> list[str]:
+    """The names that a feature's kind may take."""
+    return [name for name in _modules("kinds") if not name.startswith("target_")]
+
+
+def target_kinds() -> list[str]:
+    """The names that the target's kind may take."""
+    return [name.removeprefix("target_") for name in _modules("kinds") if name.startswith("target_")]
+
+
 def declared(features: dict[str, Options], target: dict[str, Options]) -> schema.Schema:
     """The columns as `schema:` declares them, before anything is fitted.
 
@@ -272,7 +282,7 @@ def _siblings(loc: tuple[Any, ...]) -> list[str]:
 
 
 def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Column:
-    known = [kind.removeprefix(prefix) for kind in _modules("kinds") if kind.startswith("target_") == bool(prefix)]
+    known = target_kinds() if prefix else feature_kinds()
     if "kind" not in said:
         raise ValueError(f"{key}.kind is missing: write `{name}: KIND`, one of {', '.join(known)}")
     if said["kind"] not in known:

@@ -39,6 +39,9 @@ class Options:
 def raw(value):
     return float(value)
 
+def likely(values):
+    return 0.0
+
 def facts(values):
     return {}
 
@@ -73,6 +76,9 @@ class Options:
 
 def raw(value):
     return value or None
+
+def likely(values):
+    return 0.0
 
 def facts(values):
     return {"letters": np.array([len(value or "") for value in values], np.int64)}
@@ -156,6 +162,9 @@ def claims(path):
     return (path / "rows.txt").is_file()
 
 Options = NoOptions
+
+def columns(path, options):
+    return []
 
 def chunks(path, schema, options):
     names = [column.name for column in (*schema.features, schema.target)]

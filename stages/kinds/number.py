@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,16 @@ def raw(value: Any) -> float | None:
     if math.isinf(number) or abs(number) > LARGEST:
         raise ValueError(f"{_short(value)} is no finite 32-bit number")
     return None if math.isnan(number) else number
+
+
+def likely(values: Sequence[Any]) -> float:
+    """How well a few cells that are not missing look like numbers, 0 to 1."""
+    try:
+        for value in values:
+            raw(value)
+    except ValueError:
+        return 0.0
+    return 0.9 if len(set(values)) > 10 or any("." in str(value) for value in values) else 0.5
 
 
 def facts(values: Iterable[float | None]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from stages.kinds.number import raw
 from stages.schema import Tensor
 
-__all__ = ["RAW", "Options", "answers", "fit", "outputs", "raw", "transform"]
+__all__ = ["RAW", "Options", "answers", "fit", "likely", "outputs", "raw", "transform"]
 
 RAW = "float64"
 
@@ -23,6 +23,15 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.coverage < 1:
             raise ValueError(f"coverage must be between 0 and 1, not {self.coverage}")
+
+
+def likely(values: Sequence[Any]) -> float:
+    """How well a few cells look like amounts, 0 to 1: numbers, and many different ones."""
+    try:
+        distinct = len({raw(value) for value in values})
+    except ValueError:
+        return 0.0
+    return 0.9 if distinct > 20 else 0.1
 
 
 def fit(chunks: Iterable[Iterable[float]], options: Options) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,12 @@ class Options:
 def raw(value: Any) -> str | None:
     """As text; blank and NaN are missing."""
     return None if value is None or value != value or not str(value).strip() else str(value)
+
+
+def likely(values: Sequence[Any]) -> float:
+    """How well a few cells that are not missing look like sentences, 0 to 1."""
+    several = sum(len(str(value).split()) >= 3 for value in values) / max(1, len(values))
+    return 0.85 if several > 0.5 and len({str(value) for value in values}) > 20 else 0.2 * several
 
 
 def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:

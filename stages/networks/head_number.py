@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRICS = {"rmse": (0.0, np.inf), "mae": (0.0, np.inf), "r2": (-np.inf, 1.0)}  # least and largest values
+THRESHOLDS = {"r2": {"min": 0.0}}  # to begin with, for a person to raise
+EXPECTED: dict[str, Any] = {}  # of a table's target
 METRICS_BY_LABEL: dict[str, tuple[float, float]] = {}
 
 

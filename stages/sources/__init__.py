@@ -39,6 +39,10 @@ class Source(Protocol):
         """Whether `path` looks like this format; a glance, not a check."""
         ...
 
+    def columns(self, path: Path, options: Any) -> list[str]:
+        """The names of a table's columns, in order; a format that is no table has none."""
+        ...
+
     def chunks(self, path: Path, schema: Schema, options: Any) -> Iterator[Any]:
         """Everything at `path` as chunks, lazily and in an order that depends on the data alone.
 

@@ -58,6 +58,11 @@ def claims(path: Path) -> bool:
     return bool(_files(path))
 
 
+def columns(path: Path, options: Options) -> list[str]:
+    """The names of the first table's columns, in order."""
+    return _header(_files(path)[0], options)
+
+
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     """Some 256 KiB of a file each, read as a stream.
 

@@ -53,6 +53,11 @@ def claims(path: Path) -> bool:
     return path.is_dir() and any(_NAME.fullmatch(name) for name in os.listdir(path))
 
 
+def columns(path: Path, options: Options) -> list[str]:
+    """None: this is no table."""
+    return []
+
+
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     """At most 512 arrays or 4 MB each, read as a stream.
 

@@ -47,6 +47,11 @@ def claims(path: Path) -> bool:
         return False
 
 
+def columns(path: Path, options: Options) -> list[str]:
+    """None: this is no table."""
+    return []
+
+
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     """Files sorted by path, of at most 256 files or some 4 MB each.
 

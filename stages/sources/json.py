@@ -48,6 +48,19 @@ def claims(path: Path) -> bool:
     return bool(_files(path))
 
 
+def columns(path: Path, options: Options) -> list[str]:
+    """Those named in the options, else the keys of the first row."""
+    if options.columns:
+        return list(options.columns)
+    for _, _, rows in _lists(_files(path)[0], options):
+        for row in rows:
+            parsed = json.loads(row) if isinstance(row, bytes) else row
+            if isinstance(parsed, dict):
+                return list(parsed)
+            break
+    raise UserError(f"{path} has no row that is an object: name its cells in data.options.columns")
+
+
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     """At most 512 rows each; lines are read as a stream, a .json file as a whole.
 
