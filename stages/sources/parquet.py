@@ -1,0 +1,96 @@
+"""Parquet: a row for each sample, in one file or a folder of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.errors import UserError
+from stages.schema import Schema
+from stages.sources import NoOptions, Reject, Sample, beside, files, named, split_named, wanted
+
+LAYOUT = "a .parquet file, or a folder of such files; train.parquet, ... are official splits"
+Options = NoOptions
+CHUNK_ROWS = 2048
+
+
+class Chunk(NamedTuple):
+    """A few rows of one file, from number `first`."""
+
+    name: str
+    split: str | None
+    first: int
+    rows: pa.RecordBatch
+    folder: str
+    files: tuple[str, ...]  # columns whose cells name a file there
+
+
+def claims(path: Path) -> bool:
+    """Whether a file is named like one, or one in the folder is."""
+    return bool(_files(path))
+
+
+def columns(path: Path, options: Options) -> list[str]:
+    """The names of the first file's columns, in order."""
+    with _opened(_files(path)[0]) as file:
+        return named(file.schema_arrow.names, str(_files(path)[0]))
+
+
+def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
+    """At most 2,048 rows each; a row group is in memory at a time.
+
+    Raises:
+        UserError: a file cannot be read, has no column of a name that the schema wants, or one of nested values.
+    """
+    found = _files(path)
+    if not found:
+        raise UserError(f"{path} holds no table. parquet expects {LAYOUT}")
+    for file in found:
+        split = next((split for word in re.split(r"[-_. ]", file.stem) if (split := split_named(word))), None)
+        with _opened(file) as table:
+            names = wanted(schema, table.schema_arrow.names, str(file))
+            for name in names:
+                if pa.types.is_nested(table.schema_arrow.field(name).type):
+                    kind = table.schema_arrow.field(name).type
+                    raise UserError(f"{file}: the column {name!r} holds nested values ({kind}): flatten it first")
+            first = 1
+            try:
+                for rows in table.iter_batches(CHUNK_ROWS, columns=list(names)):
+                    yield Chunk(file.name, split, first, rows, str(file.parent), files(schema))
+                    first += len(rows)
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(f"{file}, after row {first - 1}: {error}") from error
+
+
+def read(chunk: Chunk) -> Iterator[Sample | Reject]:
+    """A chunk's rows."""
+    names = chunk.rows.schema.names
+    for number, cells in enumerate(
+        zip(*(column.to_pylist() for column in chunk.rows.columns), strict=True), chunk.first
+    ):
+        source = f"{chunk.name} row {number}"
+        values: dict[str, Any] = dict(zip(names, cells, strict=True))
+        try:
+            for name in chunk.files:  # bytes are the picture itself
+                values[name] = beside(chunk.folder, values[name]) if isinstance(values[name], str) else values[name]
+        except ValueError as error:
+            yield Reject(source, str(error))
+            continue
+        yield Sample(source, chunk.split, values)
+
+
+def _files(path: Path) -> list[Path]:
+    found = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in found if file.suffix.lower() in (".parquet", ".pq") and file.is_file()]
+
+
+def _opened(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error

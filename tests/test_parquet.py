@@ -1,0 +1,67 @@
+"""Parquet as a raw format: typed cells, splits, pictures by name or as bytes, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.errors import UserError
+from stages.schema import Column, Schema
+from stages.sources import Reject, parquet
+
+SCHEMA = Schema((Column("a", "number"), Column("b", "category")), Column("c", "target_class"))
+
+
+def rows(path, schema=SCHEMA):
+    """All that is found, by way of a process's pipe."""
+    found = []
+    for chunk in parquet.chunks(path, schema, parquet.Options()):
+        found += parquet.read(pickle.loads(pickle.dumps(chunk)))
+    return found
+
+
+def write(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_cells_are_read_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "CHUNK_ROWS", 2)
+    write(tmp_path / "x-train.parquet", c=["y", "n", "y"], a=[1.5, None, 2], b=["u", None, "v"], more=[0, 0, 0])
+    write(tmp_path / "x-test.parquet", c=["y"], a=[7], b=["u"])
+    found = rows(tmp_path)
+    assert [(each.source, each.split) for each in found] == [
+        ("x-test.parquet row 1", "test"),
+        ("x-train.parquet row 1", "train"),
+        ("x-train.parquet row 2", "train"),
+        ("x-train.parquet row 3", "train"),
+    ]
+    assert found[2].values == {"a": None, "b": None, "c": "n"}
+    assert parquet.columns(tmp_path, parquet.Options()) == ["c", "a", "b"]
+
+
+def test_pictures_by_name_or_as_bytes(tmp_path):
+    schema = Schema((Column("p", "image"),), Column("c", "target_class"))
+    write(tmp_path / "t.parquet", p=["x/1.png", "/etc/passwd", None], c=["a", "b", "c"])
+    first, second, third = rows(tmp_path, schema)
+    assert first.values["p"] == str(tmp_path / "x/1.png")
+    assert second == Reject("t.parquet row 2", "/etc/passwd lies outside the table's folder")
+    assert third.values["p"] is None
+    write(tmp_path / "t.parquet", p=[b"bytes"], c=["a"])
+    assert rows(tmp_path, schema)[0].values["p"] == b"bytes"
+
+
+def test_what_is_refused(tmp_path):
+    path = write(tmp_path / "t.parquet", a=[[1.0]], b=["u"], c=["y"])
+    with pytest.raises(UserError, match=r"the column 'a' holds nested values \(list<.*>\): flatten it first"):
+        rows(path)
+    with pytest.raises(UserError, match=r"has no column 'b', which params.yaml names under schema: it has a, c"):
+        rows(write(tmp_path / "t.parquet", a=[1.0], c=["y"]))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"t\.parquet cannot be read: "):
+        rows(path)
+    with pytest.raises(UserError, match=r"holds no table\. parquet expects a \.parquet file"):
+        rows(tmp_path / "elsewhere.csv")
