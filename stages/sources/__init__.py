@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,11 @@ def beside(folder: str, name: str | None) -> str | None:
 def split_named(word: str) -> str | None:
     """The split that a folder or file name stands for."""
     return next((split for split, words in _SPLITS.items() if word.lower() in words), None)
+
+
+def split_in(name: str) -> str | None:
+    """The split that a word of a file's name stands for, such as that of `adult-train`."""
+    return next((split for word in re.split(r"[-_. ]", name) if (split := split_named(word))), None)
 
 
 @dataclass(frozen=True)

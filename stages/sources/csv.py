@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from pyarrow import csv
 
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import Reject, Sample, beside, files, named, split_named, wanted
+from stages.sources import Reject, Sample, beside, files, named, split_in, wanted
 
 LAYOUT = "a .csv or .tsv file, or a folder of such files; train.csv, val.csv and test.csv are official splits"
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data")
@@ -75,7 +74,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     meaning: dict[str, str | None] = {**options.replace, **dict.fromkeys(options.missing)}
     for file in tables:
         name = file.name if path.is_dir() else path.name
-        split = next((split for word in re.split(r"[-_. ]", file.stem) if (split := split_named(word))), None)
+        split = split_in(file.stem)
         yield from _read(file, name, split, schema, options, meaning)
 
 

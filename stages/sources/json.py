@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import Reject, Sample, beside, files, split_named
+from stages.sources import Reject, Sample, beside, files, split_in, split_named
 
 LAYOUT = "a .jsonl file with an object on each line, or a .json file with a list of rows for each split"
 CHUNK_ROWS = 512
@@ -105,14 +105,14 @@ def _lists(file: Path, options: Options) -> Iterator[tuple[str, str | None, Any]
     try:
         if file.suffix.lower() != ".json":
             with file.open("rb") as lines:
-                yield file.name, split_named(file.stem), (line.strip() for line in lines if line.strip())
+                yield file.name, split_in(file.stem), (line.strip() for line in lines if line.strip())
             return
         with file.open(encoding="utf-8-sig") as whole:
             tree = json.load(whole)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     if isinstance(tree, list):
-        yield file.name, split_named(file.stem), tree
+        yield file.name, split_in(file.stem), tree
         return
     if not isinstance(tree, dict):
         raise UserError(f"{file} holds no rows. json expects {LAYOUT}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import NoOptions, Reject, Sample, beside, files, named, split_named, wanted
+from stages.sources import NoOptions, Reject, Sample, beside, files, named, split_in, wanted
 
 LAYOUT = "a .parquet file, or a folder of such files; train.parquet, ... are official splits"
 Options = NoOptions
@@ -51,7 +50,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     if not found:
         raise UserError(f"{path} holds no table. parquet expects {LAYOUT}")
     for file in found:
-        split = next((split for word in re.split(r"[-_. ]", file.stem) if (split := split_named(word))), None)
+        split = split_in(file.stem)
         with _opened(file) as table:
             names = wanted(schema, table.schema_arrow.names, str(file))
             for name in names:
@@ -70,9 +69,8 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
 def read(chunk: Chunk) -> Iterator[Sample | Reject]:
     """A chunk's rows."""
     names = chunk.rows.schema.names
-    for number, cells in enumerate(
-        zip(*(column.to_pylist() for column in chunk.rows.columns), strict=True), chunk.first
-    ):
+    columns = [column.to_pylist() for column in chunk.rows.columns]
+    for number, cells in enumerate(zip(*columns, strict=True), chunk.first):
         source = f"{chunk.name} row {number}"
         values: dict[str, Any] = dict(zip(names, cells, strict=True))
         try:
