@@ -289,7 +289,11 @@ def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Co
         raise ValueError(f"{key}.kind: there is no kind {said['kind']!r}{nearest(str(said['kind']), known)}")
     kind = prefix + said["kind"]
     chosen = {option: value for option, value in said.items() if option != "kind"}
-    module = schema.target_kind(kind) if prefix else schema.kind(kind)
+    module: Any = schema.target_kind(kind) if prefix else schema.kind(kind)
+    protocol = schema.Target if prefix else schema.Kind
+    parts = [*protocol.__annotations__, *(part for part in vars(protocol) if not part.startswith("_"))]
+    if lacking := [part for part in parts if not hasattr(module, part)]:
+        raise ValueError(f"stages/kinds/{kind}.py lacks {', '.join(lacking)}: see what the other files there have")
     options(module, chosen, key)
     return schema.Column(name, kind, chosen)
 

@@ -199,7 +199,7 @@ def test_several_mistakes_are_told_at_once(project):
 
 def test_two_blocks_of_one_name_are_told(project, monkeypatch):
     (project / "pack.py").write_text(
-        "from dataclasses import make_dataclass\nPACKED = True\nOptions = make_dataclass('Options', [])\n",
+        "from stages.kinds.category import *\nfrom stages.kinds.category import Options\nPACKED = True\n",
         encoding="utf-8",
     )
     monkeypatch.setattr(stages.kinds, "__path__", [*stages.kinds.__path__, str(project)])
@@ -207,6 +207,16 @@ def test_two_blocks_of_one_name_are_told(project, monkeypatch):
     monkeypatch.setattr(settings, "_modules", lambda package: [*known(package), *["pack"] * (package == "kinds")])
     put("schema.features", {"a": "pack", "pack": "image"})
     assert fault() == "schema: the column 'pack' has the name of a kind whose columns travel together: rename it"
+
+
+def test_a_kind_that_lacks_a_part_is_told(project, monkeypatch):
+    (project / "half.py").write_text("RAW, PACKED, OPTIONAL, ENCODER = 'str', True, True, 'embedding'\n")
+    monkeypatch.setattr(stages.kinds, "__path__", [*stages.kinds.__path__, str(project)])
+    known = settings._modules
+    monkeypatch.setattr(settings, "_modules", lambda package: [*known(package), *["half"] * (package == "kinds")])
+    put("schema.features", {"a": "half"})
+    lacking = "Options, raw, likely, facts, fit, transform, tensor, draw"
+    assert fault() == f"schema: stages/kinds/half.py lacks {lacking}: see what the other files there have"
 
 
 @pytest.mark.parametrize(("written", "value"), [("1e-3", 0.001), ("3E-4", 0.0003), ("1", 1.0), ("0.5", 0.5)])
