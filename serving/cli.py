@@ -6,13 +6,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from serving.children import Children, How
 from stages.command import holding
 from stages.errors import Misuse, Refused, UserError
+
+if TYPE_CHECKING:
+    from serving.release import Outcome
+    from serving.store import Store
 
 PASSED, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -98,42 +102,80 @@ def schedule(cron: Annotated[str, typer.Option(help="When, as five fields: minut
     sys.exit(child([sys.executable, "-m", "flows.deployments", "--cron", cron]))
 
 
+@app.command(epilog="Example: `millrace release`, after `millrace run` has said pass")
+def release(
+    override: Annotated[str, typer.Option(help="Release in spite of the verdict: why. Recorded for ever.")] = "",
+    breaking: Annotated[bool, typer.Option("--breaking", help="Callers of the live model may break.")] = False,
+    champion: Annotated[bool, typer.Option("--from-champion", help="What git says is released.")] = False,
+) -> None:
+    """Let the exported model answer under its public name, if its verdict is to pass. Exit code: 3 if refused.
+
+    No request is lost where `millrace serve` is running; else the model is made ready for it.
+    """
+    from serving import champion as champions
+    from serving import release as releases
+    from stages import params
+
+    root, store = project(), opened()
+    candidate = releases.from_champion(root) if champion else releases.exported(laid_out())
+    keep = params.parse(root / "params.yaml").serve.keep
+    done = releases.release(root, store, candidate, keep=keep, override=override, breaking=breaking)
+    if not champion and done.before != done.release:
+        champions.judge_again(root)
+        tell_committed(champions.commit(root, root / "champion", f"Release {done.release}"))
+    tell_outcome(candidate.manifest.name, done)
+
+
+@app.command(epilog="Example: `millrace rollback`, or `millrace rollback --to 0123456789ab`")
+def rollback(
+    to: Annotated[str | None, typer.Option(help="The release to return to; the one before the live one.")] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the ledger.")] = "",
+    model: Annotated[str, typer.Option(help="Public name, where there are several.")] = "",
+) -> None:
+    """Let an earlier release answer again, exactly as it did. Nothing is trained; no request is lost."""
+    from serving import champion as champions
+    from serving import release as releases
+
+    root, store = project(), opened()
+    name = model or only(store.names())
+    done = releases.rollback(root, store, name, to, reason)
+    if done.before != done.release:
+        tell_committed(champions.commit(root, root / "champion", f"Roll back to {done.release}"))
+    tell_outcome(name, done)
+
+
 @app.command(epilog="Example: `millrace serve`, then `millrace predict picture.png` elsewhere")
 def serve(
     http_port: Annotated[int, typer.Option(help="Of HTTP.", min=1, max=65535)] = 8000,
     grpc_port: Annotated[int, typer.Option(help="Of gRPC.", min=1, max=65535)] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Of Prometheus metrics.", min=1, max=65535)] = 8002,
 ) -> None:
-    """Serve a copy of the exported model on this machine alone, until Ctrl-C."""
-    import shutil
+    """Serve what is released on this machine alone, and heal it where it fails, until Ctrl-C."""
+    import functools
     import signal
-    import tempfile
+    import threading
 
-    from serving.launcher import running
-    from serving.repository import Names
-    from stages import manifest
+    from serving import supervisor
+    from stages import params
 
-    if len({http_port, grpc_port, metrics_port}) < 3:
+    ports = supervisor.Ports(http_port, grpc_port, metrics_port)
+    if len(set(ports)) < 3:
         raise Misuse("HTTP, gRPC and metrics need a port each: two of those given are the same")
-    paths = exported()
-    made = manifest.load(paths["manifest"])
-    names = Names(made.name, made.id)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="millrace-serve-") as folder:
-        copy = Path(folder) / "repository"
-        shutil.copytree(paths["repository"], copy)
-        manifest.check(copy, made)
-        models = [names.public, names.candidate]
-        with running(copy, models, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port) as endpoint:
-            print(
-                f"{names.public}, release {made.id}: HTTP {endpoint.http}, gRPC {endpoint.grpc}. Ctrl-C ends it",
-                flush=True,
-            )
-            try:
-                endpoint.process.wait()
-            except KeyboardInterrupt:
-                return
-            raise UserError(f"the server ended by itself with code {endpoint.process.returncode}")
+    root, store = project(), opened()
+    how = params.parse(root / "params.yaml").serve
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    tell = functools.partial(print, flush=True)
+    supervisor.serve(root, store, ports, how.probe_s, how.probe_timeout_s, tell, stop)
+
+
+@app.command(epilog="Example: `millrace status`")
+def status() -> None:
+    """What answers now, since when and by which verdict; what is kept; what was done of late."""
+    from serving import standing
+
+    standing.show(opened())
 
 
 @app.command(epilog="Example: `millrace predict picture.png`, `millrace predict '{\"age\": 39}'` or `... people.csv`")
@@ -190,19 +232,59 @@ def project() -> Path:
     return root
 
 
+def laid_out() -> dict[str, Path]:
+    """Where everything of the graph lies."""
+    from stages import params
+
+    root = project()
+    return {name: root / path for name, path in params.paths(root / "dvc.yaml").items()}
+
+
 def exported() -> dict[str, Path]:
     """Where everything of the graph lies, once there is an exported model.
 
     Raises:
         UserError: there is none.
     """
-    from stages import params
-
-    root = project()
-    paths = {name: root / path for name, path in params.paths(root / "dvc.yaml").items()}
+    paths = laid_out()
     if not paths["manifest"].exists():
         raise UserError("there is no exported model yet: make one with `millrace run`")
     return paths
+
+
+def opened() -> Store:
+    """The releases of this project on this host."""
+    from serving.store import Store
+
+    return Store(project() / "live")
+
+
+def only(names: list[str]) -> str:
+    """The public name that is meant where none was said.
+
+    Raises:
+        Misuse: there are several, or none.
+    """
+    if not names:
+        raise Misuse("nothing is released yet: `millrace release` does that")
+    if len(names) > 1:
+        raise Misuse(f"say which with --model: {', '.join(names)}")
+    return names[0]
+
+
+def tell_outcome(name: str, done: Outcome) -> None:
+    """What answers now."""
+    where = "answers" if done.live else "is ready: `millrace serve` starts the server"
+    before = f", after {done.before}" if done.before not in (None, done.release) else ""
+    print(f"{name}: release {done.release} {where}{before}")
+    for line in done.told:
+        print(f"  {line}")
+
+
+def tell_committed(trouble: str) -> None:
+    """Why git has no commit of it, if so."""
+    if trouble:
+        print(f"champion/ is set, but not committed ({trouble}): commit champion and dvc.lock", file=sys.stderr)
 
 
 def child(command: list[str], how: How = "spare") -> int:

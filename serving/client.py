@@ -25,7 +25,9 @@ def connected(address: str) -> Iterator[Any]:
         yield client
 
 
-def ask(client: Any, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+def ask(
+    client: Any, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]], timeout_s: float | None = None
+) -> dict[str, np.ndarray]:
     """Raw values {column: [n]} -> every output [n, *shape] and `release` [n, 1], in one request."""
     import tritonclient.grpc
 
@@ -38,7 +40,7 @@ def ask(client: Any, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]
         values[:, 0] = [value.encode() if isinstance(value, str) else value for value in given]
         inputs.append(tritonclient.grpc.InferInput(column, values.shape, _WIRE[tensor.dtype]))
         inputs[-1].set_data_from_numpy(values)
-    result = client.infer(model, inputs)
+    result = client.infer(model, inputs, client_timeout=timeout_s)
     return {name: result.as_numpy(name) for name in (*schema.outputs(), "release")}
 
 

@@ -87,6 +87,7 @@ class Endpoint:
     metrics: str
     process: subprocess.Popen[bytes]
     admin_key: str
+    identity: str  # the name that the server itself gives
 
     @property
     def http_admin(self) -> dict[str, str]:
@@ -136,6 +137,7 @@ def running(
     timeout_s: float = 60,
     log: Path | None = None,
     drain_s: int = 8,
+    admin_key: str | None = None,
 ) -> Iterator[Endpoint]:
     """Serve `models` of `repository` on loopback while the block lasts; they are ready when it begins.
 
@@ -155,7 +157,7 @@ def running(
         scratch, lock = stack.enter_context(_scratch())
         for attempt in range(1, _STARTS + 1):
             ports = _complete(given)
-            key = secrets.token_hex(16)
+            key = admin_key or secrets.token_hex(16)
             command, environment = _command(server, repository, models, ports, key, scratch, drain_s)
             path = log or scratch / "triton.log"
             with path.open("wb") as sink:
@@ -172,7 +174,7 @@ def running(
                 raise
         stack.callback(_stop, process, drain_s)
         http_address, grpc_address, metrics_address = (f"127.0.0.1:{ports[name]}" for name in given)
-        yield Endpoint(http_address, grpc_address, metrics_address, process, key)
+        yield Endpoint(http_address, grpc_address, metrics_address, process, key, scratch.name)
 
 
 def inference_count(endpoint: Endpoint, model: str) -> int:

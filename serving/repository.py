@@ -24,6 +24,7 @@ TRITON_TYPES = {
     "float32": "TYPE_FP32",
     "float64": "TYPE_FP64",
 }
+_LABELS = ".labels.txt"
 ENCODE_CODE = ("stages/__init__.py", "stages/schema.py", "stages/kinds/__init__.py")
 
 
@@ -82,6 +83,65 @@ def rename(folder: Path, old: Names, new: Names) -> None:
         (folder / before).rename(folder / after)
 
 
+def golden(folder: Path, names: Names) -> tuple[Schema, dict[str, list[Any]]]:
+    """The schema of a release, and the raw rows {column: [n]} that every copy of it must answer alike."""
+    import base64
+    import json
+
+    encode = folder / names.encode / "1"
+    schema = Schema.load(encode / "schema.json")
+    inputs = schema.inputs()
+    rows = json.loads((encode / "golden.json").read_text(encoding="utf-8"))["rows"]
+    return schema, {
+        name: [base64.b64decode(value) for value in values] if inputs[name].dtype == "bytes" else values
+        for name, values in rows.items()
+    }
+
+
+def contract(folder: Path, names: Names) -> dict[str, Any]:
+    """What callers of a release rely on: its inputs, its outputs, and their labels in order."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    text = (folder / names.candidate / "config.pbtxt").read_text(encoding="utf-8")
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    kinds = model_config_pb2.DataType.Name
+    labels = {path.name[: -len(_LABELS)]: path for path in (folder / names.network / "1").glob(f"*{_LABELS}")}
+    return {
+        "inputs": {each.name: (kinds(each.data_type), tuple(each.dims), each.optional) for each in config.input},
+        "outputs": {each.name: (kinds(each.data_type), tuple(each.dims)) for each in config.output},
+        "labels": {name: path.read_text(encoding="utf-8").splitlines() for name, path in labels.items()},
+    }
+
+
+def contract_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """How one contract differs from another: what breaks callers, and what they may like to know."""
+    broken: list[str] = []
+    noticed: list[str] = []
+    for name, (dtype, dims, optional) in new["inputs"].items():
+        if name not in old["inputs"]:
+            (noticed if optional else broken).append(f"input {name!r} is new")
+        elif (dtype, dims) != old["inputs"][name][:2]:
+            broken.append(f"input {name!r} is another")
+        elif not optional and old["inputs"][name][2]:
+            broken.append(f"input {name!r} may no longer be left out")
+    for side in ("inputs", "outputs"):
+        broken += [f"{side[:-1]} {name!r} is gone" for name in old[side] if name not in new[side]]
+    for name, tensor in new["outputs"].items():
+        before = old["labels"].get(name, [])
+        now = new["labels"].get(name, [])
+        if before and now[: len(before)] != before:
+            gone = [label for label in before if label not in now]
+            broken.append(
+                f"{name}: " + (f"the labels {', '.join(gone)} are gone" if gone else "the labels' order is another")
+            )
+        elif before != now:
+            noticed.append(f"{name}: new labels {', '.join(now[len(before) :])}")
+        elif name in old["outputs"] and tensor != old["outputs"][name]:
+            broken.append(f"output {name!r} is another")
+    return broken, noticed
+
+
 def network_config(names: Names, blocks: Sequence[Block], outputs: Mapping[str, Tensor], serving: Serving) -> Any:
     """Blocks in, answers out, on ONNX Runtime."""
     config = _config(names.network, serving, backend="onnxruntime")
@@ -91,7 +151,7 @@ def network_config(names: Names, blocks: Sequence[Block], outputs: Mapping[str, 
         described = config.output.add()
         _tensor(described, name, tensor)
         if tensor.labels:
-            described.label_filename = f"1/{name}.labels.txt"
+            described.label_filename = f"1/{name}{_LABELS}"
     config.instance_group.add(count=serving.instances)
     config.dynamic_batching.SetInParent()
     config.parameters["intra_op_thread_count"].string_value = str(serving.threads)
@@ -172,7 +232,7 @@ def _write_network(folder: Path, config: Any, onnx: bytes, outputs: Mapping[str,
     (folder / "1" / "model.onnx").write_bytes(onnx)
     for name, tensor in outputs.items():
         if tensor.labels:
-            (folder / "1" / f"{name}.labels.txt").write_text("\n".join(tensor.labels) + "\n", encoding="utf-8")
+            (folder / "1" / f"{name}{_LABELS}").write_text("\n".join(tensor.labels) + "\n", encoding="utf-8")
     _write_config(folder, config)
 
 

@@ -1,26 +1,24 @@
-"""The champion's answers to the same test samples. There is none until a model has been released."""
+"""The champion: the model that is released, if there is one yet."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from stages import command
+from stages import command, manifest
 from stages.errors import UserError
 
 
 def main(champion: Path, answers: Path) -> None:
-    """Note that there is no champion to compare with."""
+    """Say which model is released."""
     try:
         described = json.loads(champion.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{champion} is no JSON: restore it with `git checkout {champion}`") from error
-    if described != {}:
-        raise UserError(f"{champion} names a champion, but nothing here releases one: restore it to {{}}")
+    released = manifest.load(champion).id if described else None
+    outcome = f"{released} is released" if released else "no champion yet"
     with command.replacing(answers) as whole:
-        whole.write_text(
-            json.dumps({"champion": None, "outcome": "no champion yet"}, indent=1) + "\n", encoding="utf-8"
-        )
+        whole.write_text(json.dumps({"champion": released, "outcome": outcome}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

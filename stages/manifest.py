@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,19 +58,27 @@ def load(path: Path) -> Manifest:
 
 def check(repository: Path, manifest: Manifest) -> None:
     """Raise UserError unless the repository holds exactly the manifest's files with exactly their bytes."""
-    repository = Path(repository)
-    expected = {path.replace(BLANK, manifest.id): digest for path, digest in manifest.files.items()}
-    found = {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
-    faults = [f"{path} is missing" for path in expected if path not in found]
-    faults += [f"{path} does not belong there" for path in sorted(found) if path not in expected]
-    for path, digest in expected.items():
-        if path in found and _digest(repository / path, manifest.id) != digest:
-            faults.append(f"{path} has other bytes")
-    if faults:
+    found = faults(Path(repository), manifest)
+    if found:
         raise UserError(
-            f"{repository} is not what its manifest {manifest.id} says: {'; '.join(faults[:5])}."
+            f"{repository} is not what its manifest {manifest.id} says: {'; '.join(found[:5])}."
             " Restore it with `dvc checkout`, or export it again with `dvc repro --force export`"
         )
+
+
+def faults(repository: Path, manifest: Manifest, folders: Collection[str] = ()) -> list[str]:
+    """What is missing, strange or altered in the repository, or in those of its `folders` alone."""
+    expected = {path.replace(BLANK, manifest.id): digest for path, digest in manifest.files.items()}
+    found = {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
+    if folders:
+        expected = {path: digest for path, digest in expected.items() if path.partition("/")[0] in folders}
+        found = {path for path in found if path.partition("/")[0] in folders}
+    told = [f"{path} is missing" for path in expected if path not in found]
+    told += [f"{path} does not belong there" for path in sorted(found) if path not in expected]
+    for path, digest in expected.items():
+        if path in found and _digest(repository / path, manifest.id) != digest:
+            told.append(f"{path} has other bytes")
+    return told
 
 
 def _digest(path: Path, release: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ import numpy as np
 
 from stages import command, manifest, params
 from stages.arrays import open_split
+from stages.host import fingerprint
 from stages.sandbox import Sandbox, sandbox
 from stages.schema import Schema
 from stages.table import Values
@@ -84,18 +83,6 @@ def throughput_per_s(box: Sandbox, raw: Sequence[dict[str, list[Any]]], requests
 def percentiles(latency_ms: np.ndarray) -> dict[str, float]:
     """p50, p95 and p99 in milliseconds."""
     return {f"p{p}_ms": round(float(np.percentile(latency_ms, p)), 3) for p in (50, 95, 99)}
-
-
-def fingerprint() -> dict[str, Any]:
-    """What times depend on: a verdict timed elsewhere does not hold here."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "system": f"{platform.system()} {platform.machine()}"}
 
 
 if __name__ == "__main__":

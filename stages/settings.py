@@ -184,6 +184,12 @@ class Gate(Section):
     p99_ms: Annotated[float, Field(gt=0)]
 
 
+class Serve(Section):
+    keep: Annotated[int, Field(ge=2)]
+    probe_s: Annotated[float, Field(gt=0)]
+    probe_timeout_s: Annotated[float, Field(gt=0)]
+
+
 class Params(Section):
     data: Data
     schema_: Annotated[Schema, Field(alias="schema")]
@@ -194,6 +200,7 @@ class Params(Section):
     export: Export
     measure: Measure
     gate: Gate
+    serve: Serve
 
     @model_validator(mode="after")
     def _columns(self) -> Params:

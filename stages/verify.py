@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, manifest, params, table
+from stages import command, manifest, params, parity, table
 from stages.arrays import open_split
 from stages.sandbox import Sandbox, sandbox
 from stages.schema import Schema
@@ -20,8 +20,6 @@ ODD_BATCH = 7
 PARITY_ROWS = 256  # for the small batches; the largest batch and the answers cover the whole test split
 CLIENTS = 8
 COUNTED_S = 5
-TOLERANCE = 1e-5  # of the tensor's scale
-TIE = 1e-4  # two best answers this close may change places
 
 Raw = Mapping[str, Sequence[Any]]
 
@@ -37,13 +35,13 @@ def main(
     with sandbox(repository, made, fitted) as box:
         served = ask_all(box, raw_rows(fitted, source, rows), largest)
         some = next(raw_rows(fitted, source, rows[:PARITY_ROWS], whole=True))
-        checks = [parity(f"batches of {largest}", served, reference, fitted)]
+        checks = [compare(f"batches of {largest}", served, reference, fitted)]
         for size in sorted({1, min(ODD_BATCH, largest)}):
-            checks.append(parity(f"batches of {size}", ask_all(box, [some], size), reference, fitted))
+            checks.append(compare(f"batches of {size}", ask_all(box, [some], size), reference, fitted))
         together = ask_together(box, some, largest)
-        checks.append(parity(f"{CLIENTS} clients at once", together, reference, fitted) | {"max_delta": None})
+        checks.append(compare(f"{CLIENTS} clients at once", together, reference, fitted) | {"max_delta": None})
         by_id = ask_all(box, [some], largest, box.names.candidate)
-        checks.append(parity(f"as {box.names.candidate}", by_id, reference, fitted))
+        checks.append(compare(f"as {box.names.candidate}", by_id, reference, fitted))
         sent = len(rows) + len(some_column(some)) * (len(checks) - 1)
         checks.append(counted(box, sent))
     checks.append(released(served, made.id))
@@ -97,26 +95,14 @@ def ask_together(box: Sandbox, raw: Raw, largest: int) -> dict[str, np.ndarray]:
         return _join(list(pool.map(ask, pieces)))
 
 
-def parity(
+def compare(
     name: str, served: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], schema: Schema
 ) -> dict[str, Any]:
-    """Whether served outputs [n, ...] are the first n of the reference's, to rounding. Wrong answers never raise."""
-    worst, holds = 0.0, True
-    for output, tensor in schema.outputs().items():
-        ours, theirs = served[output], reference[output][: len(served[output])]
-        if ours.shape != theirs.shape:
-            return {"name": name, "holds": False, "max_delta": None}
-        delta = np.abs(ours.astype(np.float64) - theirs) / tensor.scale
-        worst = max(worst, float(delta.max(initial=0.0)) if np.isfinite(delta).all() else float("inf"))
-        holds = holds and worst <= TOLERANCE and (not tensor.labels or same_best(ours, theirs))
-    return {"name": name, "holds": bool(holds), "max_delta": float(f"{worst:.1e}") if np.isfinite(worst) else None}
-
-
-def same_best(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    """Whether the best of C is the same in each row [n, C], but for ties closer than TIE."""
-    two = np.sort(theirs, axis=1)[:, -2:]
-    clear = two[:, -1] - two[:, 0] >= TIE
-    return bool((ours.argmax(1) == theirs.argmax(1))[clear].all())
+    """Whether served outputs [n, ...] are the first n of the reference's, to rounding."""
+    outputs = schema.outputs()
+    first = {output: reference[output][: len(served[output])] for output in outputs}
+    other, worst = parity.differ(served, first, outputs)
+    return {"name": name, "holds": not other, "max_delta": float(f"{worst:.1e}") if np.isfinite(worst) else None}
 
 
 def counted(box: Sandbox, sent: int) -> dict[str, Any]:

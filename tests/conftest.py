@@ -8,9 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from serving.release import Candidate
 
 # Begun in the background of a shell we would ignore Ctrl-C, and so would everything that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -118,3 +122,60 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
 def done(finished: Clone, tmp_path: Path) -> Clone:
     """A copy of a clone in which everything has run, to change."""
     return finished.copy(tmp_path / "done")
+
+
+@pytest.fixture(scope="module")
+def judged(finished: Clone) -> Candidate:
+    """What `millrace run` has left to release."""
+    from serving.release import exported
+    from stages import params
+
+    paths = {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}
+    return exported(paths)
+
+
+@pytest.fixture(scope="module")
+def candidates(judged: Candidate, tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
+    """Three releases that answer otherwise."""
+    from releases import shifted
+
+    return [judged, *(shifted(judged, tmp_path_factory.mktemp("variant"), by) for by in (2.0, 4.0))]
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project under git and DVC in which nothing was released, without data."""
+    folder = tmp_path_factory.mktemp("empty") / "project"
+    (folder / "champion").mkdir(parents=True)
+    (folder / "champion" / "manifest.json").write_text("{}\n")
+    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    made = Clone(folder)
+    for command in (
+        ("git", "init", "-q"),
+        ("git", "config", "user.name", "somebody"),
+        ("git", "config", "user.email", "somebody@example.org"),
+        (sys.executable, "-m", "dvc", "init", "-q"),
+        ("git", "add", "-A"),
+        ("git", "commit", "-qm", "empty"),
+    ):
+        made.run(*command)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(empty: Path, candidates: list[Candidate], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the first candidate was released, then the second."""
+    from serving.release import release
+    from serving.store import Store
+
+    folder = shutil.copytree(empty, tmp_path_factory.mktemp("two") / "root")
+    for candidate in candidates[:2]:
+        release(folder, Store(folder / "live"), candidate, keep=3)
+    return folder
+
+
+@pytest.fixture
+def after_two(two: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    return shutil.copytree(two, tmp_path / "after-two")

@@ -35,6 +35,8 @@ MAY_IMPORT = [
     ("stages/errors.py", "", ""),
     ("stages/schema.py", "stages.kinds", "numpy"),  # which it looks up by name
     ("stages/manifest.py", "stages.errors", ""),
+    ("stages/parity.py", "stages.schema", "numpy"),
+    ("stages/host.py", "", ""),
     ("stages/kinds/*", "stages.schema stages.kinds", "numpy PIL"),
     ("stages/expectations/*", "", ""),
     ("stages/networks/*", "stages.schema stages.kinds stages.networks", None),
@@ -48,7 +50,11 @@ MAY_IMPORT = [
         "stages.schema stages.manifest stages.errors stages.command stages.params stages.preflight serving",
         None,
     ),
-    ("serving/*", "stages.schema stages.kinds stages.manifest stages.errors stages.command serving", None),
+    (
+        "serving/*",
+        "stages.schema stages.kinds stages.manifest stages.parity stages.host stages.errors stages.command serving",
+        None,
+    ),
     ("flows/*", "stages serving flows", None),
 ]
 BY_NAME = ("stages/kinds", "stages/expectations", "stages/sources", "stages/networks")
@@ -374,9 +380,9 @@ def overlap(one: str, two: str) -> bool:
 
 
 def param_faults(root: Path) -> list[str]:
-    """dvc.yaml lists values that exist, and every value of params.yaml acts somewhere."""
+    """dvc.yaml lists values that exist, and every value of params.yaml acts somewhere: those of `serve` on no stage."""
     tree = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
-    leaves = {f"{section}.{key}" for section, keys in tree.items() for key in keys}
+    leaves = {f"{section}.{key}" for section, keys in tree.items() if section != "serve" for key in keys}
     faults, used = [], set()
     for verb, stage in graph(root)["stages"].items():
         said = stage.get("params", [])

@@ -1,0 +1,141 @@
+"""A running server as its keeper sees it: models are loaded and unloaded, and golden rows must be answered as ever."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from serving import client as clients
+from serving.launcher import ADMIN_HEADER, GRPC_PREFIX, Endpoint
+from serving.repository import Names, golden
+from serving.store import Store
+from stages import parity
+from stages.errors import UserError
+from stages.schema import Schema
+
+TIMEOUT_S = 60.0
+
+
+class Admin:
+    """The administration of one server by gRPC."""
+
+    def __init__(self, client: Any, key: str) -> None:
+        self._client = client
+        self._headers = {GRPC_PREFIX + ADMIN_HEADER: key}
+
+    def load(self, model: str) -> None:
+        """Load a model, and what it consists of, as it is on disk.
+
+        Raises:
+            UserError: it cannot be loaded; what was there before goes on answering.
+        """
+        self._say(f"cannot load {model}", "load_model", model, headers=self._headers, client_timeout=TIMEOUT_S)
+
+    def unload(self, model: str) -> None:
+        """Unload a model with its parts, unless it is not there."""
+        self._say(
+            f"cannot unload {model}",
+            "unload_model",
+            model,
+            headers=self._headers,
+            unload_dependents=True,
+            client_timeout=TIMEOUT_S,
+        )
+
+    def loaded(self) -> list[str]:
+        """The models that are ready."""
+        index = self._say("cannot list its models", "get_model_repository_index", headers=self._headers)
+        return [model.name for model in index.models if model.state == "READY"]
+
+    def answers(
+        self, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]], timeout_s: float
+    ) -> dict[str, np.ndarray]:
+        """What a model answers to golden rows: every output [n, *shape], and `release`.
+
+        Raises:
+            UserError: it does not.
+        """
+        answers: dict[str, np.ndarray] = self._told(
+            f"{model} does not answer", clients.ask, self._client, model, schema, raw, timeout_s=timeout_s
+        )
+        return answers
+
+    def _say(self, failing: str, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._told(failing, getattr(self._client, method), *arguments, **options)
+
+    def _told(self, failing: str, call: Any, *arguments: Any, **options: Any) -> Any:
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            return call(*arguments, **options)
+        except InferenceServerException as error:
+            raise UserError(f"{failing}: {error.message()}") from error
+
+
+@contextlib.contextmanager
+def administered(address: str, key: str) -> Iterator[Admin]:
+    """The server whose gRPC is at HOST:PORT."""
+    with clients.connected(address) as client:
+        yield Admin(client, key)
+
+
+@contextlib.contextmanager
+def running_server(store: Store) -> Iterator[Admin | None]:
+    """The server that answers from this store; None where there is none."""
+    announced = store.announced()
+    if announced is None or not is_server(announced["http"], announced["identity"]):
+        yield None
+        return
+    with administered(announced["grpc"], store.key) as admin:
+        yield admin
+
+
+def prove(admin: Admin, store: Store, names: Names, model: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Hold a model's answers to the golden rows against those that the release is known by.
+
+    Raises:
+        UserError: it does not answer, otherwise than it should, or as another release.
+    """
+    schema, rows = golden(store.repository, names)
+    answers = admin.answers(model, schema, rows, timeout_s)
+    found = {release.decode() for release in answers["release"][:, 0]}
+    if found != {names.release}:
+        raise UserError(f"{model} answers as release {', '.join(sorted(found))} and not as {names.release}")
+    other, worst = parity.differ(answers, known(store, names), schema.outputs())
+    if other:
+        raise UserError(f"{model} does not give its golden answers: they differ by {worst:.1e}")
+
+
+def known(store: Store, names: Names) -> dict[str, np.ndarray]:
+    """The golden answers of a release, {output: [n, *shape]}."""
+    told = json.loads((store.record(names.release) / "golden.json").read_text(encoding="utf-8"))
+    return {name: np.array(values, np.float32) for name, values in told.items()}
+
+
+def announcement(endpoint: Endpoint, pid: int) -> dict[str, Any]:
+    """How other commands find a server, and know it."""
+    return {
+        "http": endpoint.http,
+        "grpc": endpoint.grpc,
+        "metrics": endpoint.metrics,
+        "identity": endpoint.identity,
+        "pid": pid,
+    }
+
+
+def is_server(address: str, identity: str) -> bool:
+    """Whether the server there is the one of this name, and no other that has its port now."""
+    host, _, port = address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=2)
+    try:
+        connection.request("GET", "/v2")
+        return bool(json.loads(connection.getresponse().read()).get("name") == identity)
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,63 @@
+"""The released model as git and DVC know it, so that any clone can serve or challenge it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from serving.children import surroundings
+from serving.repository import Names
+from serving.store import Store, parts
+from stages.command import replacing
+
+POINTER = "repository.dvc"
+
+
+def crown(folder: Path, store: Store, names: Names) -> None:
+    """Make a release the champion: its manifest and verdict for git, its bytes for DVC."""
+    record = store.record(names.release)
+    with replacing(folder / "repository") as whole:
+        whole.mkdir()
+        for part in parts(names):
+            shutil.copytree(store.repository / part, whole / part)
+        shutil.copytree(record / "public", whole / names.public)
+    for name in ("verdict.json", "golden.json", "manifest.json"):
+        with replacing(folder / name) as content:
+            shutil.copyfile(record / name, content)
+    _dvc(folder.parent, "add", "--quiet", f"{folder.name}/repository")
+
+
+def judge_again(root: Path) -> None:
+    """Let the graph see the new champion, so that the next run finds nothing to do."""
+    _dvc(root, "repro", "--quiet", "--single-item", "challenge", "gate")
+
+
+def commit(root: Path, folder: Path, message: str) -> str:
+    """Commit the champion, and the lock that goes with it; why it could not be, or nothing."""
+    tracked = [
+        f"{folder.name}/{name}" for name in ("manifest.json", "verdict.json", "golden.json", POINTER, ".gitignore")
+    ]
+    paths = [path for path in (*tracked, "dvc.lock") if (root / path).exists()]
+    added = _run(root, "git", "add", "--", *paths)
+    if added.returncode == 0 and _run(root, "git", "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
+        return ""
+    done = _run(root, "git", "commit", "--quiet", "--message", message, "--", *paths) if not added.returncode else added
+    return done.stderr.strip().splitlines()[-1] if done.returncode and done.stderr.strip() else ""
+
+
+def _dvc(root: Path, *arguments: str) -> None:
+    _checked(_run(root, sys.executable, "-m", "dvc", *arguments))
+
+
+def _run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=root, env=surroundings(), text=True, capture_output=True)
+
+
+def _checked(done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode:
+        from stages.errors import UserError
+
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise UserError(f"`dvc {' '.join(done.args[3:])}` failed: {said[-1] if said else done.returncode}")

@@ -1,0 +1,83 @@
+"""What answers now, and how it came to that: `millrace status`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from serving import ledger
+from serving.admin import is_server
+from serving.store import Store
+
+LINES = 8  # of the ledger
+
+
+def show(store: Store) -> None:
+    """Print it as tables."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    told = ledger.lines(store.ledger)
+    server = store.announced()
+    up = server is not None and is_server(server["http"], server["identity"])
+    console.print(
+        Text(f"server: HTTP {server['http']}, gRPC {server['grpc']}" if up and server else "server: none is running")
+    )
+    for name in store.names():
+        current = store.current(name) or ""
+        counted = _counted(server["metrics"], name) if up and server else {}
+        table = Table(title=name, title_justify="left", show_header=False)
+        for what, said in _facts(store, told, current, counted):
+            table.add_row(what, Text(said))
+        console.print(table)
+    history = Table(title="ledger, the last lines", title_justify="left")
+    for heading in ("time", "event", "release", "by", "why"):
+        history.add_column(heading)
+    for line in told[-LINES:]:
+        why = line.get("override") or line.get("reason") or "; ".join(line.get("reasons", []))
+        history.add_row(line["time"], line["event"], str(line.get("release", "")), line["actor"], Text(str(why)))
+    console.print(history)
+
+
+def _facts(
+    store: Store, told: list[dict[str, Any]], current: str, counted: dict[str, float]
+) -> Iterator[tuple[str, str]]:
+    """What is known of a live release."""
+    promotions = (ledger.RELEASED, ledger.ROLLED_BACK)
+    own = [line for line in told if line.get("release") == current and line["event"] in promotions]
+    yield "release", current
+    yield "live since", own[-1]["time"] if own else "?"
+    verdict = store.record(current) / "verdict.json"
+    yield "verdict", json.loads(verdict.read_text(encoding="utf-8"))["verdict"] if verdict.exists() else "?"
+    for line in own:
+        if "override" in line:
+            yield "released in spite of it", line["override"]
+    if counted:
+        yield "requests", f"{counted['requests']:,.0f}"
+        yield "mean time", f"{counted['us'] / max(1, counted['requests']) / 1000:.2f} ms"
+    others = [release for release in store.kept(store.manifest(current).name) if release != current]
+    yield "kept beside it", ", ".join(others) or "none"
+
+
+def _counted(address: str, model: str) -> dict[str, float]:
+    """Requests answered and microseconds spent on them, of one model since the server began."""
+    host, _, port = address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=2)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    except (OSError, http.client.HTTPException):
+        return {}
+    finally:
+        connection.close()
+
+    def total(metric: str) -> float:
+        found = re.findall(rf'^{metric}{{model="{re.escape(model)}",[^}}]*}} (\S+)$', text, re.MULTILINE)
+        return sum(map(float, found))
+
+    return {"requests": total("nv_inference_request_success"), "us": total("nv_inference_request_duration_us")}

@@ -1,0 +1,259 @@
+"""The releases on this host, as files: what Triton serves, what is known of each release, and who may write.
+
+    live/repository/NAME_ID_encode, NAME_ID_network, NAME_ID     parts of each kept release, never changed
+    live/repository/NAME                                         the public ensemble: its config names the live release
+    live/releases/ID/                                            manifest, verdict, golden answers, the public config
+    live/ledger.jsonl  switch.json  server.json  key  lock
+
+Only renames within one file system make anything visible here, so that a kill leaves the old or the new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from serving import ledger
+from serving.repository import Names
+from stages import manifest as manifests
+from stages.command import holding, replacing
+from stages.errors import UserError
+from stages.manifest import Manifest
+
+_PART = re.compile(r"(?P<name>.+)_(?P<id>[0-9a-f]{12})(_encode|_network)?")
+
+
+class Store:
+    """`live/`, whose every change is made by one process at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.repository = folder / "repository"
+        self.ledger = folder / "ledger.jsonl"
+        self._releases = folder / "releases"
+        self._incoming = folder / "incoming"
+        self._switch = folder / "switch.json"
+
+    @contextlib.contextmanager
+    def writing(self, doing: str) -> Iterator[None]:
+        """Be the only one that changes anything until the block ends, however it ends.
+
+        Raises:
+            UserError: another process is at it.
+        """
+        with holding(self.folder / "lock", doing):
+            for folder in (self.repository, self._releases):
+                folder.mkdir(exist_ok=True)
+            self._discard(self._incoming)
+            self._incoming.mkdir()
+            yield
+
+    @property
+    def key(self) -> str:
+        """What opens the server's administration: made once, and readable by nobody else."""
+        path = self.folder / "key"
+        if not path.exists():
+            self.folder.mkdir(exist_ok=True)
+            with replacing(path) as whole:
+                whole.touch(mode=0o600)
+                whole.write_text(secrets.token_hex(16))
+        return path.read_text()
+
+    def names(self) -> list[str]:
+        """The public names that answer."""
+        if not self.repository.exists():
+            return []
+        folders = (path.name for path in self.repository.iterdir() if (path / "config.pbtxt").exists())
+        return sorted(name for name in folders if not _PART.fullmatch(name))
+
+    def current(self, name: str) -> str | None:
+        """The release that the public config names."""
+        config = self.repository / name / "config.pbtxt"
+        found = (
+            re.search(rf'"{re.escape(name)}_([0-9a-f]{{12}})_encode"', config.read_text()) if config.exists() else None
+        )
+        return found.group(1) if found else None
+
+    def kept(self, name: str) -> list[str]:
+        """Releases whose parts are here, the latest first."""
+        return [id for id in ledger.released(ledger.lines(self.ledger), name) if self.record(id).exists()]
+
+    def predecessor(self, name: str) -> str | None:
+        """The kept release that was made before the live one."""
+        kept, current = self.kept(name), self.current(name)
+        older = kept[kept.index(current) + 1 :] if current in kept else []
+        return older[0] if older else None
+
+    def record(self, release: str) -> Path:
+        """The folder of what is known of a release."""
+        return self._releases / release
+
+    def manifest(self, release: str) -> Manifest:
+        """What a kept release consists of.
+
+        Raises:
+            UserError: there is no such manifest, or it is another's.
+        """
+        path = self.record(release) / "manifest.json"
+        manifest = manifests.load(path)
+        if manifest.id != release:
+            raise UserError(f"{path} is the manifest of {manifest.id}: this release can no longer be trusted")
+        return manifest
+
+    def add(self, exported: Path, manifest: Manifest, known: Mapping[str, str]) -> None:
+        """Copy a release in, every byte checked in the copy. `known`: more files of its record, by name.
+
+        Raises:
+            UserError: the bytes are not the manifest's.
+        """
+        names = Names(manifest.name, manifest.id)
+        if self.record(manifest.id).exists() and not self.faults(manifest.id):
+            return
+        copy = self._incoming / "repository"
+        shutil.copytree(exported, copy)
+        manifests.check(copy, manifest)
+        record = self._incoming / "record"
+        record.mkdir()
+        (copy / names.public).rename(record / "public")
+        for name, content in {**known, "manifest.json": manifest.text}.items():
+            (record / name).write_text(content, encoding="utf-8")
+        _sync(self._incoming)
+        for part in parts(names):
+            self._replace(copy / part, self.repository / part)
+        self._replace(record, self.record(manifest.id))
+
+    def note(self, release: str, name: str, content: str) -> None:
+        """Write a file of a release's record."""
+        with replacing(self.record(release) / name) as whole:
+            whole.write_text(content, encoding="utf-8")
+
+    def faults(self, release: str) -> list[str]:
+        """What is wrong with a kept release's bytes; what does not belong in its folders is moved out first."""
+        manifest = self.manifest(release)
+        folders = parts(Names(manifest.name, release))
+        self._move_strays(manifest, folders)
+        return manifests.faults(self.repository, manifest, folders)
+
+    def switch(self, names: Names) -> None:
+        """Let the public name stand for this release: one rename. A running server must still be told."""
+        source, place = self.record(names.release) / "public", self.repository / names.public
+        if not place.exists():
+            copy = self._incoming / "public"
+            self._discard(copy)
+            shutil.copytree(source, copy)
+            _sync(copy)
+            copy.rename(place)
+            _sync_folder(self.repository)
+            return
+        config = self._incoming / "config.pbtxt"
+        shutil.copyfile(source / "config.pbtxt", config)
+        _sync(self._incoming)
+        config.replace(place / "config.pbtxt")
+        _sync_folder(place)
+
+    def unpublish(self, name: str) -> None:
+        """Take the public name away again, where its first release has failed."""
+        self._discard(self.repository / name)
+
+    def intend(self, event: str, names: Names, facts: Mapping[str, Any]) -> None:
+        """Note what is about to become live, so that a killed command can be finished by the next."""
+        with replacing(self._switch) as whole:
+            whole.write_text(json.dumps({"event": event, "name": names.public, "release": names.release, **facts}))
+            _sync(whole)
+
+    def intended(self) -> dict[str, Any] | None:
+        return json.loads(self._switch.read_text()) if self._switch.exists() else None
+
+    def settled(self) -> None:
+        """Nothing is under way any more."""
+        self._switch.unlink(missing_ok=True)
+
+    def drop(self, names: Names) -> None:
+        """Remove a release that the server holds no more."""
+        for part in parts(names):
+            self._discard(self.repository / part)
+        self._discard(self.record(names.release))
+
+    def strangers(self) -> list[Names]:
+        """Releases of which parts are here that were never made: a killed command's. Whole ones and fragments."""
+        told = ledger.lines(self.ledger)
+        found = [_PART.fullmatch(path.name) for path in self.repository.iterdir()]
+        named = {Names(match["name"], match["id"]) for match in found if match}
+        for record in self._releases.iterdir():
+            with contextlib.suppress(UserError):
+                named.add(Names(self.manifest(record.name).name, record.name))
+        known = {(line["name"], line["release"]) for line in told if line["event"] == ledger.RELEASED}
+        return sorted(
+            (names for names in named if (names.public, names.release) not in known), key=lambda names: names.candidate
+        )
+
+    def touch(self, names: Names) -> None:
+        """Make the next load of a release read its parts anew, where nothing in them has changed."""
+        for part in (names.encode, names.network):
+            os.utime(self.repository / part / "1")
+
+    def announce(self, server: Mapping[str, Any] | None) -> None:
+        """Tell other commands where the server is, or that there is none."""
+        path = self.folder / "server.json"
+        if server is None:
+            path.unlink(missing_ok=True)
+            return
+        with replacing(path) as whole:
+            whole.write_text(json.dumps(server))
+
+    def announced(self) -> dict[str, Any] | None:
+        path = self.folder / "server.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def _move_strays(self, manifest: Manifest, folders: tuple[str, ...]) -> None:
+        """A version folder that no manifest names would be loaded, or crash the server."""
+        expected = {path.replace(manifests.BLANK, manifest.id) for path in manifest.files}
+        above = {parent.as_posix() for path in expected for parent in Path(path).parents}
+        for folder in folders:
+            for path in sorted((self.repository / folder).rglob("*")):
+                place = path.relative_to(self.repository).as_posix()
+                if path.exists() and place not in expected | above:
+                    strays = self.folder / "strays"
+                    strays.mkdir(exist_ok=True)
+                    path.rename(strays / f"{place.replace('/', '.')}.{secrets.token_hex(4)}")
+
+    def _replace(self, new: Path, old: Path) -> None:
+        if old.exists():
+            self._discard(old)
+        new.rename(old)
+        _sync_folder(old.parent)
+
+    def _discard(self, folder: Path) -> None:
+        """Gone at once, however long it takes to delete."""
+        if folder == self._incoming:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif folder.exists():
+            aside = self._incoming / f"discarded-{secrets.token_hex(4)}"
+            folder.rename(aside)
+            shutil.rmtree(aside)
+
+
+def parts(names: Names) -> tuple[str, ...]:
+    """The folders that belong to one release for ever."""
+    return names.encode, names.network, names.candidate
+
+
+def _sync(path: Path) -> None:
+    """Put a file, or a folder with all that is in it, on disk."""
+    for each in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        _sync_folder(each)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

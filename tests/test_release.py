@@ -1,0 +1,372 @@
+"""Releases and rollbacks on the real server: what is live is the old or the new, and answers as it was judged."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, Clone
+from onnx import numpy_helper
+from releases import asked, flipped, live_answers, served, variant
+
+from serving import ledger
+from serving.admin import Admin, administered
+from serving.launcher import find_server
+from serving.release import from_champion, release, rollback, settle
+from serving.repository import Names
+from serving.store import Store
+from stages.errors import Refused, UserError
+
+KEEP = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server_or_skip() -> None:
+    try:
+        find_server()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def root(empty: Path, tmp_path: Path) -> Path:
+    """A copy of the empty project."""
+    return shutil.copytree(empty, tmp_path / "root")
+
+
+@pytest.fixture
+def store(root: Path) -> Store:
+    """Its releases: none yet."""
+    return Store(root / "live")
+
+
+def test_without_a_server_a_release_is_made_ready(root, store, judged):
+    done = release(root, store, judged, keep=KEEP)
+    assert not done.live and done.before is None
+    assert store.current("digits") == judged.manifest.id
+    assert [line["event"] for line in ledger.lines(store.ledger)] == ["released"]
+    assert json.loads((root / "champion" / "manifest.json").read_text())["files"]
+    assert (root / "champion" / "repository.dvc").exists()
+    assert release(root, store, judged, keep=KEEP).told == ("it is live already",)
+    with served(store) as endpoint:
+        assert live_answers(endpoint.grpc, [judged]) == judged.manifest.id
+
+
+def test_releases_and_rollbacks_lose_no_request_and_mix_no_answer(after_two, candidates):
+    store = Store(after_two / "live")
+    a, b, c = (each.manifest.id for each in candidates)
+    known = {each.manifest.id: np.array(each.golden["probabilities"], np.float32) for each in candidates}
+    stop, faults, seen = threading.Event(), [], set()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                told, answers = asked(endpoint.grpc, candidates[0])
+                np.testing.assert_allclose(answers, known[told], atol=1e-5)
+                seen.add(told)
+            except Exception as error:
+                faults.append(error)
+                return
+
+    with served(store) as endpoint:
+        askers = [threading.Thread(target=ask) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        try:
+            before = asked(endpoint.grpc, candidates[0])
+            assert release(after_two, store, candidates[2], keep=KEEP).live
+            assert live_answers(endpoint.grpc, candidates) == c
+            assert rollback(after_two, store, "digits", None).release == b
+            again = asked(endpoint.grpc, candidates[0])
+            assert again[0] == before[0] == b
+            np.testing.assert_allclose(again[1], before[1], atol=1e-6)
+            assert rollback(after_two, store, "digits", None).release == a
+            assert live_answers(endpoint.grpc, candidates) == a
+            with pytest.raises(UserError, match="no earlier release"):
+                rollback(after_two, store, "digits", None)
+            assert rollback(after_two, store, "digits", c).release == c
+            assert live_answers(endpoint.grpc, candidates) == c
+        finally:
+            stop.set()
+            for asker in askers:
+                asker.join()
+    assert not faults, faults[:3]
+    assert seen == {a, b, c}
+    champion = json.loads((after_two / "champion" / "manifest.json").read_text())
+    assert champion["files"] == dict(candidates[2].manifest.files)
+
+
+def test_an_exact_rollback(after_two, candidates):
+    """With nobody else asking, the very same numbers."""
+    store = Store(after_two / "live")
+    rollback(after_two, store, "digits", None)
+    with served(store) as endpoint:
+        _, first = asked(endpoint.grpc, candidates[0])
+        rollback(after_two, store, "digits", candidates[1].manifest.id)
+        rollback(after_two, store, "digits", None)
+        _, again = asked(endpoint.grpc, candidates[0])
+    assert (first == again).all()
+
+
+def test_an_unknown_release_is_named_beside_those_that_there_are(after_two, candidates):
+    store = Store(after_two / "live")
+    with pytest.raises(UserError, match=f"no release 0123456789ab here; .*{candidates[0].manifest.id}"):
+        rollback(after_two, store, "digits", "0123456789ab")
+    assert store.current("digits") == candidates[1].manifest.id
+
+
+def test_what_is_kept_no_longer_is_gone(after_two, candidates):
+    store = Store(after_two / "live")
+    done = release(after_two, store, candidates[2], keep=2)
+    assert done.told == (f"{candidates[0].manifest.id} is kept no longer",)
+    assert store.kept("digits") == [candidates[2].manifest.id, candidates[1].manifest.id]
+    assert not list(store.repository.glob(f"*{candidates[0].manifest.id}*"))
+    with pytest.raises(UserError, match="there is no release"):
+        rollback(after_two, store, "digits", candidates[0].manifest.id)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"verdict": {"verdict": "refuse", "criteria": [{"holds": False, "reason": "accuracy is low"}]}},
+            "accuracy is low",
+        ),
+        ({"verdict": {"release": "0123456789ab"}}, "the verdict is on 0123456789ab"),
+        ({"host": {"cpu": "another"}}, "timed on another host"),
+    ],
+)
+def test_a_verdict_that_does_not_allow_it(root, store, judged, change, message):
+    verdict = {**judged.verdict, **change.get("verdict", {})}
+    refused = replace(judged, verdict=verdict, host=change.get("host", judged.host))
+    with pytest.raises(Refused, match=message):
+        release(root, store, refused, keep=KEEP)
+    assert store.current("digits") is None and not list(store.repository.iterdir())
+    (line,) = ledger.lines(store.ledger)
+    assert line["event"] == "refused" and message in line["reasons"][0]
+    release(root, store, refused, keep=KEEP, override="the customer waits")
+    assert ledger.lines(store.ledger)[-1]["override"] == "the customer waits"
+
+
+def relabelled(labels: Callable[[list[str]], list[str]]) -> Callable[[Path, Names], None]:
+    def change(repository: Path, names: Names) -> None:
+        path = repository / names.network / "1" / "probabilities.labels.txt"
+        path.write_text("\n".join(labels(path.read_text().splitlines())) + "\n")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(lambda old: old[:-1], "the labels 9 are gone"), (lambda old: old[::-1], "the labels' order is another")],
+)
+def test_a_contract_that_breaks_callers(after_two, candidates, tmp_path, labels, message):
+    store = Store(after_two / "live")
+    other = replace(variant(candidates[2], tmp_path, relabelled(labels)))
+    with pytest.raises(Refused, match=message):
+        release(after_two, store, other, keep=KEEP)
+    assert store.current("digits") == candidates[1].manifest.id
+    assert message in release(after_two, store, other, keep=KEEP, breaking=True).told[0]
+
+
+def test_an_added_label_is_told(after_two, candidates, tmp_path):
+    other = variant(candidates[2], tmp_path, relabelled(lambda old: [*old, "ten"]))
+    done = release(after_two, Store(after_two / "live"), other, keep=KEEP)
+    assert done.told[0] == "probabilities: new labels ten"
+
+
+def truncated(repository: Path, names: Names) -> None:
+    path = repository / names.network / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def not_a_number(repository: Path, names: Names) -> None:
+    path = repository / names.network / "1" / "model.onnx"
+    model = onnx.load(path)
+    bias = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [10])
+    bias.CopyFrom(numpy_helper.from_array(np.full(10, np.nan, np.float32), bias.name))
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def other_golden_rows(repository: Path, names: Names) -> None:
+    path = repository / names.encode / "1" / "golden.json"
+    golden = json.loads(path.read_text())
+    path.write_text(json.dumps(golden | {"sha256": "0" * 64}))
+
+
+def biased(repository: Path, names: Names) -> None:
+    path = repository / names.network / "1" / "model.onnx"
+    model = onnx.load(path)
+    bias = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [10])
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.eye(10, dtype=np.float32)[0], bias.name))
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (truncated, "cannot load"),
+        (other_golden_rows, "golden rows are encoded otherwise"),
+        (not_a_number, "golden answers"),
+        (biased, "golden answers"),
+    ],
+)
+def test_a_candidate_that_cannot_answer_leaves_the_old_one(after_two, candidates, tmp_path, change, message):
+    store, old = Store(after_two / "live"), candidates[1].manifest.id
+    bad = variant(candidates[2], tmp_path, change)
+    with served(store) as endpoint:
+        with pytest.raises(UserError, match=message):
+            release(after_two, store, bad, keep=KEEP)
+        assert live_answers(endpoint.grpc, candidates) == old
+    assert store.current("digits") == old
+    assert not list(store.repository.glob(f"*{bad.manifest.id}*"))
+    assert json.loads((after_two / "champion" / "manifest.json").read_text())["files"] == candidates[1].manifest.files
+
+
+def test_altered_bytes_are_never_released(root, store, judged, tmp_path):
+    for name, alter in (
+        ("1/model.onnx", flipped),
+        ("1/probabilities.labels.txt", lambda path: path.write_text("0\n1\n")),
+        ("config.pbtxt", lambda path: path.write_text(path.read_text() + "\n")),
+    ):
+        repository = shutil.copytree(judged.repository, tmp_path / name.replace("/", "-"))
+        alter(repository / judged.names.network / name)
+        with pytest.raises(UserError, match="other bytes"):
+            release(root, store, replace(judged, repository=repository), keep=KEEP)
+    assert store.names() == []
+
+
+def test_altered_bytes_are_never_returned_to(after_two, candidates):
+    store = Store(after_two / "live")
+    flipped(store.repository / candidates[0].names.network / "1" / "model.onnx")
+    with pytest.raises(UserError, match=r"no longer what it was: .*model\.onnx has other bytes"):
+        rollback(after_two, store, "digits", None)
+    assert store.current("digits") == candidates[1].manifest.id
+
+
+def test_a_manifest_that_lies(after_two, candidates):
+    store = Store(after_two / "live")
+    path = store.record(candidates[0].manifest.id) / "manifest.json"
+    path.write_text(path.read_text().replace("a", "b", 1))
+    with pytest.raises(UserError, match="manifest"):
+        rollback(after_two, store, "digits", None)
+
+
+def test_strays_are_moved_out_of_the_way(after_two, candidates):
+    store = Store(after_two / "live")
+    part = store.repository / candidates[0].names.network
+    for stray in ("2.tmp", "007", "12345678901234567890"):
+        shutil.copytree(part / "1", part / stray)
+        (store.repository / stray).mkdir()
+    with served(store) as endpoint:
+        assert rollback(after_two, store, "digits", None).live
+        assert live_answers(endpoint.grpc, candidates) == candidates[0].manifest.id
+    assert sorted(path.name for path in part.iterdir()) == ["1", "config.pbtxt"]
+    assert len(list((store.folder / "strays").iterdir())) == 3
+
+
+def test_a_torn_line_of_the_ledger_stays_by_itself(after_two, candidates):
+    store = Store(after_two / "live")
+    with store.ledger.open("ab") as file:
+        file.write(b'{"time": "2026-11-21T00:0')
+    rollback(after_two, store, "digits", None)
+    events = [line["event"] for line in ledger.lines(store.ledger)]
+    assert events == ["released", "released", "rolled back"]
+
+
+def test_two_at_once(after_two):
+    code = (
+        "import sys; from pathlib import Path; from serving.store import Store\n"
+        "with Store(Path('live')).writing('a release'): print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, cwd=after_two, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=-1, stdout=-1, text=True
+    ) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(UserError, match=f"at work here already .process {other.pid}."):
+            rollback(after_two, Store(after_two / "live"), "digits", None)
+        other.kill()  # a lock ends with its holder
+    assert rollback(after_two, Store(after_two / "live"), "digits", None)
+
+
+@pytest.mark.parametrize("doing", ["release", "rollback"])
+def test_killed_at_every_step_the_old_or_the_new_answers(after_two, candidates, tmp_path, doing):
+    """Before each thing that the command does to files, to the server, to DVC; then the next command begins."""
+    store, known = Store(after_two / "live"), {each.manifest.id: each for each in candidates}
+    a, b, c = (each.names for each in candidates)
+    other, described = (c, tmp_path / "candidate.json") if doing == "release" else (a, "")
+    told = {"repository": str(candidates[2].repository), "manifest": candidates[2].manifest.text}
+    told |= {"verdict": dict(candidates[2].verdict), "golden": dict(candidates[2].golden)}
+    (tmp_path / "candidate.json").write_text(json.dumps(told))
+    kept = shutil.copytree(after_two, tmp_path / "kept")
+    command = [sys.executable, str(ROOT / "tests" / "kill_steps.py"), str(after_two)]
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (
+        served(store) as endpoint,
+        administered(endpoint.grpc, endpoint.admin_key) as admin,
+        subprocess.Popen(command, env=surroundings, stdin=-1, stdout=-1, text=True) as killer,
+    ):
+        for step in itertools.count(1):
+            print(step, described, file=killer.stdin, flush=True)
+            ended = killer.stdout.readline()
+            assert ended in ("killed\n", "ended\n"), ended
+            assert live_answers(endpoint.grpc, candidates) in (b.release, other.release), step
+            if ended == "ended\n":
+                break
+            with store.writing("the next command"):
+                settle(after_two, store, admin)
+            now = live_answers(endpoint.grpc, candidates)
+            assert now in (b.release, other.release) and store.current("digits") == now, step
+            assert ledger.live(ledger.lines(store.ledger), "digits") == now, step
+            champion = json.loads((after_two / "champion" / "manifest.json").read_text())
+            assert champion["files"] == dict(known[now].manifest.files), step
+            assert store.kept("digits") == [each.release for each in (c, b, a) if store.record(each.release).exists()]
+            assert not store.faults(now) and not store.faults(b.release), step
+            _reset(after_two, kept, store, admin, b, c)
+        assert live_answers(endpoint.grpc, candidates) == other.release
+        killer.stdin.close()
+    assert step > 15
+
+
+def _reset(root: Path, kept: Path, store: Store, admin: Admin, old: Names, new: Names) -> None:
+    """As it was before the command: the old one live, the new one unknown."""
+    with store.writing("a reset"):
+        store.switch(old)
+        admin.load(old.public)
+        admin.unload(new.candidate)
+        store.drop(new)
+        shutil.copy(kept / "live" / "ledger.jsonl", store.ledger)
+        shutil.rmtree(root / "champion")
+        shutil.copytree(kept / "champion", root / "champion")
+
+
+def test_another_host_serves_what_git_and_dvc_say(after_two, candidates, tmp_path):
+    here = Clone(after_two)
+    dvc = (sys.executable, "-m", "dvc")
+    here.run(*dvc, "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    here.run("git", "add", "-A")
+    here.run("git", "commit", "-qm", "released")
+    here.run(*dvc, "push", "-q")
+    there = Clone(tmp_path / "there")
+    here.run("git", "clone", "-q", str(after_two), str(there.folder))
+    there.run(*dvc, "pull", "-q", "champion/repository.dvc")
+    store = Store(there.folder / "live")
+    done = release(there.folder, store, from_champion(there.folder), keep=KEEP)
+    assert done.release == candidates[1].manifest.id
+    with served(store) as endpoint:
+        assert live_answers(endpoint.grpc, candidates) == candidates[1].manifest.id
+    flipped(next((there.folder / "champion" / "repository").rglob("model.onnx")))
+    with pytest.raises(UserError, match="other bytes"):
+        from_champion(there.folder)

@@ -1,0 +1,184 @@
+"""`millrace serve`: what it serves answers again, whatever dies, hangs or rots under it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Clone
+from releases import asked, flipped, live_answers
+from test_line import free_ports, read_until
+
+from serving import ledger
+from serving.launcher import find_server
+from serving.release import Candidate
+from serving.store import Store
+from stages.errors import UserError
+
+HEALED_S = 40
+PORTS = ("http", "grpc", "metrics")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server_or_skip() -> None:
+    try:
+        find_server()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def options(ports: list[int]) -> list[str]:
+    return [f"--{name}-port={port}" for name, port in zip(PORTS, ports, strict=True)]
+
+
+@contextlib.contextmanager
+def serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command and its gRPC address; ended by SIGTERM, it leaves nothing behind."""
+    ports = free_ports(3)
+    process = Clone(root).start(sys.executable, "-m", "serving.cli", "serve", *options(ports))
+    try:
+        read_until(process, "Ctrl-C ends it")
+        yield process, f"127.0.0.1:{ports[1]}"
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+        assert "Traceback" not in said, said
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive
+    assert process.returncode == 0
+
+
+def stubs(process: subprocess.Popen[str], model: str) -> list[psutil.Process]:
+    """The workers of a model below a server."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    return [each for each in family if each.name().startswith("triton_python") and model in " ".join(each.cmdline())]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Fails unless it holds within HEALED_S."""
+    deadline = time.monotonic() + HEALED_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def answering(address: str, candidates: list[Candidate], release: str) -> Callable[[], bool]:
+    def condition() -> bool:
+        try:
+            return live_answers(address, candidates) == release
+        except Exception:
+            return False
+
+    return condition
+
+
+def events(root: Path) -> list[str]:
+    return [line["event"] for line in ledger.lines(Store(root / "live").ledger)]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "hung"])
+@pytest.mark.parametrize("part", ["encode", "network"])
+def test_a_worker_that_dies_or_hangs_is_replaced(after_two, candidates, part, end):
+    if find_server().environment is None and part == "network":
+        pytest.skip("this server's network has no process of its own")
+    live = candidates[1]
+    with serving(after_two) as (process, address):
+        (stub,) = stubs(process, getattr(live.names, part))
+        stub.send_signal(end)
+        until(lambda: "healed" in events(after_two) or "restarted" in events(after_two))
+        until(answering(address, candidates, live.manifest.id))
+
+
+def test_a_dead_server_is_started_again(after_two, candidates):
+    with serving(after_two) as (process, address):
+        (server,) = [
+            each for each in psutil.Process(process.pid).children(recursive=True) if each.name() == "tritonserver"
+        ]
+        server.kill()
+        until(lambda: "restarted" in events(after_two))
+        until(answering(address, candidates, candidates[1].manifest.id))
+
+
+def test_a_second_server_of_one_store_is_refused(after_two):
+    with serving(after_two) as (process, _):
+        said = Clone(after_two).millrace("serve", *options(free_ports(3)), code=1)
+        assert f"a server is at work here already (process {process.pid})" in said
+
+
+def test_the_same_release_after_a_restart(after_two, candidates):
+    for _ in range(2):
+        with serving(after_two) as (_, address):
+            assert live_answers(address, candidates) == candidates[1].manifest.id
+
+
+def test_rotten_bytes_are_fetched_from_the_champion(after_two, candidates):
+    store, live = Store(after_two / "live"), candidates[1]
+    flipped(store.repository / live.names.network / "1" / "model.onnx")
+    with serving(after_two) as (_, address):
+        assert live_answers(address, candidates) == live.manifest.id
+    assert not store.faults(live.manifest.id)
+
+
+def test_where_no_bytes_are_whole_the_release_before_stands_in(after_two, candidates):
+    store, live = Store(after_two / "live"), candidates[1]
+    champion = after_two / "champion" / "repository"
+    for folder in (store.repository, champion):
+        flipped(folder / live.names.network / "1" / "model.onnx")
+    with serving(after_two) as (_, address):
+        assert live_answers(address, candidates) == candidates[0].manifest.id
+        assert "standing in" in events(after_two)
+    flipped(champion / live.names.network / "1" / "model.onnx")  # whole again
+    with serving(after_two) as (_, address):
+        assert live_answers(address, candidates) == live.manifest.id
+
+
+def test_administration_needs_the_key(after_two, candidates):
+    import tritonclient.grpc as grpc
+    import tritonclient.http as http
+
+    key = Store(after_two / "live").folder / "key"
+    with serving(after_two) as (_, address):
+        assert key.stat().st_mode & 0o777 == 0o600
+        server = json.loads((after_two / "live" / "server.json").read_text())
+        for module, where in ((grpc, address), (http, server["http"])):
+            with module.InferenceServerClient(where) as client:
+                for call in (
+                    lambda client=client: client.load_model("digits"),
+                    lambda client=client: client.unload_model("digits"),
+                    lambda client=client: client.load_model("../outside"),
+                    lambda client=client: client.load_model(
+                        "new", config='{"backend": "python"}', files={"file:1/model.py": b"import os"}
+                    ),
+                    lambda client=client: client.get_system_shared_memory_status(),
+                ):
+                    with pytest.raises(Exception, match=r"restricted|403|404"):
+                        call()
+        assert live_answers(address, candidates) == candidates[1].manifest.id
+    assert not (after_two / "live" / "server.json").exists()
+
+
+def test_the_commands_tell_where_they_stand(after_two, candidates, empty):
+    project = Clone(after_two)
+    a, b = (each.manifest.id for each in candidates[:2])
+    with serving(after_two) as (_, address):
+        assert re.search(rf"release {a} answers, after {b}", project.millrace("rollback", "--reason", "too slow"))
+        assert asked(address, candidates[0])[0] == a
+        said = project.millrace("status")
+        for word in (address, a, "rolled back", "too slow", "pass"):
+            assert word in said
+        assert project.run("git", "log", "--format=%s", "-1").strip() == f"Roll back to {a}"
+    assert "none is running" in project.millrace("status")
+    nothing = Clone(empty)
+    assert "`millrace release` does that" in nothing.millrace("serve", code=2)
+    assert "`millrace release` does that" in nothing.millrace("rollback", code=2)
+    assert "`millrace run` gives one" in nothing.millrace("release", code=2)
