@@ -34,7 +34,7 @@ class Finding:
 
     @property
     def bound(self) -> dict[str, Any]:
-        said_elsewhere = ("column", "severity", "description", "meta")
+        said_elsewhere = ("column", "severity", "description", "notes", "meta")
         return {name: value for name, value in self.kwargs.items() if name not in said_elsewhere}
 
     def tell(self) -> str:
@@ -121,21 +121,22 @@ def row_faults(rows: pd.DataFrame, findings: list[Finding]) -> dict[int, list[st
             sentences: dict[Any, str] = {}
             for position, value in zip(positions, map(plain, rows[found.column].iloc[positions]), strict=True):
                 if value not in sentences:
-                    sentences[value] = say(found.kwargs, value)
+                    sentences[value] = say(found.name, found.kwargs, value)
                 faults.setdefault(position, []).append(sentences[value])
     return dict(sorted(faults.items()))
 
 
-def say(kwargs: Mapping[str, Any], value: Any) -> str:
-    """What is wrong with a value, such as "image.width 8 is under 32"."""
+def say(name: str, kwargs: Mapping[str, Any], value: Any) -> str:
+    """What is wrong with a value, such as "image.width 8 is under 32", and what to do where `notes` say it."""
     about = kwargs.get("description")
     if value is None:
         return f"{about or kwargs['column']} is missing"
     subject = f"{about} is {text(value)}," if about else f"{kwargs['column']} {text(value)} is"
-    return f"{subject} {_relation(kwargs, value)}"
+    advice = f": {kwargs['notes']}" if "notes" in kwargs else ""
+    return f"{subject} {_relation(name, kwargs, value)}{advice}"
 
 
-def _relation(kwargs: Mapping[str, Any], value: Any) -> str:
+def _relation(name: str, kwargs: Mapping[str, Any], value: Any) -> str:
     low, high = kwargs.get("min_value"), kwargs.get("max_value")
     if "value_set" in kwargs:
         return f"not among {text(kwargs['value_set'])}"
@@ -145,7 +146,12 @@ def _relation(kwargs: Mapping[str, Any], value: Any) -> str:
         return f"not over {text(low)}" if kwargs.get("strict_min") else f"under {text(low)}"
     if high is not None and value >= high:
         return f"not under {text(high)}" if kwargs.get("strict_max") else f"over {text(high)}"
-    return "not as expected"
+    return f"not {_form(name) or 'as expected'}"
+
+
+def _form(name: str) -> str:
+    """What an expectation says each value is, such as "unique"."""
+    return name.partition("_values_to_be_")[2].replace("_", " ")
 
 
 def allowed(found: Finding) -> str:
@@ -156,7 +162,8 @@ def allowed(found: Finding) -> str:
     at_most = "under" if bound.pop("strict_max", False) else "at most"
     words = [f"{at_least} {text(low)}"] * (low is not None) + [f"{at_most} {text(high)}"] * (high is not None)
     words += [f"one of {text(among)}"] * (among is not None)
-    return ", ".join(words + [f"{name} {text(value)}" for name, value in bound.items()])
+    words += [f"{name} {text(value)}" for name, value in bound.items() if value is not None]
+    return ", ".join(words) or _form(found.name)
 
 
 def seen(found: Finding, rows: int) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from stages import schema
+from stages import expectations, schema
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -98,6 +98,8 @@ class Validate(Section):
     min_rows: Annotated[int, Field(ge=0)]
     max_quarantined: Share
     max_rejected: Share
+    warn_leakage: Share
+    max_leakage: Share
     columns: dict[str, Options]
 
 
@@ -206,11 +208,12 @@ class Params(Section):
     def _columns(self) -> Params:
         declared = self.schema_.unfitted()
         columns = {column.name: column for column in (*declared.features, declared.target)}
-        for name, said in self.validate_.columns.items():
+        said = self.validate_.columns
+        for name in said:
             if name not in columns:
                 raise ValueError(f"validate.columns.{name}: there is no such column{nearest(name, columns)}")
-            expected = importlib.import_module(f"stages.expectations.{columns[name].kind}")
-            options(expected, said, f"validate.columns.{name}")
+        for name, column in columns.items():
+            options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
         return self
 
 

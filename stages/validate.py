@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
-from stages import command, params, settings
+from stages import command, duplicates, expectations, leakage, params, settings
 from stages.errors import Refused, UserError
+from stages.expectations import Suite
 from stages.findings import Finding, Report, plain, row_faults, say, summary
-from stages.schema import Schema
+from stages.schema import Schema, kind
 from stages.validation_page import page
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-Suite = list[tuple[str, dict[str, Any]]]  # Great Expectations' names with their arguments
 FEW = 5  # sources and values that are shown of one fault
 
 
@@ -34,7 +33,8 @@ def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None
     suite = build(declared, said.validate.columns)
     rows, rejected = read(table, declared, suite), read_rejects(rejects)
     limits = {"quarantined": said.validate.max_quarantined, "rejected": said.validate.max_rejected}
-    report = check(rows, rejected, declared.target.name, suite, said.validate.min_rows, limits)
+    leaks = (said.validate.warn_leakage, said.validate.max_leakage)
+    report = check(rows, rejected, declared, suite, said.validate.min_rows, limits, leaks)
     with command.replacing(quarantine) as whole:
         write_quarantine(whole, rows, report.quarantined)
     with command.replacing(validation) as folder:
@@ -42,14 +42,6 @@ def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None
     print(summary(report))
     if report.failed:
         raise Refused(f"the data are refused: {'; '.join(report.faults)}: see {validation}/index.html")
-
-
-class Expectations(Protocol):
-    """A module of `stages/expectations/`: plain data."""
-
-    Options: type
-
-    def expectations(self, column: str, options: Any) -> Suite: ...
 
 
 def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
@@ -61,6 +53,7 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
     with_id = {"column": "_id", "min_value": 1.0, "description": "share of rows with an id"}
     splits = {"column": "_split", "value_set": ["train", "val", "test"]}
     copies = {"column": "_copies", "max_value": 1, "description": "number of rows with this sample"}
+    alike = {"column": "_alike", "max_value": 1, "description": "number of samples nearly like this one"}
     several = {"column": "_splits", "max_value": 1, "description": "number of official splits with this sample"}
     suite: Suite = [
         ("expect_column_proportion_of_non_null_values_to_be_between", with_id),
@@ -69,8 +62,10 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
         ("expect_column_values_to_be_between", {**copies, "severity": "warning"}),
         ("expect_column_values_to_be_between", {**several, "severity": "warning"}),
     ]
+    if all(kind(column.kind).RAW != "bytes" for column in declared.features):  # files are not loaded to be compared
+        suite.append(("expect_column_values_to_be_between", {**alike, "severity": "warning"}))
     for column in (*declared.features, declared.target):
-        module = cast(Expectations, importlib.import_module(f"stages.expectations.{column.kind}"))
+        module = expectations.of(column.kind)
         options = settings.options(module, columns.get(column.name, {}), f"validate.columns.{column.name}")
         suite += module.expectations(column.name, options)
     return suite
@@ -103,16 +98,21 @@ def read_rejects(path: Path) -> list[tuple[str, str]]:
 def check(
     rows: pd.DataFrame,
     rejected: list[tuple[str, str]],
-    target: str,
+    declared: Schema,
     suite: Suite,
     min_rows: int,
     limits: Mapping[str, float],
+    leaks: tuple[float, float] = (1.0, 1.0),
 ) -> Report:
     """Validate each row, then how many samples are lost, then the table that is left without the quarantined rows.
 
-    Beyond the limit nothing is set aside: what is left is then the whole table.
+    Beyond the limit nothing is set aside: what is left is then the whole table. `leaks`: the share of the target's
+    error that one column alone may take away, without a warning and at all.
     """
+    target = declared.target.name
     full = derive(rows, target)
+    if any(kwargs.get("column") == "_alike" for _, kwargs in suite):
+        full = compare(full, [column.name for column in declared.features])
     of_rows, of_table = _parted(suite)
     findings, row_results = _validate("rows", full, of_rows)
     quarantined = row_faults(full, findings)
@@ -131,8 +131,9 @@ def check(
     enough = {"min_value": max(1, min_rows), "description": "number of rows" + (" left" if aside else "")}
     of_table = [("expect_table_row_count_to_be_between", enough), *(of_table if len(left) else [])]
     whole, table_results = _validate("table", left, of_table)
-    results = {"rows": row_results, "shares": share_results, "table": table_results}
-    return Report(len(rows), len(rejected), quarantined, [*whole, *lost, *findings], results)
+    told, leakage_results = _validate_leakage(leakage.scores(left, target), target, *leaks)
+    results = {"rows": row_results, "shares": share_results, "table": table_results, "leakage": leakage_results}
+    return Report(len(rows), len(rejected), quarantined, [*whole, *lost, *told, *findings], results)
 
 
 def derive(rows: pd.DataFrame, target: str) -> pd.DataFrame:
@@ -152,6 +153,15 @@ def derive(rows: pd.DataFrame, target: str) -> pd.DataFrame:
         _splits=_distinct(ids, splits),
         _peers=np.where(labels < 0, np.nan, _sizes(labels)),
     )
+
+
+def compare(rows: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
+    """The derived rows with `_form`, a number for what they are but for trivial differences, and `_alike`: its ids."""
+    import numpy as np
+
+    forms = duplicates.groups(rows, features).astype(np.int64)
+    ids = rows["_id"].fillna(-1).to_numpy(np.int64)
+    return rows.assign(_form=forms, _alike=_distinct(forms, ids))
 
 
 def _sizes(codes: np.ndarray) -> np.ndarray:
@@ -233,12 +243,35 @@ def _validate_shares(
     return [found if found.success else replace(found, sources=examples[found.column]) for found in findings], results
 
 
+def _validate_leakage(
+    scores: dict[str, float], target: str, warned: float, most: float
+) -> tuple[list[Finding], dict[str, Any]]:
+    """The same, of a table of one row: how much of the target each column tells by itself."""
+    import pandas as pd
+
+    advice = "unless it is known before the answer is, take its column out of schema.features"
+    suite: Suite = [
+        (
+            "expect_column_max_to_be_between",
+            {
+                "column": name,
+                "max_value": most if score > most else warned,
+                "severity": "critical" if score > most else "warning",
+                "description": f"share of {target} that {name} tells by itself",
+                "notes": advice,
+            },
+        )
+        for name, score in scores.items()
+    ]
+    return _validate("leakage", pd.DataFrame([scores]), suite)
+
+
 def _finding(rows: pd.DataFrame, name: str, kwargs: dict[str, Any], result: Any) -> Finding:
     column, found, success = kwargs.get("column"), result.result, bool(result.success)
     if "unexpected_index_list" in found:
         positions = tuple(found["unexpected_index_list"])
         values = [plain(item["value"]) for item in found["partial_unexpected_counts"]][:FEW]
-        first = say(kwargs, plain(rows[column].iloc[positions[0]])) if positions else ""
+        first = say(name, kwargs, plain(rows[column].iloc[positions[0]])) if positions else ""
         return Finding(name, kwargs, True, success, values, first, positions, _sources(rows, positions))
     if "observed_value" not in found:  # Great Expectations raised an error inside
         what = f"{column} is not in the table" if column not in rows else f"{column} cannot be judged by {name}"
@@ -249,7 +282,9 @@ def _finding(rows: pd.DataFrame, name: str, kwargs: dict[str, Any], result: Any)
     if success:
         return Finding(name, kwargs, False, True, observed)
     positions = _offenders(rows, name, kwargs)
-    return Finding(name, kwargs, False, False, observed, say(kwargs, observed), positions, _sources(rows, positions))
+    return Finding(
+        name, kwargs, False, False, observed, say(name, kwargs, observed), positions, _sources(rows, positions)
+    )
 
 
 def _offenders(rows: pd.DataFrame, name: str, kwargs: dict[str, Any]) -> tuple[int, ...]:
@@ -267,10 +302,11 @@ def _offenders(rows: pd.DataFrame, name: str, kwargs: dict[str, Any]) -> tuple[i
 
 
 def _sources(rows: pd.DataFrame, positions: tuple[int, ...]) -> tuple[str, ...]:
-    """Of a few rows; those of one sample stand together."""
+    """Of a few rows; those of one sample stand together, and samples that are nearly the same."""
     if "_source" not in rows:
         return ()
-    return tuple(rows[["_id", "_source"]].iloc[list(positions)].sort_values("_id", kind="stable")["_source"].iloc[:FEW])
+    order = [name for name in ("_form", "_id") if name in rows]
+    return tuple(rows.iloc[list(positions)].sort_values(order, kind="stable")["_source"].iloc[:FEW])
 
 
 def _reproducible(result: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ MAY_IMPORT = [
     ("stages/parity.py", "stages.schema", "numpy"),
     ("stages/host.py", "", ""),
     ("stages/kinds/*", "stages.schema stages.kinds", "numpy PIL"),
-    ("stages/expectations/*", "", ""),
+    ("stages/expectations/*", "stages.expectations", ""),
     ("stages/networks/*", "stages.schema stages.kinds stages.networks", None),
     ("stages/sources/*", "stages.schema stages.errors stages.sources", None),
     ("stages/*", "stages serving.repository serving.launcher serving.client", None),

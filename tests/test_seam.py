@@ -109,6 +109,9 @@ def expectations(column, options):
         ("expect_column_values_to_not_be_null", {"column": column}),
         ("expect_column_values_to_be_between", {"column": column, "max_value": options.most}),
     ]
+
+def infer(column, rows):
+    return {"most": 2 * float(rows[column].max())}
 ''',
     "stages/expectations/remark.py": '''
 """What is expected of a remark."""
@@ -120,6 +123,9 @@ class Options:
 
 def expectations(column, options):
     return [("expect_column_values_to_be_between", {"column": f"{column}.letters", "max_value": options.longest})]
+
+def infer(column, rows):
+    return {}
 ''',
     "stages/networks/levels.py": '''
 """Every level a token."""

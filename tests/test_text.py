@@ -61,7 +61,7 @@ def test_facts():
     facts = text.facts(["ab cd", None, "日本", "über 1"])
     assert facts["length"].tolist() == [5, 0, 2, 6]
     assert facts["words"].tolist() == [2, 0, 1, 2]
-    assert np.allclose(facts["latin"], [1, np.nan, 0, 1], equal_nan=True)
+    assert facts["script"].tolist() == ["LATIN", None, "CJK", "LATIN"]
     assert {name: values.dtype for name, values in text.facts([]).items()} == {
         name: values.dtype for name, values in facts.items()
     }
@@ -160,7 +160,8 @@ def test_the_servers_environment_makes_the_same_bytes(tmp_path):
     ("options", "words"),
     [
         ({"min_length": 5, "max_length": 4}, "min_length 5 must be between 0 and max_length 4"),
-        ({"min_latin": 2}, "min_latin must be between 0 and 1, not 2"),
+        ({"max_missing": 2}, "max_missing must be between 0 and 1, not 2"),
+        ({"scripts": ("Latn",)}, "scripts: no letter's Unicode name begins with 'Latn': say LATIN, GREEK or CJK"),
         ({"regex": "["}, "regex '[' is none: "),
     ],
 )

@@ -63,7 +63,7 @@ def check(tmp_path):
         parquet.write_table(pa.Table.from_pylist(list(rows), SCHEMA), path)
         declared = settings.declared({"image": {"kind": "image"}}, {"label": {"kind": "class"}})
         suite = validate.build(declared, columns)
-        return validate.check(validate.read(path, declared, suite), list(rejected), "label", suite, min_rows, limits)
+        return validate.check(validate.read(path, declared, suite), list(rejected), declared, suite, min_rows, limits)
 
     return run
 
@@ -216,7 +216,7 @@ def test_a_fact_that_the_table_lacks_is_a_fault(tmp_path):
     suite = validate.build(declared, {})
     rows = validate.read(tmp_path / "table.parquet", declared, suite)
     assert "image" not in rows  # the pictures themselves are never loaded
-    assert validate.check(rows, [], "label", suite, 5, LIMITS).faults == ["image.frames is not in the table"]
+    assert validate.check(rows, [], declared, suite, 5, LIMITS).faults == ["image.frames is not in the table"]
 
 
 def test_a_table_without_its_own_columns_is_an_error(tmp_path):
@@ -263,7 +263,7 @@ def stage(tmp_path, monkeypatch):
         shutil.copy(ROOT / "dvc.yaml", here)
         tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
         tree["schema"] = {"features": {"image": "image"}, "target": {"label": "class"}}
-        tree["validate"] = {"min_rows": 5, "max_quarantined": 0.1, "max_rejected": 0.1, "columns": {}} | said
+        tree["validate"] |= {"min_rows": 5, "max_quarantined": 0.1, "max_rejected": 0.1, "columns": {}} | said
         (here / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
         monkeypatch.chdir(here)
         return here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,3 +41,15 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
         ("expect_column_values_to_be_between", {"column": f"{column}.frames", "max_value": options.max_frames}),
         ("expect_column_values_to_be_between", {"column": f"{column}.contrast", **contrast}),
     ]
+
+
+def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Sides down to half of the smallest and up to twice the largest, and the usual modes that occur."""
+    sides = [rows[f"{column}.{side}"].dropna() for side in ("width", "height")]
+    if not all(map(len, sides)):
+        return {}
+    found = set(rows[f"{column}.mode"].dropna().unique())
+    modes = [mode for mode in PLAIN_MODES if mode in found]
+    smallest, largest = int(min(side.min() for side in sides)), int(max(side.max() for side in sides))
+    said = {"min_side": max(1, smallest // 2), "max_side": 2 * largest}
+    return {**said, **({"modes": modes} if modes else {})}

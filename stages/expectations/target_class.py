@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+MANY = 200  # labels that a person would still list
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,10 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
             {"column": "_peers", "min_value": options.min_rows, "description": smallest},
         ),
     ]
+
+
+def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels, where they are not too many to list."""
+    labels = sorted(rows[column].dropna().unique())
+    numeric = all(label.removeprefix("-").isdecimal() for label in labels)
+    return {"labels": sorted(labels, key=int) if numeric else labels} if 2 <= len(labels) <= MANY else {}

@@ -1,8 +1,12 @@
-"""What a column of texts must be: of a usable length, in letters that are expected, and not missing too often."""
+"""What a column of texts must be: of a usable length, in a script that is expected, and not missing too often."""
 
 from __future__ import annotations
 
+import functools
+import math
 import re
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +16,22 @@ class Options:
     min_length: int = 0  # characters
     max_length: int = 100_000
     min_words: int = 0
-    min_latin: float = 0.0  # share of the letters
+    scripts: tuple[str, ...] | None = None  # that most of a text's letters may be of, such as LATIN; without it: any
     regex: str | None = None  # that each text matches
+    unique: bool = False  # no text in two rows
+    min_distinct: int | None = None  # different texts
     max_missing: float = 0.5  # share of rows
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_length <= self.max_length:
             raise ValueError(f"min_length {self.min_length} must be between 0 and max_length {self.max_length}")
-        for name in ("min_latin", "max_missing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        if not 0 <= self.max_missing <= 1:
+            raise ValueError(f"max_missing must be between 0 and 1, not {self.max_missing}")
+        if self.min_distinct is not None and self.min_distinct < 1:
+            raise ValueError(f"min_distinct must be at least 1, not {self.min_distinct}")
+        for script in self.scripts or ():
+            if script not in _scripts():
+                raise ValueError(f"scripts: no letter's Unicode name begins with {script!r}: say LATIN, GREEK or CJK")
         if self.regex is not None:
             try:
                 re.compile(self.regex)
@@ -37,9 +47,34 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
         ("expect_column_proportion_of_non_null_values_to_be_between", {"column": column, **present}),
         ("expect_column_values_to_be_between", {"column": f"{column}.length", **length}),
     ]
-    for fact, least in (("words", options.min_words), ("latin", options.min_latin)):
-        if least:
-            suite.append(("expect_column_values_to_be_between", {"column": f"{column}.{fact}", "min_value": least}))
+    if options.min_words:
+        words = {"column": f"{column}.words", "min_value": options.min_words}
+        suite.append(("expect_column_values_to_be_between", words))
+    if options.scripts:
+        scripts = {"column": f"{column}.script", "value_set": list(options.scripts)}
+        suite.append(("expect_column_values_to_be_in_set", scripts))
     if options.regex is not None:
         suite.append(("expect_column_values_to_match_regex", {"column": column, "regex": options.regex}))
+    if options.unique:
+        suite.append(("expect_column_values_to_be_unique", {"column": column}))
+    if options.min_distinct is not None:
+        distinct = {"min_value": options.min_distinct, "description": f"number of different texts in {column}"}
+        suite.append(("expect_column_unique_value_count_to_be_between", {"column": column, **distinct}))
     return suite
+
+
+def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Twice the longest text in a round number, the scripts, and a share of missing texts."""
+    missing = min(1.0, round(float(rows[column].isna().mean()) + 0.05, 2))
+    longest = 2 * max(1, int(rows[f"{column}.length"].max()))
+    step = 10 ** max(0, math.floor(math.log10(longest)) - 1)
+    scripts = sorted(rows[f"{column}.script"].dropna().unique())
+    said = {"max_length": math.ceil(longest / step) * step}
+    return {**said, **({"scripts": scripts} if scripts else {}), "max_missing": missing}
+
+
+@functools.cache
+def _scripts() -> set[str]:
+    """The first words of all letters' Unicode names."""
+    letters = filter(str.isalpha, map(chr, range(0x20000)))  # those beyond are rarer forms of the same scripts
+    return {unicodedata.name(letter, "").partition(" ")[0] for letter in letters}

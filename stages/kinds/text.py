@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -44,13 +45,13 @@ def likely(values: Sequence[Any]) -> float:
 
 
 def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
-    """Length in characters, words, and the share of letters that are Latin; NaN where there is no letter."""
+    """Length in characters, words, and the script of most letters, such as LATIN; None where there is no letter."""
     rows = [_facts(value or "") for value in values]
-    length, words, latin = zip(*rows, strict=True) if rows else ((), (), ())
+    length, words, script = zip(*rows, strict=True) if rows else ((), (), ())
     return {
         "length": np.array(length, np.int64),
         "words": np.array(words, np.int64),
-        "latin": np.array(latin, np.float64),
+        "script": np.array(script, object),
     }
 
 
@@ -103,7 +104,16 @@ def draw(value: str | None, axes: Any) -> None:
     axes.text(0.5, 0.5, shown, ha="center", va="center", fontsize=6, parse_math=False)
 
 
-def _facts(text: str) -> tuple[int, int, float]:
-    letters = [char for char in text[:10_000] if char.isalpha()]
-    latin = sum(char.isascii() or unicodedata.name(char, "").startswith("LATIN") for char in letters)
-    return len(text), len(text.split()), latin / len(letters) if letters else np.nan
+def _facts(text: str) -> tuple[int, int, str | None]:
+    scripts: Counter[str] = Counter()
+    for char, count in Counter(text[:10_000]).items():
+        if char.isalpha():
+            scripts[_script(char)] += count
+    most = max(sorted(scripts), key=lambda script: scripts[script], default=None)
+    return len(text), len(text.split()), most
+
+
+@functools.cache
+def _script(letter: str) -> str:
+    """The first word of its Unicode name, which is its script's for nearly all letters."""
+    return "LATIN" if letter.isascii() else unicodedata.name(letter, "UNKNOWN").partition(" ")[0]
