@@ -23,7 +23,7 @@ PASSED, FAILED, INTERRUPTED = 0, 1, 130
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
-data = typer.Typer(no_args_is_help=True, help="Bring data into the project.")
+data = typer.Typer(no_args_is_help=True, help="Bring data into the project, and say what is expected of them.")
 app.add_typer(data, name="data")
 
 
@@ -93,6 +93,15 @@ def add(
     os.chdir(project())
     named = [] if name is None else ["--name", name]
     sys.exit(child([sys.executable, "-m", "flows.data", *named, "--", str(path)]))
+
+
+@data.command(epilog="Example: `millrace data expect`, once the data are added and sound")
+def expect(
+    force: Annotated[bool, typer.Option("--force", help="Replace what stands there for a column, too.")] = False,
+) -> None:
+    """Write what is expected of such data into params.yaml, inferred from the data that are there, to be edited."""
+    os.chdir(project())
+    sys.exit(child([sys.executable, "-m", "flows.expect", *(["--force"] if force else [])]))
 
 
 @app.command(epilog='Example: `millrace schedule --cron "0 3 * * *"`')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 
 from stages.command import replacing
@@ -79,12 +82,43 @@ def preset(name: str) -> dict[str, Any]:
 
 def edit(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
     """Replace the leaves that `changes` names, section by section; everything else keeps its place."""
+    with _edited(path) as tree:
+        for section, keys in changes.items():
+            tree[section].update(keys)
+
+
+def merge(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
+    """As `edit`, but a mapping that is there keeps its other keys, however deep. A new innermost one takes a line."""
+    with _edited(path) as tree:
+        _merge(tree, changes)
+
+
+def _merge(tree: Any, changes: dict[str, Any]) -> None:
+    if not tree and any(isinstance(value, dict) for value in changes.values()):
+        tree.fa.set_block_style()  # {} otherwise grows to one long line
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = _in_line(value)
+
+
+def _in_line(value: Any) -> Any:
+    if not isinstance(value, (dict, list)):
+        return value
+    written: Any = CommentedMap(value) if isinstance(value, dict) else CommentedSeq(value)
+    written.fa.set_flow_style()
+    return written
+
+
+@contextmanager
+def _edited(path: Path) -> Iterator[Any]:
+    """The file's tree to change, written when the block ends well."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 120
     tree = yaml.load(path.read_text(encoding="utf-8"))
-    for section, keys in changes.items():
-        tree[section].update(keys)
+    yield tree
     with replacing(path) as whole, whole.open("w", encoding="utf-8") as file:
         yaml.dump(tree, file)
 

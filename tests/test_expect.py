@@ -1,0 +1,248 @@
+"""`millrace data expect`, and what validation then says of data that have changed, through the real stages."""
+
+from __future__ import annotations
+
+import csv
+import random
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+import stages.expectations
+from flows import expect
+from stages import duplicates, expectations, ingest, params, prepare, validate
+from stages.errors import Misuse, Refused
+from stages.expectations.number import around
+
+RAW = Path("data/raw/houses")
+HEADER = ["area", "rooms", "town", "notes", "price"]
+WORDS = ["quiet", "sunny", "old", "large", "garden", "near", "the", "station", "bright", "small"]
+
+
+def houses(count=300):
+    """Rows without a fault, with a blank here and there."""
+    chance = random.Random(0)
+    for number in range(count):
+        area = round(chance.uniform(20, 200), 1)
+        town = chance.choice(["Ulm", "Bonn", "Kiel", ""])
+        notes = " ".join(chance.choices(WORDS, k=8))
+        yield [area, number % 6 + 1, town, notes, round(area * chance.uniform(1000, 5000))]
+
+
+class Line:
+    """A project in a folder of its own, its stages run in this process."""
+
+    def bring(self, rows, header=HEADER):
+        shutil.rmtree(RAW, ignore_errors=True)
+        RAW.mkdir(parents=True)
+        with (RAW / "houses.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
+
+    def run(self, *names):
+        paths = params.paths() | {"data": RAW}
+        given = {
+            ingest: ("data", "table", "rejects"),
+            validate: ("table", "rejects", "validation", "quarantine"),
+            prepare: ("table", "quarantine", "arrays", "schema"),
+        }
+        for stage in names:
+            stage.main(*(Path(paths[name]) for name in given[stage]))
+
+    def written(self):
+        tree = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))
+        return tree["validate"]["columns"]
+
+    def reasons(self):
+        with Path(params.paths()["quarantine"]).open(encoding="utf-8", newline="") as file:
+            return [line["reasons"] for line in csv.DictReader(file)]
+
+
+@pytest.fixture
+def line(tmp_path, monkeypatch):
+    for file in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / file, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    features = {"area": "number", "rooms": "number", "town": "category", "notes": "text"}
+    params.edit(
+        {
+            "data": {"path": RAW.as_posix(), "format": "csv", "options": {}},
+            "schema": {"features": features, "target": {"price": "number"}},
+            "model": {"encoders": {}},
+            "train": {"augment": {}},
+        }
+    )
+    made = Line()
+    made.bring(houses())
+    monkeypatch.setattr(expect, "ingest", lambda: made.run(ingest))
+    return made
+
+
+def test_what_is_inferred_accepts_the_data_that_it_was_inferred_from(line, capsys):
+    expect.main()
+    assert line.written() == {
+        "area": {"min": 0, "max": 220, "max_missing": 0.05},
+        "rooms": {"min": 0, "max": 7, "max_missing": 0.05},
+        "town": {"allowed": ["Bonn", "Kiel", "Ulm"], "max_missing": 0.31},
+        "notes": {"max_length": 120, "scripts": ["LATIN"], "max_missing": 0.05},
+        "price": {"min": 0, "max": 940000},
+    }
+    said = capsys.readouterr().out
+    assert "allowed [Bonn, Kiel, Ulm], max_missing 0.31" in said
+    assert "# share of rows with a fault of their own" in Path("params.yaml").read_text(encoding="utf-8")
+    line.run(ingest, validate, prepare)
+    assert capsys.readouterr().out.count("\n  ") == 0  # not even a warning
+
+
+def changed(column, value, every=1):
+    place = HEADER.index(column)
+    return [
+        [value(cell) if i == place and not number % every else cell for i, cell in enumerate(row)]
+        for number, row in enumerate(houses())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("area", lambda cell: 1000 * cell, r"share of rows quarantined is 1, over 0\.05 \(houses\.csv row 2,"),
+        ("town", lambda cell: "", r"share of rows with town is 0, under 0\.69"),
+        ("notes", lambda cell: "тихий дом, старый сад", "share of rows quarantined is 1"),
+        ("price", lambda cell: 9, "number of different values in price is 1, under 2"),
+    ],
+)
+def test_data_that_have_shifted_are_refused(line, column, value, words):
+    expect.main()
+    line.bring(changed(column, value))
+    with pytest.raises(Refused, match=words):
+        line.run(ingest, validate)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("area", lambda cell: 1000 * cell, "is over 220"),
+        ("town", lambda cell: "Mainz", "town Mainz is not among Bonn, Kiel, Ulm"),
+        ("notes", lambda cell: "тихий старый дом", "notes.script CYRILLIC is not among LATIN"),
+        ("notes", lambda cell: "so quiet " * 20, "notes.length 179 is over 120"),
+    ],
+)
+def test_a_few_strange_rows_are_set_aside(line, column, value, words):
+    expect.main()
+    line.bring(changed(column, value, every=50))
+    line.run(ingest, validate, prepare)
+    assert len(line.reasons()) == 6
+    assert all(words in reason for reason in line.reasons())
+
+
+def test_what_a_person_wrote_stays_unless_forced(line, capsys):
+    params.merge({"validate": {"columns": {"area": {"min": 10, "unique": False}}}})
+    path = Path("params.yaml")
+    said = path.read_text(encoding="utf-8")
+    path.write_text(said.replace("area: {min: 10, unique: false}", "area: {min: 10, unique: false}  # ours"))
+    expect.main()
+    assert line.written()["area"] == {"min": 10, "unique": False, "max": 220, "max_missing": 0.05}
+    assert "# ours" in path.read_text(encoding="utf-8")
+    assert "min 10" in capsys.readouterr().out
+    expect.main(force=True)
+    assert line.written()["area"] == {"min": 0, "unique": False, "max": 220, "max_missing": 0.05}
+
+
+def test_what_does_not_go_together_is_told_and_nothing_written(line):
+    params.merge({"validate": {"columns": {"area": {"min": 900}}}})
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(Misuse, match=r"min 900.* is over max 220.*: mend or remove validate\.columns\.area"):
+        expect.main()
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_uniqueness_is_expected_where_it_is_said(line, capsys):
+    params.merge({"validate": {"columns": {"notes": {"unique": True}, "town": {"min_distinct": 9}}}})
+    line.bring([*houses(), [50, 2, "Ulm", next(iter(houses()))[3], 100_000]])
+    with pytest.raises(Refused, match="number of different words in town is 3, under 9"):
+        line.run(ingest, validate)
+    (one, two) = line.reasons()
+    assert one == two and one.endswith("is not unique")
+
+
+def test_a_column_that_tells_the_target_is_a_warning_and_may_be_a_limit(line, capsys):
+    params.edit({"schema": {"features": {"area": "number", "rooms": "number"}, "target": {"price": "number"}}})
+    line.bring([[row[4] / 7, *row[1:]] for row in houses()])
+    line.run(ingest, validate)
+    said = capsys.readouterr().out
+    assert "  warning: share of price that area tells by itself is 0.99" in said
+    assert ", over 0.95: unless it is known before the answer is, take its column out of schema.features" in said
+    params.edit({"validate": {"max_leakage": 0.9}})
+    with pytest.raises(Refused, match=r"share of price that area tells by itself is 0\.99\d*, over 0\.9: unless"):
+        line.run(validate)
+
+
+def test_a_word_that_tells_the_class_is_a_warning(line, capsys):
+    params.edit({"schema": {"features": {"rooms": "number", "town": "category"}, "target": {"price": "class"}}})
+    params.edit({"validate": {"columns": {"price": {"max_labels": None}}}})
+    line.bring([[*row[:4], "cheap" if row[2] in ("Ulm", "") else "dear"] for row in houses()])
+    line.run(ingest, validate)
+    assert "  warning: share of price that town tells by itself is 1, over 0.95" in capsys.readouterr().out
+
+
+def test_rows_that_are_nearly_the_same_are_a_warning(line, capsys):
+    (area, *_), *_ = rows = list(houses())
+    params.edit({"schema": {"features": {"area": "number", "notes": "text"}, "target": {"price": "number"}}})
+    line.bring([*rows, [area * 1.00001, 1, "", rows[0][3].upper().replace(" ", ",  ") + "!", 100_000]])
+    line.run(ingest, validate)
+    warning = "2 rows: number of samples nearly like this one is 2, over 1 (houses.csv row 2, houses.csv row 302)"
+    assert f"  warning: {warning}\n" in capsys.readouterr().out
+    assert line.reasons() == []
+
+
+def test_signs_tell_words_apart():
+    rows = pd.DataFrame({"word": ["C++", "C#", "c", " C ", "(c)", "-5", "5", "😀", "🎉", None, "1.5", "15", "<5"]})
+    assert duplicates.groups(rows, ["word"]).tolist() == [0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+
+
+def test_numbers_alike_in_three_digits_are_nearly_the_same():
+    rows = pd.DataFrame({"x": [1.0, 1.001, -1.0, 0.0, -0.0, None, 12345.0, 12301.0, 1.01, 9.999, 10.0]})
+    assert duplicates.groups(rows, ["x"]).tolist() == [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ends"),
+    [
+        (0.5, 1.0, (0.45, 1.05)),
+        (0.0, 1.5, (0, 1.7)),
+        (20.0, 199.0, (0, 220)),
+        (-3.5, -1.0, (-3.8, -0.7)),
+        (-3.5, 0.0, (-3.9, 0)),
+        (5.5, 5.5, (4.9, 6.1)),
+        (0.0, 0.0, (0, 1)),
+        (0.0, 6.0, (0, 7)),
+        (-1e-9, 1e-9, (-1.2e-9, 1.2e-9)),
+        (-3e38, 3e38, (-3.6e38, 3.6e38)),
+        (1900.0, 2020.0, (1880, 2040)),
+        (2.0**60, 2.0**60, (1e18, 1.3e18)),
+    ],
+)
+def test_a_range_has_a_margin_and_keeps_its_sign(low, high, ends):
+    assert tuple(around(pd.Series([low, high])).values()) == pytest.approx(ends, abs=0)
+
+
+def test_a_file_that_lacks_a_part_or_is_missing_is_told(tmp_path, monkeypatch):
+    (tmp_path / "half.py").write_text("Options = dict\n")
+    monkeypatch.setattr(stages.expectations, "__path__", [*stages.expectations.__path__, str(tmp_path)])
+    with pytest.raises(ValueError, match=r"stages/expectations/half\.py lacks expectations, infer: see what the other"):
+        expectations.of("half")
+    with pytest.raises(ValueError, match=r"stages/expectations/whole\.py is missing"):
+        expectations.of("whole")
+
+
+def test_the_command_ingests_writes_and_shows(fresh):
+    said = fresh.millrace("data", "expect")
+    assert "modes [L]" in said and "labels [0, 1, 2, 3, 4, 5, 4 more]" in said
+    after = params.parse(fresh.folder / "params.yaml").validate_.columns
+    assert after["image"] == {"min_side": 4, "max_side": 16, "modes": ["L"]}
+    fresh.run("dvc", "repro", "--quiet", "validate")
+    assert "Example: millrace data expect" in fresh.millrace("data", "expect", "--help")
