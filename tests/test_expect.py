@@ -1,13 +1,15 @@
-"""`millrace data expect`, and what validation then says of data that have changed, through the real stages."""
+"""`millrace data expect`, and what becomes of tables that have changed or are faulty, through the real stages."""
 
 from __future__ import annotations
 
 import csv
+import json
 import random
 import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as parquet
 import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
@@ -15,8 +17,11 @@ from ruamel.yaml import YAML
 import stages.expectations
 from flows import expect
 from stages import duplicates, expectations, ingest, params, prepare, validate
-from stages.errors import Misuse, Refused
+from stages.arrays import open_split
+from stages.errors import Misuse, Refused, UserError
 from stages.expectations.number import around
+from stages.kinds import category
+from stages.schema import Schema
 
 RAW = Path("data/raw/houses")
 HEADER = ["area", "rooms", "town", "notes", "price"]
@@ -36,10 +41,13 @@ def houses(count=300):
 class Line:
     """A project in a folder of its own, its stages run in this process."""
 
-    def bring(self, rows, header=HEADER):
+    def bring(self, rows, header=HEADER, name="houses.csv"):
         shutil.rmtree(RAW, ignore_errors=True)
         RAW.mkdir(parents=True)
-        with (RAW / "houses.csv").open("w", newline="", encoding="utf-8") as file:
+        self.add(rows, header, name)
+
+    def add(self, rows, header=HEADER, name="houses.csv"):
+        with (RAW / name).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *rows])
 
     def run(self, *names):
@@ -137,6 +145,121 @@ def test_a_few_strange_rows_are_set_aside(line, column, value, words):
     line.run(ingest, validate, prepare)
     assert len(line.reasons()) == 6
     assert all(words in reason for reason in line.reasons())
+
+
+def without(rows, column):
+    place = HEADER.index(column)
+    return [row[:place] + row[place + 1 :] for row in rows]
+
+
+def test_a_column_that_vanished_or_has_another_name_is_told(line):
+    line.bring(without(houses(), "area"), without([HEADER], "area")[0])
+    with pytest.raises(UserError, match=r"has no column 'area', which params\.yaml names under schema: it has rooms,"):
+        line.run(ingest)
+    line.bring(houses(), ["aera", *HEADER[1:]])
+    with pytest.raises(UserError, match=r"has no column 'area', which params\.yaml names .*: did you mean 'aera'"):
+        line.run(ingest)
+    line.bring(without(houses(), "price"), HEADER[:-1])
+    with pytest.raises(UserError, match=r"has no column 'price', which params\.yaml names under schema"):
+        line.run(ingest)
+
+
+def test_a_column_that_appeared_changes_nothing(line):
+    line.run(ingest)
+    before = Path(params.paths()["table"]).read_bytes()
+    line.bring([[*row, "new"] for row in houses()], [*HEADER, "garden"])
+    line.run(ingest)
+    assert Path(params.paths()["table"]).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("roomy", "'roomy' is no number"),
+        ("inf", "'inf' is no finite 32-bit number"),
+        ("-Infinity", "'-Infinity' is no finite 32-bit number"),
+        ("1e39", "'1e39' is no finite 32-bit number"),
+        ("1,234.5", "'1,234.5' is no number: write 1234.5"),
+        ("=cmd|' /C calc'!A0", "\"=cmd|' /C calc'!A0\" is no number"),
+    ],
+)
+def test_a_cell_that_is_no_number_rejects_its_row(line, cell, reason):
+    line.bring(changed("area", lambda _: cell, every=100))
+    line.run(ingest, validate, prepare)
+    with Path(params.paths()["rejects"]).open(encoding="utf-8", newline="") as file:
+        rejects = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rejects == [(f"houses.csv row {row}", f"area: {reason}") for row in (2, 102, 202)]
+
+
+def test_a_column_of_another_type_is_told_with_its_rows(line):
+    line.bring(changed("area", lambda cell: f"{cell} m2"))
+    with pytest.raises(UserError, match=r"can be read: houses\.csv row 2 area: '172\.0 m2' is no number; .* 297 more"):
+        line.run(ingest)
+    line.bring(changed("area", lambda cell: f"{cell} m2", every=3))
+    with pytest.raises(Refused, match=r"share of samples that could not be read is 0\.3333, over 0\.05 \(houses"):
+        line.run(ingest, validate)
+
+
+def test_a_target_that_is_missing_is_set_aside_or_refused(line):
+    line.bring(changed("price", lambda _: "", every=100))
+    line.run(ingest, validate, prepare)
+    assert line.reasons() == ["price is missing"] * 3
+    line.bring(changed("price", lambda _: ""))
+    with pytest.raises(Refused, match=r"share of rows quarantined is 1, over 0\.05"):
+        line.run(ingest, validate)
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (lambda number: "dear", "number of classes in price is 1, under 2"),
+        (
+            lambda number: "dear" if number else "cheap",
+            r"rows of the smallest class in price is 1, under 2 \(houses",
+        ),
+    ],
+)
+def test_classes_that_cannot_be_learnt_are_refused(line, label, words):
+    params.edit({"schema": {"features": {"area": "number"}, "target": {"price": "class"}}})
+    line.bring([[*row[:4], label(number)] for number, row in enumerate(houses())])
+    with pytest.raises(Refused, match=words):
+        line.run(ingest, validate)
+
+
+def test_a_word_that_training_did_not_have_is_unknown(line):
+    line.bring(houses(100), name="train.csv")
+    line.add([[*row[:2], "Mainz", *row[3:]] for row in list(houses(120))[100:]], name="test.csv")
+    line.run(ingest, validate, prepare)
+    schema = Schema.load(Path(params.paths()["schema"]))
+    (town,) = (place for place, block in enumerate(schema.blocks()) if block.name == "category")
+    assert set(open_split(Path(params.paths()["arrays"]), "test").blocks[town][:, 0]) == {category.UNKNOWN}
+
+
+def test_a_sample_of_two_splits_is_told_and_learnt_from_in_none(line, capsys):
+    rows = list(houses(120))
+    line.bring(rows[:100], name="train.csv")
+    line.add([*rows[100:], rows[0]], name="test.csv")
+    line.run(ingest, validate, prepare)
+    said = capsys.readouterr().out
+    assert "2 rows: number of official splits with this sample is 2, over 1 (test.csv row 22, train.csv row 2)" in said
+    assert "1 copies of a later split" in said
+
+
+def test_texts_that_are_empty_huge_or_of_emoji_alone(line):
+    strange = {0: "", 1: "so quiet\n" * 120_000, 2: "😀🎉 👍🏽", 3: "=cmd()|' /C calc'!A0"}
+    rows = [[*row[:3], strange.get(number, row[3]), row[4]] for number, row in enumerate(houses())]
+    line.bring(rows)
+    with pytest.raises(UserError, match=r"after row 2: the next one does not end: .* or the row longer than 256 KiB,"):
+        line.run(ingest)
+    (RAW / "houses.csv").unlink()
+    lines = [json.dumps(dict(zip(HEADER, row, strict=True))) for row in rows]
+    (RAW / "houses.jsonl").write_text("\n".join(lines))
+    params.edit({"data": {"format": "json"}})
+    line.run(ingest, validate, prepare)
+    assert line.reasons() == ["notes.length 1,080,000 is over 100,000"]
+    read = parquet.read_table(params.paths()["table"]).slice(0, 4).to_pylist()
+    assert [row["notes"] for row in read] == [None, strange[1], strange[2], strange[3]]
+    assert [row["notes.script"] for row in read] == [None, "LATIN", None, "LATIN"]
 
 
 def test_what_a_person_wrote_stays_unless_forced(line, capsys):

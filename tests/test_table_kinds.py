@@ -136,6 +136,12 @@ def test_amounts():
         (lambda: category_expectations.Options(max_missing=-1), "max_missing must be between 0 and 1, not -1"),
         (lambda: category_expectations.Options(regex="("), "regex '(' is none: "),
         (lambda: target_expectations.Options(min=3, max=2), "min 3 is over max 2"),
+        (lambda: number_expectations.Options(min_distinct=0), "min_distinct must be at least 1, not 0"),
+        (lambda: target_expectations.Options(min_distinct=0), "min_distinct must be at least 1, not 0"),
+        (
+            lambda: category_expectations.Options(min_distinct=3, max_distinct=2),
+            "min_distinct 3 is over max_distinct 2",
+        ),
     ],
 )
 def test_wrong_expectations(options, words):

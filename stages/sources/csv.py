@@ -148,7 +148,8 @@ def _read(
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         fault = str(error)
         if "straddling" in fault or "block boundaries" in fault:
-            fault = "the next one does not end: is a quote never closed?"
+            size = f"{BLOCK_BYTES >> 10} KiB, which JSON and Parquet can be"
+            fault = f"the next one does not end: is a quote never closed, or the row longer than {size}?"
         raise UserError(f"{file}, after row {number - 1}: {fault}") from error
     if bad:
         yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, "", ())
