@@ -62,7 +62,7 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
         ("expect_column_values_to_be_between", {**copies, "severity": "warning"}),
         ("expect_column_values_to_be_between", {**several, "severity": "warning"}),
     ]
-    if all(kind(column.kind).RAW != "bytes" for column in declared.features):  # files are not loaded to be compared
+    if len(_values(declared)) == len(declared.features):  # files are not loaded to be compared
         suite.append(("expect_column_values_to_be_between", {**alike, "severity": "warning"}))
     for column in (*declared.features, declared.target):
         module = expectations.of(column.kind)
@@ -72,7 +72,7 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
 
 
 def read(path: Path, declared: Schema, suite: Suite) -> pd.DataFrame:
-    """The small columns of the table: its own, the target, the facts, and those that the suite names.
+    """The small columns of the table: its own, the target, values, facts, and what else the suite names.
 
     Raises:
         UserError: a column that every table has is not there.
@@ -85,8 +85,13 @@ def read(path: Path, declared: Schema, suite: Suite) -> pd.DataFrame:
         if name not in there:
             raise UserError(f"{path} has no column {name!r}: run ingest again")
     facts = [name for column in declared.features for name in there if name.startswith(f"{column.name}.")]
-    named = [kwargs["column"] for _, kwargs in suite if kwargs.get("column") in there]
+    named = [name for name in [*_values(declared), *(kwargs.get("column") for _, kwargs in suite)] if name in there]
     return parquet.read_table(path, columns=list(dict.fromkeys(own + facts + named))).to_pandas()
+
+
+def _values(declared: Schema) -> list[str]:
+    """The features that hold a value in the table, and no file's bytes, of which the facts tell."""
+    return [column.name for column in declared.features if kind(column.kind).RAW != "bytes"]
 
 
 def read_rejects(path: Path) -> list[tuple[str, str]]:
@@ -111,8 +116,8 @@ def check(
     """
     target = declared.target.name
     full = derive(rows, target)
-    if any(kwargs.get("column") == "_alike" for _, kwargs in suite):
-        full = compare(full, [column.name for column in declared.features])
+    if {column.name for column in declared.features} <= set(full):
+        full = compare(full, _values(declared))
     of_rows, of_table = _parted(suite)
     findings, row_results = _validate("rows", full, of_rows)
     quarantined = row_faults(full, findings)
