@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import CommentMark, MarkedYAMLError
+from ruamel.yaml.tokens import CommentToken
 
 from stages.command import replacing
 from stages.errors import Misuse
@@ -94,13 +95,19 @@ def merge(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
 
 
 def _merge(tree: Any, changes: dict[str, Any]) -> None:
-    if not tree and any(isinstance(value, dict) for value in changes.values()):
-        tree.fa.set_block_style()  # {} otherwise grows to one long line
     for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value)
-        else:
+        below = tree.get(key)
+        if not (isinstance(value, dict) and isinstance(below, dict)):
             tree[key] = _in_line(value)
+            continue
+        grows = not below and any(isinstance(one, dict) for one in value.values())
+        _merge(below, value)
+        if grows:  # {} becomes a line for each key; a blank line after it stays after all of them
+            below.fa.set_block_style()
+            comment = tree.ca.items.get(key, [None] * 3)[2]
+            if comment and comment.value.endswith("\n\n"):
+                comment.value = comment.value.rstrip("\n") + "\n"
+                below.ca.items[list(below)[-1]] = [None, None, CommentToken("\n\n", CommentMark(0), None), None]
 
 
 def _in_line(value: Any) -> Any:

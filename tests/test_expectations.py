@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from stages import settings
-from stages.expectations import image, target_class
+from stages.expectations import category, image, number, target_class, text
 
 
 def said(suite, column):
@@ -69,3 +69,13 @@ def test_expectations_import_nothing_but_the_standard_library():
         "print(sorted({'great_expectations', 'pandas', 'numpy', 'PIL', 'pydantic'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("module", [number, category, text])
+def test_uniqueness_and_numbers_of_different_values_are_expected_where_they_are_said(module):
+    unique = ("expect_column_values_to_be_unique", {"column": "x"})
+    assert unique not in module.expectations("x", module.Options())
+    suite = module.expectations("x", module.Options(unique=True, min_distinct=3))
+    assert unique in suite
+    (distinct,) = (kwargs for name, kwargs in suite if name == "expect_column_unique_value_count_to_be_between")
+    assert distinct["min_value"] == 3

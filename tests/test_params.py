@@ -301,6 +301,19 @@ def test_an_edit_that_changes_nothing_changes_no_byte(project):
     assert Path("params.yaml").read_bytes() == before
 
 
+def test_a_merge_keeps_every_comment_and_what_is_there(project):
+    path = Path("params.yaml")
+    before = path.read_text(encoding="utf-8")
+    params.merge({"validate": {"columns": {"image": {"min_side": 8}, "label": {"labels": ["no", "7"]}}}})
+    (empty,) = (line for line in before.splitlines() if "columns: {}" in line)
+    lines = [empty.replace("{}", "  "), "    image: {min_side: 8}", "    label: {labels: [no, '7']}"]
+    assert path.read_text(encoding="utf-8") == before.replace(empty, "\n".join(lines))
+    params.merge({"validate": {"columns": {"image": {"max_side": 9}}}})
+    after = path.read_text(encoding="utf-8")
+    assert after == before.replace(empty, "\n".join(lines)).replace("min_side: 8}", "min_side: 8, max_side: 9}")
+    assert params.parse().validate_.columns["label"] == {"labels": ["no", "7"]}
+
+
 def test_an_unknown_preset_is_told(project):
     with pytest.raises(UserError, match="there is no preset 'fashion-minst'"):
         params.preset("fashion-minst")
