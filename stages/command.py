@@ -10,11 +10,13 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stages.errors import UserError
 
+BAR_S, LINE_S = 0.1, 5.0  # between two signs of progress
 _PR_SET_PDEATHSIG = 1
 
 
@@ -81,6 +83,41 @@ def holding(lock: Path, doing: str) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Call what it gives with how many are done since; a bar on a terminal, else a line every few seconds, says it."""
+    terminal = sys.stderr.isatty()
+    with _bar() if terminal else contextlib.nullcontext(_line) as tell:
+        done, started = 0, time.monotonic()
+        told = started
+
+        def count(more: int) -> None:
+            nonlocal done, told
+            done += more
+            now = time.monotonic()
+            if now - told >= (BAR_S if terminal else LINE_S):
+                tell(f"{done:,} {what}, {done / (now - started):,.0f}/s")
+                told = now
+
+        yield count
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    # refreshed by hand: a thread that draws must not be there when a stage forks its workers
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+        task = bar.add_task("", total=None)  # what is counted is read lazily, so nobody knows how much there will be
+        yield lambda text: bar.update(task, description=text, refresh=True)
+
+
+def _line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _remove(path: Path) -> None:

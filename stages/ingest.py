@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import functools
 import gc
@@ -34,7 +33,6 @@ from stages.sources import Reject
 
 GROUP_ROWS = 8192  # a row group is complete with the chunk that passes either
 GROUP_BYTES = 64 << 20
-BAR_SECONDS, LINE_SECONDS = 0.1, 5.0  # between two signs of progress
 
 _ARROW = {"bytes": pa.binary(), "str": pa.string(), "float64": pa.float64()}
 _OWN, _SOURCE = 3, 2  # how many columns are the table's own, and which says where a row comes from
@@ -82,12 +80,14 @@ def ingest(
     with (
         open(rejects, "w", newline="", encoding="utf-8", errors="backslashreplace") as opened,
         _Table(table, arrow_schema(schema)) as rows,
+        command.counting("samples") as count,
     ):
         faults = csv.writer(opened, lineterminator="\n")
         faults.writerow(Reject._fields)
-        for batch, found in _shown(encoded):
+        for batch, found in encoded:
             rows.add(batch)
             faults.writerows(found)
+            count(len(batch) + len(found))
             tally = Tally(tally.rows + len(batch), tally.rejects + len(found), (*tally.reasons, *found)[:3])
     if not tally.rows:
         raise UserError(f"no sample in {data} can be read: {_reasons(tally)}")
@@ -266,37 +266,6 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     logging.disable()
-
-
-def _shown(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, with progress on standard error: a bar on a terminal, else a line every few seconds."""
-    terminal = sys.stderr.isatty()
-    with _bar() if terminal else contextlib.nullcontext(_line) as tell:
-        done, started = 0, time.monotonic()
-        told = started
-        for batch, rejects in batches:
-            yield batch, rejects
-            done += len(batch) + len(rejects)
-            now = time.monotonic()
-            if now - told >= (BAR_SECONDS if terminal else LINE_SECONDS):
-                tell(f"{done:,} samples, {done / (now - started):,.0f}/s")
-                told = now
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[str], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    # refreshed by hand: a thread that draws must not be there when the workers are forked
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
-        task = bar.add_task("", total=None)  # sources are lazy, so nobody knows how many samples there will be
-        yield lambda text: bar.update(task, description=text, refresh=True)
-
-
-def _line(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

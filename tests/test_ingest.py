@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from stages import fetch, ingest
+from stages import command, fetch, ingest
 from stages.errors import UserError
 from stages.schema import Column, Schema
 from stages.sources import image_folder
@@ -306,7 +306,7 @@ def test_a_killed_worker_is_told_in_words():
 
 
 def test_progress_in_plain_lines(folder, read, monkeypatch, capsys):
-    monkeypatch.setattr(ingest, "LINE_SECONDS", 0)
+    monkeypatch.setattr(command, "LINE_S", 0)
     read(folder({"cat/1.png": png(), "cat/2.png": b""}))
     assert capsys.readouterr().err.startswith("2 samples, ")
 
