@@ -72,13 +72,13 @@ def write(
         (version / "README").write_text(
             "An ensemble has no file of its own: see ../config.pbtxt\n"
         )  # DVC drops empty folders
-        _write_config(folder / name, ensemble_config(name, names, inputs, blocks, outputs, serving))
+        _write_config(folder / name, ensemble_config(name, names, schema, serving))
 
 
 def rename(folder: Path, old: Names, new: Names) -> None:
     """Give a repository that was written under one release's names those of another."""
     for config in folder.glob("*/config.pbtxt"):
-        config.write_bytes(config.read_bytes().replace(old.release.encode(), new.release.encode()))
+        config.write_bytes(config.read_bytes().replace(old.candidate.encode(), new.candidate.encode()))
     for before, after in ((old.network, new.network), (old.encode, new.encode), (old.candidate, new.candidate)):
         (folder / before).rename(folder / after)
 
@@ -178,26 +178,23 @@ def encode_config(names: Names, inputs: Mapping[str, Tensor], blocks: Sequence[B
     return config
 
 
-def ensemble_config(
-    name: str,
-    names: Names,
-    inputs: Mapping[str, Tensor],
-    blocks: Sequence[Block],
-    outputs: Mapping[str, Tensor],
-    serving: Serving,
-) -> Any:
-    """Encode, then network. A block may share its column's name, so inside it is called `block:NAME`."""
+def ensemble_config(name: str, names: Names, schema: Schema, serving: Serving) -> Any:
+    """Encode, then network. A block may share its column's name, so inside it is called `block:NAME`.
+
+    The parameter `schema` tells clients what the columns and the target are; what was fitted to features is not theirs.
+    """
     config = _config(name, serving, platform="ensemble")
     encode = config.ensemble_scheduling.step.add(model_name=names.encode, model_version=-1)
     network = config.ensemble_scheduling.step.add(model_name=names.network, model_version=-1)
-    for column, tensor in inputs.items():
+    config.parameters["schema"].string_value = schema.public().text()
+    for column, tensor in schema.inputs().items():
         described = config.input.add()
         _tensor(described, column, tensor)
         described.optional = tensor.optional
         encode.input_map[column] = column
-    for block in blocks:
+    for block in schema.blocks():
         encode.output_map[block.name] = network.input_map[block.name] = f"block:{block.name}"
-    for output, tensor in outputs.items():
+    for output, tensor in schema.outputs().items():
         _tensor(config.output.add(), output, tensor)
         network.output_map[output] = output
     _tensor(config.output.add(), "release", Tensor("str", (1,)))

@@ -39,7 +39,7 @@ class Manifest:
 def describe(repository: Path, name: str, sources: Mapping[str, str]) -> Manifest:
     """The manifest of a repository that was written under the BLANK id."""
     paths = sorted(path for path in repository.rglob("*") if path.is_file())
-    files = {path.relative_to(repository).as_posix(): _digest(path, BLANK) for path in paths}
+    files = {path.relative_to(repository).as_posix(): _digest(path, name, BLANK) for path in paths}
     return Manifest(name, files, sources)
 
 
@@ -76,13 +76,13 @@ def faults(repository: Path, manifest: Manifest, folders: Collection[str] = ()) 
     told = [f"{path} is missing" for path in expected if path not in found]
     told += [f"{path} does not belong there" for path in sorted(found) if path not in expected]
     for path, digest in expected.items():
-        if path in found and _digest(repository / path, manifest.id) != digest:
+        if path in found and _digest(repository / path, manifest.name, manifest.id) != digest:
             told.append(f"{path} has other bytes")
     return told
 
 
-def _digest(path: Path, release: str) -> str:
+def _digest(path: Path, name: str, release: str) -> str:
     content = path.read_bytes()
     if path.name == "config.pbtxt":  # the only files that contain the id
-        content = content.replace(release.encode(), BLANK.encode())
+        content = content.replace(f"{name}_{release}".encode(), f"{name}_{BLANK}".encode())
     return hashlib.sha256(content).hexdigest()

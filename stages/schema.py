@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -98,13 +98,26 @@ class Schema:
     @classmethod
     def load(cls, path: Path) -> Schema:
         """Read `schema.json`."""
-        tree = json.loads(Path(path).read_text(encoding="utf-8"))
-        return cls(tuple(Column(**column) for column in tree["features"]), Column(**tree["target"]))
+        return cls.parse(Path(path).read_text(encoding="utf-8"))
 
     def dump(self, path: Path) -> None:
         """Write `schema.json`; equal schemas give equal bytes."""
+        Path(path).write_text(self.text(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def parse(cls, text: str) -> Schema:
+        """What `text` has written."""
+        tree = json.loads(text)
+        return cls(tuple(Column(**column) for column in tree["features"]), Column(**tree["target"]))
+
+    def text(self, indent: int | None = None) -> str:
+        """As JSON."""
         tree = {"features": [asdict(column) for column in self.features], "target": asdict(self.target)}
-        Path(path).write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return json.dumps(tree, indent=indent, ensure_ascii=False)
+
+    def public(self) -> Schema:
+        """What a client must know: how to take raw values and read answers, not what was fitted to the features."""
+        return Schema(tuple(replace(column, fitted={}) for column in self.features), self.target)
 
     def blocks(self) -> tuple[Block, ...]:
         """The arrays of this data set, in order of first appearance.
