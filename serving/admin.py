@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from serving import client as clients
+from serving import wire
 from serving.launcher import ADMIN_HEADER, GRPC_PREFIX, Endpoint
 from serving.repository import Names, golden
 from serving.store import Store
@@ -61,7 +61,7 @@ class Admin:
             UserError: it does not.
         """
         answers: dict[str, np.ndarray] = self._told(
-            f"{model} does not answer", clients.ask, self._client, model, schema, raw, timeout_s=timeout_s
+            f"{model} does not answer", wire.ask, self._client, model, schema, raw, timeout_s=timeout_s
         )
         return answers
 
@@ -80,7 +80,7 @@ class Admin:
 @contextlib.contextmanager
 def administered(address: str, key: str) -> Iterator[Admin]:
     """The server whose gRPC is at HOST:PORT."""
-    with clients.connected(address) as client:
+    with wire.connected(address) as client:
         yield Admin(client, key)
 
 

@@ -190,40 +190,42 @@ def status() -> None:
 @app.command(epilog="Example: `millrace predict picture.png`, `millrace predict '{\"age\": 39}'` or `... people.csv`")
 def predict(
     values: Annotated[
-        list[str], typer.Argument(help="JSON objects, .csv files with a header, or values of the model's only column.")
+        list[str],
+        typer.Argument(
+            help="JSON objects; .csv, .parquet or .jsonl files; folders of pictures; values of the model's only column."
+        ),
     ],
-    server: Annotated[str, typer.Option(help="Address of its gRPC.")] = "127.0.0.1:8001",
+    server: Annotated[str, typer.Option(help="Address of its gRPC; or http://HOST:PORT.")] = "127.0.0.1:8001",
+    model: Annotated[str, typer.Option(help="Its public name; the project's own otherwise.")] = "",
+    output: Annotated[Path | None, typer.Option(help="Write answers to this .csv, .parquet or .jsonl file.")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="That of each label, too.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="Seconds to wait for each request.", min=0.001)] = 10.0,
 ) -> None:
-    """Ask the served model, and print a line of JSON for each answer, or why there is none (exit code 1)."""
-    from serving import client as clients
-    from serving.repository import Names
-    from stages import manifest
-    from stages.schema import Schema
+    """Ask a served model; a line of JSON for each answer. Rows without one are named with the reason (exit code 1).
 
-    paths = exported()
-    made = manifest.load(paths["manifest"])
-    names = Names(made.name, made.id)
-    schema = Schema.load(paths["repository"] / names.encode / "1" / "schema.json")
-    from tritonclient.utils import InferenceServerException
+    In a project, tables are read as `data.options` in params.yaml says, elsewhere blanks, `?` and `NA` are missing.
+    """
+    from serving import asking, questions
+    from serving.client import AsyncClient
+    from stages import params
 
-    faulty = False
-    with clients.connected(server) as client:
-        for value, row in clients.rows(values, schema):
-            try:
-                (answer,) = clients.predict(client, names.public, schema, {name: [cell] for name, cell in row.items()})
-                print(json.dumps({"input": value} | answer, ensure_ascii=False), flush=True)
-            except InferenceServerException as error:
-                if error.status() == "StatusCode.UNAVAILABLE":
-                    raise UserError(
-                        f"no model answers at {server} by gRPC: `millrace serve` starts one and prints its address"
-                    ) from error
-                faulty = True
-                print(f"error: {value}: the server at {server} says {error.message()}", file=sys.stderr)
-            except (ValueError, OSError) as error:
-                faulty = True
-                reason = error.strerror if isinstance(error, OSError) else error
-                print(f"error: {value}: {reason}", file=sys.stderr)
-    sys.exit(FAILED if faulty else PASSED)
+    written = questions.Written()
+    if not model and enclosing() is None:
+        raise Misuse("there is no project here whose model could be asked: name one with --model")
+    if enclosing():
+        said = params.parse(project() / "params.yaml")
+        model, written = model or said.export.name, questions.Written(said.data.format, said.data.options)
+    try:
+        client = AsyncClient(server, model, timeout_s=timeout_s)
+    except ValueError as error:
+        raise Misuse(str(error)) from error
+    sys.exit(PASSED if asking.answer(values, client, written, output, probabilities) else FAILED)
+
+
+def enclosing() -> Path | None:
+    """The project that the current folder lies in, if any."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
 
 
 def project() -> Path:
@@ -232,10 +234,9 @@ def project() -> Path:
     Raises:
         Misuse: there is none at or above the current folder.
     """
-    here = Path.cwd()
-    root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
+    root = enclosing()
     if root is None:
-        raise Misuse(f"{here} is not inside a millrace project: there is no dvc.yaml here or above")
+        raise Misuse(f"{Path.cwd()} is not inside a millrace project: there is no dvc.yaml here or above")
     if not (root / "params.yaml").exists():
         raise Misuse(f"{root / 'params.yaml'} is missing: restore it with `git checkout params.yaml`")
     return root

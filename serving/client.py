@@ -1,96 +1,307 @@
-"""Asking a served model for answers, with raw values as the table holds them."""
+"""Asking a served model: raw values in as people hold them, answers out. It needs the server's address and no file.
+
+    with Client("127.0.0.1:8001", model="houses") as client:
+        client.predict({"rooms": 3, "town": "Ulm"})     # {"value": ..., "low": ..., "high": ..., "release": "..."}
+        client.predict([{"rooms": 3}, {"rooms": 4}])    # a list of such answers
+        client.predict(frame)                           # a frame of them, with the index of `frame`
+        client.predict("houses.csv")                    # a list, one for each row of the file
+
+Whatever a kind takes in training it takes here: None and NaN are missing, and so is an absent column; a word that
+training did not have is an unknown one. Words are compared as text, and 1.0 is another word than 1.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import asyncio
+import http.client
+import random
+import re
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, overload
+from urllib.parse import urlsplit
 
-import numpy as np
+from serving import wire
+from serving.served import Answer, Outputs, Question, Raw, Row, Served, ServerError
 
-from stages.errors import UserError
-from stages.schema import MISSING, Schema, kind, target_kind
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-_WIRE = {"bytes": "BYTES", "str": "BYTES", "float64": "FP64"}
+__all__ = ["Answer", "AsyncClient", "Client", "Row", "Served", "ServerError", "Unavailable"]
 
-
-@contextlib.contextmanager
-def connected(address: str) -> Iterator[Any]:
-    """A gRPC client of the server at HOST:PORT, closed with the block. One for each thread."""
-    import tritonclient.grpc
-
-    with tritonclient.grpc.InferenceServerClient(address) as client:
-        yield client
-
-
-def ask(
-    client: Any, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]], timeout_s: float | None = None
-) -> dict[str, np.ndarray]:
-    """Raw values {column: [n]} -> every output [n, *shape] and `release` [n, 1], in one request."""
-    import tritonclient.grpc
-
-    inputs = []
-    for column, tensor in schema.inputs().items():
-        if column not in raw and tensor.optional:
-            continue
-        values = np.empty((len(raw[column]), 1), np.float64 if tensor.dtype == "float64" else np.object_)
-        given = [MISSING[tensor.dtype] if value is None else value for value in raw[column]]
-        values[:, 0] = [value.encode() if isinstance(value, str) else value for value in given]
-        inputs.append(tritonclient.grpc.InferInput(column, values.shape, _WIRE[tensor.dtype]))
-        inputs[-1].set_data_from_numpy(values)
-    result = client.infer(model, inputs, client_timeout=timeout_s)
-    return {name: result.as_numpy(name) for name in (*schema.outputs(), "release")}
+PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
+LONGEST_PAUSE_S = 2.0
+IN_FLIGHT = 4  # requests of one `predict` that an AsyncClient has under way
+_GRPC_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 50),  # gRPC's own second would swallow our shorter pauses
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
 
 
-def rows(values: Sequence[str], schema: Schema) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What people type -> what to call it and a row {column: value}, for each row.
+class Unavailable(ConnectionError):
+    """No model answers there, and none did when asked again."""
 
-    A JSON object is a row, a .csv file holds several below a row of names, anything else is a value of the only column.
-    A cell that is blank is missing; columns that the model does not take are left out.
 
-    Raises:
-        UserError: several columns are wanted of a single value, or a file cannot be read.
-    """
-    names = [column.name for column in schema.features]
-    for value in values:
-        if value.lstrip().startswith("{"):
+class _Asking:
+    """What both clients are."""
+
+    def __init__(
+        self, server: str, model: str, *, timeout_s: float = 10.0, retries: int = 3, pause_s: float = 0.1
+    ) -> None:
+        """`server`: HOST:PORT of its gRPC, grpc://HOST:PORT or http://HOST:PORT. Nothing is sent yet.
+
+        `timeout_s` holds for each request. Where no model answers, and nowhere else, a request is sent again, up to
+        `retries` times, after pauses that double from `pause_s` up to two seconds: to ask twice changes nothing.
+
+        Raises:
+            ValueError: `server` is no such address.
+        """
+        self._protocol, self._address = parsed(server)
+        self.server, self.model, self.timeout_s = server, model, timeout_s
+        self._pauses_s = [min(pause_s * 2**i, LONGEST_PAUSE_S) for i in range(retries)]
+        self._client: Any = None
+        self._served: Served | None = None
+
+    @property
+    def _triton(self) -> Any:
+        if self._protocol == "grpc":
+            import tritonclient.grpc
+
+            return tritonclient.grpc
+        import tritonclient.http
+
+        return tritonclient.http
+
+    def _request(self, served: Served, raw: Raw) -> tuple[str, list[Any]]:
+        return self.model, wire.inputs(self._triton, served.inputs, raw)
+
+    def _outputs(self, served: Served, result: Any) -> Outputs:
+        return {name: result.as_numpy(name) for name in (*served.outputs, "release")}
+
+    def _replaced(self, served: Served, outputs: Outputs) -> str:
+        """The name of another release than `served`, if one has answered: the model was replaced meanwhile."""
+        release: str = outputs["release"][0, 0].decode()
+        return "" if release == served.release else f"{self.model}_{release}"
+
+    def _pause_s(self, attempt: int, error: Exception) -> float:
+        """How long to wait before a request that failed is sent again.
+
+        Raises:
+            ValueError, Unavailable, TimeoutError, ServerError: it is not.
+        """
+        fault = self._fault(error)
+        if attempt >= len(self._pauses_s) or not isinstance(fault, Unavailable):
+            raise fault from error
+        return float(self._pauses_s[attempt] * random.uniform(0.5, 1))  # so that many clients do not come back at once
+
+    def _fault(self, error: Exception) -> Exception:
+        """What has happened, in our words."""
+        from tritonclient.utils import InferenceServerException
+
+        aiohttp = sys.modules.get("aiohttp")
+        lost = (OSError, http.client.HTTPException, *((aiohttp.ClientError,) if aiohttp else ()))
+        nobody = f"no model answers at {self.server} by {PROTOCOLS[self._protocol]}"
+        late = f"{self.server} did not answer within {self.timeout_s:g} s"
+        if isinstance(error, InferenceServerException):
+            status, said = (error.status() or "").removeprefix("StatusCode."), error.message()
+            if status in ("UNAVAILABLE", "503"):
+                return Unavailable(f"{nobody} ({said})")
+            if status in ("INVALID_ARGUMENT", "400"):
+                return ValueError(re.sub(r"^in ensemble '.*?', ", "", said))
+            return TimeoutError(late) if status == "DEADLINE_EXCEEDED" else ServerError(f"{self.server} says: {said}")
+        if isinstance(error, TimeoutError):
+            return TimeoutError(late)
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        return Unavailable(f"{nobody} ({reason})") if isinstance(error, lost) else error
+
+
+class Client(_Asking):
+    """Asks one model on one server. Over gRPC threads may share it; over HTTP each needs its own."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    @overload
+    def predict(self, rows: Row, *, probabilities: bool = False) -> Answer: ...
+    @overload
+    def predict(self, rows: Iterable[Row] | str | Path, *, probabilities: bool = False) -> list[Answer]: ...
+    @overload
+    def predict(self, rows: DataFrame, *, probabilities: bool = False) -> DataFrame: ...
+
+    def predict(self, rows: Any, *, probabilities: bool = False) -> Any:
+        """A row, several, a data frame or a table's path -> an answer, a list or a frame of them, in the same order.
+
+        Raises:
+            ValueError: a row that the model cannot take, or none at all.
+            Unavailable: no model answers.
+            TimeoutError: it does not within `timeout_s`.
+            ServerError: the server cannot answer.
+        """
+        question = Question(rows, self.describe())
+        answers: list[Answer] = []
+        for first, raw in question.batches():
             try:
-                yield value, json.loads(value)
+                answers += self.ask(raw, probabilities=probabilities)
             except ValueError as error:
-                raise UserError(f"{value}: {error}") from error
-        elif value.lower().endswith(".csv"):
+                raise question.blamed(error, first, raw) from error
+        return question.answered(answers)
+
+    def ask(self, raw: Raw, *, probabilities: bool = False) -> list[Answer]:
+        """Rows as `Served.raw` gives them, {column: [n]}, in one request."""
+        served = self.describe()
+        try:
+            outputs = self._outputs(served, self._call("infer", *self._request(served, raw)))
+        except ValueError:
+            self._served = None  # another release may take other columns
+            raise
+        if other := self._replaced(served, outputs):
+            self._served = served = self._described(other)
+        return served.answers(outputs, probabilities)
+
+    def describe(self) -> Served:
+        """What the server says of the model; it is asked once, and again when another release answers."""
+        if self._served is None:
+            self._served = self._described(self.model)
+        return self._served
+
+    def _described(self, model: str) -> Served:
+        if self._protocol == "grpc":
+            return Served.of(self._call("get_model_config", model, as_json=True)["config"])
+        return Served.of(self._call("get_model_config", model))
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        if self._client is None:
+            self._client = self._connected()
+        if self._protocol == "grpc":
+            options["client_timeout"] = self.timeout_s
+        attempt = 0
+        while True:
             try:
-                with open(value, encoding="utf-8-sig", newline="") as file:
-                    for number, row in enumerate(csv.DictReader(file, skipinitialspace=True), 2):
-                        yield f"{value} row {number}", {name: row[name] or None for name in names if name in row}
-            except (OSError, UnicodeDecodeError, csv.Error) as error:
-                raise UserError(f"{value} cannot be read: {error}") from error
-        elif len(names) == 1:
-            yield value, {names[0]: value}
-        else:
-            some = ", ".join(f'"{name}": ...' for name in names[:3])
-            raise UserError(f"{value}: this model takes {len(names)} columns: give '{{{some}}}' or a .csv file")
+                return getattr(self._client, method)(*arguments, **options)
+            except Exception as error:  # the libraries below have no base class in common
+                pause_s = self._pause_s(attempt, error)
+            time.sleep(pause_s)
+            attempt += 1
+
+    def _connected(self) -> Any:
+        if self._protocol == "grpc":
+            return self._triton.InferenceServerClient(self._address, channel_args=_GRPC_OPTIONS)
+        limits = {"connection_timeout": self.timeout_s, "network_timeout": self.timeout_s}
+        return self._triton.InferenceServerClient(self._address, **limits)
 
 
-def predict(client: Any, model: str, schema: Schema, values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Values as people hold them, {column: [n]} (a path, a number) -> for each row its answer and the release.
+class AsyncClient(_Asking):
+    """The same for asyncio, in one event loop; a few requests of one `predict` are under way at a time."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    @overload
+    async def predict(self, rows: Row, *, probabilities: bool = False) -> Answer: ...
+    @overload
+    async def predict(self, rows: Iterable[Row] | str | Path, *, probabilities: bool = False) -> list[Answer]: ...
+    @overload
+    async def predict(self, rows: DataFrame, *, probabilities: bool = False) -> DataFrame: ...
+
+    async def predict(self, rows: Any, *, probabilities: bool = False) -> Any:
+        """As `Client.predict`, with the same exceptions."""
+        question = Question(rows, await self.describe())
+        free = asyncio.Semaphore(IN_FLIGHT)
+
+        async def answers(first: int, raw: Raw) -> list[Answer]:
+            async with free:
+                try:
+                    return await self.ask(raw, probabilities=probabilities)
+                except ValueError as error:
+                    raise question.blamed(error, first, raw) from error
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(answers(first, raw)) for first, raw in question.batches()]
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return question.answered([answer for task in tasks for answer in task.result()])
+
+    async def ask(self, raw: Raw, *, probabilities: bool = False) -> list[Answer]:
+        """As `Client.ask`."""
+        served = await self.describe()
+        try:
+            outputs = self._outputs(served, await self._call("infer", *self._request(served, raw)))
+        except ValueError:
+            self._served = None  # another release may take other columns
+            raise
+        if other := self._replaced(served, outputs):
+            self._served = served = await self._described(other)
+        return served.answers(outputs, probabilities)
+
+    async def describe(self) -> Served:
+        """As `Client.describe`."""
+        if self._served is None:
+            self._served = await self._described(self.model)
+        return self._served
+
+    async def _described(self, model: str) -> Served:
+        if self._protocol == "grpc":
+            return Served.of((await self._call("get_model_config", model, as_json=True))["config"])
+        return Served.of(await self._call("get_model_config", model))
+
+    async def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        if self._client is None:
+            self._client = self._connected()
+        attempt = 0
+        while True:
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    return await getattr(self._client, method)(*arguments, **options)
+            except Exception as error:  # the libraries below have no base class in common
+                pause_s = self._pause_s(attempt, error)
+            await asyncio.sleep(pause_s)
+            attempt += 1
+
+    def _connected(self) -> Any:
+        if self._protocol == "grpc":
+            import tritonclient.grpc.aio
+
+            return tritonclient.grpc.aio.InferenceServerClient(self._address, channel_args=_GRPC_OPTIONS)
+        import tritonclient.http.aio
+
+        return tritonclient.http.aio.InferenceServerClient(self._address, conn_timeout=self.timeout_s)
+
+
+def parsed(server: str) -> tuple[str, str]:
+    """grpc://HOST:PORT or the like -> the protocol, and HOST:PORT.
 
     Raises:
-        ValueError, OSError: a value that its kind cannot take.
+        ValueError: it is no such address.
     """
-    columns = {column.name: kind(column.kind) for column in schema.features}
-    for name, module in columns.items():
-        if name not in values and not module.OPTIONAL:
-            raise ValueError(f"the column {name!r} is missing")
-    for name in values:
-        if name not in columns:
-            raise ValueError(f"unknown column {name!r}: this model takes {', '.join(columns)}")
-    raw = {name: [columns[name].raw(value) for value in given] for name, given in values.items()}
-    outputs = ask(client, model, schema, raw)
-    answers = target_kind(schema.target.kind).answers(outputs, schema.target.fitted)
-    return [
-        answer | {"release": release.decode()}
-        for answer, release in zip(answers, outputs["release"][:, 0], strict=True)
-    ]
+    protocol, _, address = server.rpartition("://")
+    protocol = protocol or "grpc"
+    try:
+        port = urlsplit(f"//{address}").port
+    except ValueError:
+        port = None
+    if protocol not in PROTOCOLS or not port:
+        raise ValueError(f"{server!r} is no address of a server: write HOST:PORT, grpc://HOST:PORT or http://HOST:PORT")
+    return protocol, address

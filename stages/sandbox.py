@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from serving.client import ask, connected
 from serving.launcher import Endpoint, inference_count, running
 from serving.repository import Names
+from serving.wire import ask, connected
 from stages import manifest as manifests
 from stages.schema import Schema
 

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from serving import client as clients
+from serving import wire
 from serving.admin import announcement
 from serving.launcher import Endpoint, running
 from serving.release import Candidate
@@ -72,8 +72,8 @@ def flipped(path: Path) -> None:
 def asked(address: str, base: Candidate, model: str = "") -> tuple[str, np.ndarray]:
     """Which release answers the golden rows, all of them alike, and its probabilities [n, C]."""
     schema, rows = golden(base.repository, base.names)
-    with clients.connected(address) as client:
-        answers = clients.ask(client, model or base.manifest.name, schema, rows, timeout_s=10)
+    with wire.connected(address) as client:
+        answers = wire.ask(client, model or base.manifest.name, schema, rows, timeout_s=10)
     (told,) = {release.decode() for release in answers["release"][:, 0]}
     return told, answers["probabilities"]
 

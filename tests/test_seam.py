@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from test_architecture import RULES
 
 import stages.kinds
-from serving import client
+from serving import wire
 from serving.launcher import find_server
 from stages import manifest, table
 from stages.arrays import open_split
@@ -408,12 +408,12 @@ class Server:
 
 def test_a_missing_value_travels_as_blank(toy):
     server = Server()
-    client.ask(server, "m", toy(a="level", note="remark"), {"a": [1.0, 2.0], "note": ["ä", None]})
+    wire.ask(server, "m", toy(a="level", note="remark"), {"a": [1.0, 2.0], "note": ["ä", None]})
     content = server.sent["note"]._get_content()
     assert content == struct.pack("<I", 2) + "ä".encode() + struct.pack("<I", 0)
 
 
 def test_an_absent_optional_column_does_not_travel(toy):
     server = Server()
-    client.ask(server, "m", toy(a="level", note="remark"), {"a": [1.0]})
+    wire.ask(server, "m", toy(a="level", note="remark"), {"a": [1.0]})
     assert list(server.sent) == ["a"]

@@ -94,7 +94,7 @@ def wanted(schema: Schema, there: Sequence[str], where: str) -> tuple[str, ...]:
     Raises:
         UserError: a table has no column of such a name; the nearest is named.
     """
-    names = tuple(column.name for column in (*schema.features, schema.target))
+    names = tuple(dict.fromkeys(column.name for column in (*schema.features, schema.target)))
     for name in names:
         if name not in there:
             close = difflib.get_close_matches(name, there, n=1)

@@ -161,15 +161,24 @@ def _header(file: Path, options: Options) -> list[str]:
     Raises:
         UserError: there are none, or two are alike.
     """
-    first = _first(file)
     if options.columns:
         return named(list(options.columns), "data.options.columns")
+    return named(first_row(file, options), str(file))
+
+
+def first_row(file: Path, options: Options) -> list[str]:
+    """Its cells, which are names where there is a header row.
+
+    Raises:
+        UserError: the file is empty.
+    """
+    first = _first(file)
     if not first.strip():
         raise UserError(f"{file} is empty: it needs a header row, or names in data.options.columns")
     parse = csv.ParseOptions(delimiter=_delimiter(file, options))
     read_options = csv.ReadOptions(encoding=options.encoding)
     table = csv.read_csv(pa.BufferReader(first), read_options, parse, csv.ConvertOptions(strings_can_be_null=False))
-    return named([name.strip() for name in table.column_names], str(file))
+    return [name.strip() for name in table.column_names]
 
 
 def _delimiter(file: Path, options: Options) -> str:

@@ -1,0 +1,49 @@
+"""Raw values as a request to Triton, and its answer as arrays: what clients and the stages that ask have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.schema import MISSING, Schema, Tensor
+
+_WIRE = {"bytes": "BYTES", "str": "BYTES", "float64": "FP64"}
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """A gRPC client of the server at HOST:PORT, closed with the block. One for each thread."""
+    import tritonclient.grpc
+
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        yield client
+
+
+def ask(
+    client: Any, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]], timeout_s: float | None = None
+) -> dict[str, np.ndarray]:
+    """Raw values {column: [n]} -> every output [n, *shape] and `release` [n, 1], in one request."""
+    import tritonclient.grpc
+
+    result = client.infer(model, inputs(tritonclient.grpc, schema.inputs(), raw), client_timeout=timeout_s)
+    return {name: result.as_numpy(name) for name in (*schema.outputs(), "release")}
+
+
+def inputs(triton: Any, columns: Mapping[str, Tensor], raw: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """Raw values {column: [n]} -> the inputs of a request. `triton`: tritonclient.grpc or tritonclient.http.
+
+    An optional column may be absent, which is to be missing in every row.
+    """
+    made = []
+    for column, tensor in columns.items():
+        if column not in raw and tensor.optional:
+            continue
+        values = np.empty((len(raw[column]), 1), np.float64 if tensor.dtype == "float64" else np.object_)
+        given = [MISSING[tensor.dtype] if value is None else value for value in raw[column]]
+        values[:, 0] = [value.encode() if isinstance(value, str) else value for value in given]
+        made.append(triton.InferInput(column, values.shape, _WIRE[tensor.dtype]))
+        made[-1].set_data_from_numpy(values)
+    return made
