@@ -1,0 +1,413 @@
+"""The client and `millrace predict`, against a real Triton with a network that has learnt nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import hashlib
+import json
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, environment
+from tritonclient.utils import InferenceServerException
+
+from serving import repository as layout
+from serving.client import AsyncClient, Client, Served, ServerError, Unavailable
+from serving.launcher import Endpoint, find_server, running
+from stages.errors import UserError
+from stages.schema import Column, Schema, kind
+
+OLD, NEW = "00000000000a", "00000000000b"
+TOWNS = ["Ulm", "Bonn", "Ulm, too", "000000000000"]
+LABELS = {OLD: ["no", "perhaps", "yes"], NEW: ["nein", "ja", "vielleicht"]}
+MAX_BATCH = 8
+
+
+class Toy(NamedTuple):
+    """Two releases of one model, the first of them public: one network, whose labels have other names."""
+
+    endpoint: Endpoint
+    config: Path  # of the public model
+    texts: dict[str, str]  # what is in it, by release
+    schema: Schema
+    network: Any
+
+    def address(self, protocol: str) -> str:
+        return f"{protocol}://{getattr(self.endpoint, protocol)}"
+
+    def expected(self, rows: list[dict[str, Any]]) -> np.ndarray:
+        """Rows as the table stores them -> probabilities [n, 3], by the code and the weights of the training."""
+        import torch
+
+        raw = {column.name: [row.get(column.name) for row in rows] for column in self.schema.features}
+        with torch.no_grad():
+            blocks = [torch.from_numpy(array) for array in self.schema.encode(raw).values()]
+            return self.network.answer(self.network(blocks))["probabilities"].numpy()
+
+    def show(self, release: str) -> None:
+        """Move the public name to a release."""
+        import tritonclient.grpc
+
+        self.config.write_text(self.texts[release])
+        with tritonclient.grpc.InferenceServerClient(self.endpoint.grpc) as admin:
+            admin.load_model("toy", headers=self.endpoint.grpc_admin)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+    import torch
+
+    from stages import export
+    from stages.networks import network
+
+    try:
+        find_server()
+    except UserError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("toy")
+    torch.manual_seed(0)
+    schemas = {release: schema(labels) for release, labels in LABELS.items()}
+    net = network.Network(schemas[OLD], network.resolve(schemas[OLD], {"encoders": {"remark": {"size": 8}}})).eval()
+    onnx = export.to_onnx(net, schemas[OLD])
+    raw = {"amount": [1.0], "town": ["Ulm"], "remark": ["a house"]}
+    arrays = b"".join(array.tobytes() for array in schemas[OLD].encode(raw).values())
+    golden = {"rows": raw, "sha256": hashlib.sha256(arrays).hexdigest()}
+    for release, described in schemas.items():
+        names, limits = layout.Names("toy", release), layout.Serving(MAX_BATCH, 1, 1)
+        layout.write(folder / release, names, described, onnx, golden, limits, ROOT)
+    for path in (folder / NEW).glob(f"*{NEW}*"):
+        path.rename(folder / OLD / path.name)
+    texts = {release: (folder / release / "toy" / "config.pbtxt").read_text() for release in schemas}
+    with running(folder / OLD, ["toy", f"toy_{OLD}", f"toy_{NEW}"], drain_s=0) as endpoint:
+        yield Toy(endpoint, folder / OLD / "toy" / "config.pbtxt", texts, schemas[OLD], net)
+
+
+def schema(labels: list[str]) -> Schema:
+    """Three kinds of columns, fitted on next to nothing."""
+    training = {
+        "amount": ("number", [None, 1.0, 2.5, 1e6]),
+        "town": ("category", TOWNS * 2),
+        "remark": ("text", ["a fine house", "a house", None]),
+    }
+    features = tuple(
+        Column(name, of, fitted=kind(of).fit([values], kind(of).Options())) for name, (of, values) in training.items()
+    )
+    return Schema(features, Column("answer", "target_class", fitted={"labels": labels, "counts": [1, 1, 1]}))
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """Rows with cells that are missing, not sent, or that training did not have."""
+    chance = random.Random(0)
+    cells = {
+        "amount": [None, 0.0, 3, 1e30, -2.5],
+        "town": [None, *TOWNS, "unheard of", "ß ☂"],
+        "remark": [None, "a fine house", "never heard words", "x" * 1000],
+    }
+    return [
+        {name: chance.choice(values) for name, values in cells.items() if chance.random() < 0.9} for _ in range(count)
+    ]
+
+
+def asked(server: str, what: Any, asynchronous: bool, **options: Any) -> Any:
+    """`predict` by either client."""
+    if not asynchronous:
+        with Client(server, "toy", **options) as client:
+            return client.predict(what, probabilities=True)
+
+    async def ask() -> Any:
+        async with AsyncClient(server, "toy", **options) as client:
+            return await client.predict(what, probabilities=True)
+
+    return asyncio.run(ask())
+
+
+EACH_WAY = pytest.mark.parametrize(
+    ("protocol", "asynchronous"), [("grpc", False), ("grpc", True), ("http", False), ("http", True)]
+)
+
+
+@EACH_WAY
+def test_rows_are_answered_in_order_as_the_network_answers_them(toy: Toy, protocol: str, asynchronous: bool) -> None:
+    given = rows(3 * MAX_BATCH + 1)
+    answers = asked(toy.address(protocol), given, asynchronous)
+    expected = toy.expected(given)
+    served = np.array([[answer["probabilities"][label] for label in LABELS[OLD]] for answer in answers])
+    assert np.abs(served - expected).max() <= 1e-5
+    for answer, row in zip(answers, expected, strict=True):
+        assert answer["label"] == LABELS[OLD][row.argmax()]
+        assert answer["probability"] == max(answer["probabilities"].values())
+        assert answer["release"] == OLD
+    alone = asked(toy.address(protocol), given[5], asynchronous)
+    assert alone["probabilities"] == pytest.approx(answers[5]["probabilities"], abs=1e-6)
+
+
+def test_a_frame_is_answered_with_a_frame(toy: Toy) -> None:
+    frame = pd.DataFrame(
+        {
+            "town": pd.array(["Ulm", pd.NA, "Bonn"], dtype="string"),
+            "amount": pd.array([3, pd.NA, 1], dtype="Int64"),
+            "answer": ["yes", "yes", "no"],
+        },
+        index=["x", "y", "z"],
+    )
+    with Client(toy.endpoint.grpc, "toy") as client:
+        answers = client.predict(frame, probabilities=True)
+        assert list(answers.index) == ["x", "y", "z"]
+        expected = toy.expected([{"town": "Ulm", "amount": 3.0}, {}, {"town": "Bonn", "amount": 1.0}])
+        assert np.abs(answers[[f"probabilities[{label}]" for label in LABELS[OLD]]] - expected).max(axis=None) <= 1e-5
+        twice = pd.concat([frame, frame], axis=1)
+        with pytest.raises(ValueError, match="two columns of the data frame have one name"):
+            client.predict(twice)
+
+
+WRONG = [
+    ([], "there is no row to ask about"),
+    ([{"amount": 1}, {"amuont": 1}], "row 1: unknown column 'amuont': did you mean 'amount'?"),
+    ([{"z": 1}], "row 0: unknown column 'z': this model takes amount, town, remark"),
+    ([{"amount": float("inf")}], "row 0: amount: inf is no finite 32-bit number"),
+    ([{"amount": "1,5"}], "row 0: amount: '1,5' is no number: write 1.5"),
+    ([{"town": ["Ulm"]}], "row 0: town: a list is no single value"),
+    ([{"town": np.array(["Ulm", "Bonn"])}], "row 0: town: a ndarray is no single value"),
+    ([{"remark": "\ud800"}], "row 0: remark: 'utf-8' codec can't encode"),
+    ({"amount": "x"}, "amount: 'x' is no number"),
+    ([3], "row 0: a row is a dictionary {column: value}, not 3"),
+    ("gone.csv", "gone.csv is no table that is there"),
+]
+
+
+@pytest.mark.parametrize(("what", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_what_cannot_be_asked_is_said_before_anything_is_sent(toy: Toy, what: Any, said: str) -> None:
+    with Client(toy.endpoint.grpc, "toy") as client:
+        client.describe()
+        client._call = None  # type: ignore[method-assign]
+        with pytest.raises(ValueError) as caught:
+            client.predict(what)
+    assert str(caught.value).startswith(said)
+
+
+def test_what_only_the_server_finds_names_the_row(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind("number"), "raw", lambda value: value)
+    given: list[dict[str, Any]] = [{"amount": 1.0} for _ in range(3 * MAX_BATCH + 1)]
+    with Client(toy.endpoint.grpc, "toy") as client:
+        for row in (MAX_BATCH + 3, 3 * MAX_BATCH):  # among others in a request, and alone
+            wrong = [*given[:row], {"amount": float("inf")}, *given[row + 1 :]]
+            with pytest.raises(ValueError, match=rf"^row {row}: inf is no finite"):
+                client.predict(wrong)
+
+
+@EACH_WAY
+def test_what_the_server_cannot_is_its_error(toy: Toy, protocol: str, asynchronous: bool) -> None:
+    async def ask(model: str) -> None:
+        if asynchronous:
+            async with AsyncClient(toy.address(protocol), model) as client:
+                await client.predict({})
+        else:
+            with Client(toy.address(protocol), model) as client:
+                client.predict({})
+
+    with pytest.raises(ServerError, match="unknown model: 'tyo'"):
+        asyncio.run(ask("tyo"))
+    with pytest.raises(ServerError, match="does not say what its columns are"):
+        asyncio.run(ask(f"toy_{OLD}_encode"))
+
+
+@EACH_WAY
+def test_nobody_there_and_no_answer_in_time(protocol: str, asynchronous: bool) -> None:
+    with socket.socket() as deaf, socket.socket() as silent:
+        for each in (deaf, silent):
+            each.bind(("127.0.0.1", 0))
+        silent.listen()
+        nobody, mute = (f"{protocol}://127.0.0.1:{each.getsockname()[1]}" for each in (deaf, silent))
+        with pytest.raises(Unavailable, match=f"no model answers at {nobody} by "):
+            asked(nobody, {}, asynchronous, retries=1, pause_s=0.001)
+        with pytest.raises(TimeoutError, match=f"{mute} did not answer within 0.2 s"):
+            asked(mute, {}, asynchronous, timeout_s=0.2)
+
+
+@pytest.mark.parametrize("server", ["nonsense", "https://a:8000", "127.0.0.1", "grpc://a:x", ""])
+def test_an_address_that_is_none(server: str) -> None:
+    with pytest.raises(ValueError, match="write HOST:PORT, grpc://HOST:PORT or http://HOST:PORT"):
+        Client(server, "toy")
+
+
+class Failing:
+    """Stands for Triton's client: fails as told, then answers with a configuration."""
+
+    def __init__(self, toy: Toy, *statuses: str) -> None:
+        self.left, self.calls, self.toy = list(statuses), 0, toy
+
+    def get_model_config(self, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        if self.left:
+            raise InferenceServerException("as told", self.left.pop(0))
+        with Client(self.toy.endpoint.grpc, "toy") as client:
+            client.describe()
+            return client._client.get_model_config("toy", as_json=True)
+
+
+def test_only_what_is_safe_is_sent_again_and_not_for_ever(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr("time.sleep", paused.append)
+    for statuses, error, calls in [
+        (["StatusCode.UNAVAILABLE"] * 3, None, 4),
+        (["503"] * 3, None, 4),
+        (["StatusCode.UNAVAILABLE"] * 9, Unavailable, 4),
+        (["StatusCode.UNAVAILABLE", "StatusCode.INVALID_ARGUMENT"], ValueError, 2),
+        (["StatusCode.DEADLINE_EXCEEDED"], TimeoutError, 1),
+        (["StatusCode.INTERNAL"], ServerError, 1),
+        (["StatusCode.NOT_FOUND"], ServerError, 1),
+    ]:
+        client = Client("127.0.0.1:1", "toy", pause_s=0.1)
+        client._client = failing = Failing(toy, *statuses)
+        if error is None:
+            assert isinstance(client.describe(), Served)
+        else:
+            with pytest.raises(error):
+                client.describe()
+        assert failing.calls == calls
+    for pause_s, longest_s in zip(paused, [0.1, 0.2, 0.4] * 3, strict=False):
+        assert longest_s / 2 <= pause_s <= longest_s
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_another_release_answers_with_its_own_labels(toy: Toy, asynchronous: bool) -> None:
+    async def ask() -> None:
+        client: Any = (AsyncClient if asynchronous else Client)(toy.endpoint.grpc, "toy")
+        for release in (OLD, NEW, OLD):
+            toy.show(release)
+            answer = client.predict({"town": "Ulm"})  # as the client knows the release before
+            answer = await answer if asynchronous else answer
+            assert answer["release"] == release
+            assert answer["label"] == LABELS[release][toy.expected([{"town": "Ulm"}])[0].argmax()]
+        closed = client.close()
+        if asynchronous:
+            await closed
+
+    try:
+        asyncio.run(ask())
+    finally:
+        toy.show(OLD)
+
+
+def test_the_client_loads_little() -> None:
+    """Neither importing it nor describing a table brings in what trains."""
+    program = "import sys, serving.client, stages.kinds.category, stages.kinds.target_class; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"torch", "lightning", "pandas", "pyarrow", "pydantic", "PIL", "rich", "typer", "tritonclient", "grpc"}
+    assert heavy & set(ran.stdout.split()) == set()
+
+
+def predict(toy: Toy, folder: Path, *arguments: str, code: int = 0) -> tuple[list[dict[str, Any]], str]:
+    """`millrace predict --model toy` outside of any project; the answers it printed, and what it said beside."""
+    command = [sys.executable, "-m", "serving.cli", "predict", "--server", toy.endpoint.grpc, "--model", "toy"]
+    surroundings = environment(ROOT)
+    ran = subprocess.run([*command, *arguments], cwd=folder, env=surroundings, capture_output=True, text=True)
+    assert ran.returncode == code, ran.stderr
+    assert "Traceback" not in ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines()], ran.stderr
+
+
+TABLE = [
+    {"town": "Ulm", "amount": "3"},
+    {"town": "?", "amount": ""},
+    {"town": "Bonn", "amount": "many"},
+    {"town": "unheard of", "amount": "NA"},
+]
+
+
+def test_tables_of_each_format_are_answered_alike(toy: Toy, tmp_path: Path) -> None:
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "town", "amount"])
+        writer.writeheader()
+        writer.writerows({"id": i, **row} for i, row in enumerate(TABLE))
+    stored = [{"town": "Ulm", "amount": 3.0}, {}, None, {"town": "unheard of"}]
+    sent = [one if one is not None else {"town": "Bonn", "amount": "many"} for one in stored]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(one) + "\n" for one in sent))
+    answers, said = predict(toy, tmp_path, "t.csv", "t.jsonl", "--probabilities", code=1)
+    assert [answer["input"] for answer in answers[:3]] == ["t.csv row 2", "t.csv row 3", "t.csv row 5"]
+    assert "error: t.csv row 4: amount: 'many' is no number" in said
+    assert "error: t.jsonl row 3: amount: 'many' is no number" in said
+    assert "t.csv lacks remark: missing in every row" in said
+    expected = toy.expected([one for one in stored if one is not None] * 2)
+    served = np.array([[answer["probabilities"][label] for label in LABELS[OLD]] for answer in answers])
+    assert np.abs(served - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_answers_are_written_row_by_row(toy: Toy, tmp_path: Path, ending: str) -> None:
+    amounts = [*range(5 * MAX_BATCH), "x", *range(3)]
+    (tmp_path / "t.csv").write_text("\n".join(["amount", *map(str, amounts)]) + "\n")
+    printed, _ = predict(toy, tmp_path, "t.csv", "--output", f"out.{ending}", code=1)
+    assert printed == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"out.{ending}", "t.csv"]
+    if ending == "parquet":
+        found = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    elif ending == "csv":
+        with (tmp_path / "out.csv").open(newline="") as file:
+            found = [{name: cell or None for name, cell in row.items()} for row in csv.DictReader(file)]
+    else:
+        found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["input"] for row in found] == [f"t.csv row {number}" for number in range(2, len(amounts) + 2)]
+    faulty = [row for row in found if row.get("error")]
+    assert [(row["input"], row["error"]) for row in faulty] == [("t.csv row 42", "amount: 'x' is no number")]
+    expected = toy.expected([{"amount": None if amount == "x" else float(amount)} for amount in amounts])
+    for row, probabilities in zip(found, expected, strict=True):
+        if not row.get("error"):
+            assert row["release"] == OLD
+            assert row["label"] == LABELS[OLD][probabilities.argmax()]
+            assert abs(float(row["probability"]) - probabilities.max()) <= 1e-5
+
+
+def test_a_project_says_how_its_tables_are_written(toy: Toy, fresh: Any) -> None:
+    """No header row, another delimiter and words of its own, with and without the target's column."""
+    options = {"columns": ["town", "amount", "answer"], "delimiter": ";", "missing": ["-"], "replace": {"B.": "Bonn"}}
+    features = {"town": "category", "amount": "number"}
+    fresh.params(
+        data={"format": "csv", "options": options}, schema={"features": features, "target": {"answer": "class"}}
+    )
+    (fresh.folder / "with.csv").write_text("B.;3;yes\n-;-;no\n")
+    (fresh.folder / "without.csv").write_text("B.;3\n-;-\n")
+    (fresh.folder / "headed.csv").write_text("amount;town\n3;B.\n-;-\n")
+    ways = ["with.csv", "without.csv", "headed.csv", '{"town": "Bonn", "amount": 3}', "{}"]
+    said = fresh.millrace("predict", "--server", toy.endpoint.grpc, "--model", "toy", *ways)
+    answers = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert len(answers) == 8
+    probabilities = [answer["probability"] for answer in answers]
+    assert probabilities[0::2] == pytest.approx([probabilities[0]] * 4, abs=1e-6)
+    assert probabilities[1::2] == pytest.approx([probabilities[1]] * 4, abs=1e-6)
+    assert abs(probabilities[0] - probabilities[1]) > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["{"], 1, "error: {: is no JSON"),
+        (['{"ammount": 1}'], 1, "unknown column 'ammount': did you mean 'amount'?"),
+        (["gone.csv"], 1, "gone.csv cannot be read: there is no such file"),
+        (["misspelt.csv"], 1, "misspelt.csv has no column 'amount': rename 'ammount', if that is meant"),
+        (["other.csv"], 1, "other.csv has none of the model's columns: amount, town, remark"),
+        (["3"], 1, 'this model takes 3 columns: give \'{"amount": ..., '),
+        (["{}", "--output", "out.txt"], 2, "--output out.txt must end in .csv, .parquet, .jsonl"),
+        (["{}", "--server", "nonsense"], 2, "'nonsense' is no address of a server"),
+        (["{}", "--model", "tyo"], 1, "unknown model: 'tyo'"),
+        (["{}", "--server", "127.0.0.1:9"], 1, "no model answers at 127.0.0.1:9 by gRPC"),
+        (["{}", "--model", ""], 2, "name one with --model"),
+    ],
+)
+def test_a_persons_mistake_is_a_line(toy: Toy, tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    (tmp_path / "misspelt.csv").write_text("ammount,town\n1,Ulm\n")
+    (tmp_path / "other.csv").write_text("x,y\n1,2\n")
+    answers, said = predict(toy, tmp_path, *arguments, code=code)
+    assert answers == []
+    assert words in said
+    assert not (tmp_path / "out.txt").exists()
