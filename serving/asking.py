@@ -50,7 +50,7 @@ def answer(
 async def _answer(
     values: Sequence[str], client: AsyncClient, written: questions.Written, output: Path | None, probabilities: bool
 ) -> bool:
-    faulty = False
+    done, faulty = 0, False
     async with client:
         served = await client.describe()
         rows = questions.rows(values, served, written)
@@ -58,7 +58,7 @@ async def _answer(
             pending: deque[asyncio.Task[list[Answer]]] = deque()
 
             async def tell_next() -> None:
-                nonlocal faulty
+                nonlocal done, faulty
                 answers = await pending.popleft()
                 for one in answers:
                     if "error" in one:
@@ -66,6 +66,7 @@ async def _answer(
                         print(f"error: {one['input']}: {one['error']}", file=sys.stderr)
                     write(one)
                 count(len(answers))
+                done += len(answers)
 
             try:
                 while batch := list(itertools.islice(rows, max(1, served.max_batch))):
@@ -78,6 +79,8 @@ async def _answer(
             finally:
                 for task in pending:
                     task.cancel()
+            if not done:
+                raise UserError(f"{', '.join(values)}: there is no row to ask about")
     return not faulty
 
 

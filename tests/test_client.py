@@ -19,11 +19,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, environment
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from serving import repository as layout
 from serving.client import AsyncClient, Client, Served, ServerError, Unavailable
 from serving.launcher import Endpoint, find_server, running
+from stages import manifest
 from stages.errors import UserError
 from stages.schema import Column, Schema, kind
 
@@ -299,6 +302,19 @@ def test_another_release_answers_with_its_own_labels(toy: Toy, asynchronous: boo
         toy.show(OLD)
 
 
+def test_a_label_like_the_blank_id_stays_what_it_is(tmp_path: Path) -> None:
+    described, folder = schema([manifest.BLANK, "other"]), tmp_path / "repository"
+    golden = {"rows": {"amount": [1.0], "town": ["Ulm"], "remark": ["a house"]}, "sha256": ""}
+    blank = layout.Names("toy", manifest.BLANK)
+    layout.write(folder, blank, described, b"", golden, layout.Serving(MAX_BATCH, 1, 1), ROOT)
+    made = manifest.describe(folder, "toy", {})
+    layout.rename(folder, blank, layout.Names("toy", made.id))
+    manifest.check(folder, made)
+    config = text_format.Parse((folder / "toy" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    served = Served.of(json_format.MessageToDict(config, preserving_proto_field_name=True))
+    assert served == Served(described.public(), MAX_BATCH, f"toy_{made.id}")
+
+
 def test_the_client_loads_little() -> None:
     """Neither importing it nor describing a table brings in what trains."""
     program = "import sys, serving.client, stages.kinds.category, stages.kinds.target_class; print(*sys.modules)"
@@ -396,6 +412,8 @@ def test_a_project_says_how_its_tables_are_written(toy: Toy, fresh: Any) -> None
         (["gone.csv"], 1, "gone.csv cannot be read: there is no such file"),
         (["misspelt.csv"], 1, "misspelt.csv has no column 'amount': rename 'ammount', if that is meant"),
         (["other.csv"], 1, "other.csv has none of the model's columns: amount, town, remark"),
+        (["empty.csv"], 1, "empty.csv: there is no row to ask about"),
+        (["broken.jsonl"], 1, "broken.jsonl cannot be read: its first row is no JSON"),
         (["3"], 1, 'this model takes 3 columns: give \'{"amount": ..., '),
         (["{}", "--output", "out.txt"], 2, "--output out.txt must end in .csv, .parquet, .jsonl"),
         (["{}", "--server", "nonsense"], 2, "'nonsense' is no address of a server"),
@@ -407,6 +425,8 @@ def test_a_project_says_how_its_tables_are_written(toy: Toy, fresh: Any) -> None
 def test_a_persons_mistake_is_a_line(toy: Toy, tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
     (tmp_path / "misspelt.csv").write_text("ammount,town\n1,Ulm\n")
     (tmp_path / "other.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "empty.csv").write_text("amount,town,remark\n")
+    (tmp_path / "broken.jsonl").write_text("{\n")
     answers, said = predict(toy, tmp_path, *arguments, code=code)
     assert answers == []
     assert words in said
