@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -73,6 +73,19 @@ class Target(Protocol):
     def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray: ...
     def outputs(self, fitted: dict[str, Any]) -> dict[str, Tensor]: ...
     def answers(self, outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]: ...
+
+
+@runtime_checkable
+class Vectorised(Protocol):
+    """A kind or target kind that also takes a whole column at once."""
+
+    def raws(self, values: Any) -> Any:
+        """What `raw` makes of each of values [N]: an array of numbers, or a list in which None is missing.
+
+        Raises:
+            ValueError: one is at fault, or only `raw` can read it.
+        """
+        ...
 
 
 def kind(name: str) -> Kind:

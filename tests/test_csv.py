@@ -98,7 +98,7 @@ def test_thousands_of_columns(tmp_path):
         ("a,bb,c\n1,x,y\n", "has no column 'b', which params.yaml names under schema: did you mean 'bb'?"),
         ("a,b,b\n1,x,y\n", "two columns are named 'b'"),
         ("a,,c\n1,x,y\n", "column 2 has no name"),
-        ('a,b,c\n1,"' + "x" * 2_000_000, "after row 1: the next one does not end: is a quote never closed?"),
+        ('a,b,c\n1,"' + "x" * 5_000_000, "after row 1: the next one does not end: is a quote never closed?"),
     ],
 )
 def test_a_faulty_table_is_told(tmp_path, text, words):

@@ -29,6 +29,8 @@ def raw(value: Any) -> float | None:
         return None
     try:
         number = float(value)
+    except OverflowError:  # a whole number without bounds
+        number = math.inf
     except (TypeError, ValueError):
         bare = re.sub(r"(?<=\d)[, ](?=\d{3})", "", str(value)).replace(",", ".")  # thousands, then a decimal comma
         hint = f": write {bare}" if _is_number(bare) else ""
@@ -36,6 +38,18 @@ def raw(value: Any) -> float | None:
     if math.isinf(number) or abs(number) > LARGEST:
         raise ValueError(f"{_short(value)} is no finite 32-bit number")
     return None if math.isnan(number) else number
+
+
+def raws(values: Any) -> np.ndarray:
+    """`raw` of a whole column [N] at once: float64 [N], NaN where it is missing; most texts but blanks will do."""
+    try:
+        numbers = np.array(values, np.float64)  # float() of each, NaN of None
+    except (TypeError, OverflowError) as error:
+        raise ValueError(error) from error
+    if (np.abs(numbers) > LARGEST).any():
+        raise ValueError("a number is not finite in 32 bits")
+    numbers[np.isnan(numbers)] = np.nan  # there are several
+    return numbers
 
 
 def likely(values: Sequence[Any]) -> float:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stages.kinds.number import raw
+from stages.kinds.number import raw, raws
 from stages.schema import Tensor
 
-__all__ = ["RAW", "Options", "answers", "fit", "likely", "outputs", "raw", "transform"]
+__all__ = ["RAW", "Options", "answers", "fit", "likely", "outputs", "raw", "raws", "transform"]
 
 RAW = "float64"
 
