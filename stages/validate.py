@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from stages import command, params, settings
 from stages.errors import Refused, UserError
 from stages.findings import Finding, Report, plain, row_faults, say, summary
 from stages.schema import Schema
+from stages.table import keys
 from stages.validation_page import page
 
 if TYPE_CHECKING:
@@ -30,13 +32,14 @@ FEW = 5  # sources and values that are shown of one fault
 def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None:
     """Report on the table and set its faulty rows aside; refuse it (exit code 3) if it is faulty as a whole."""
     said = params.load("validate")
+    threading.Thread(target=_great_expectations).start()  # takes seconds of one core; the table is read by another
     declared = settings.declared(said.schema.features, said.schema.target)
     suite = build(declared, said.validate.columns)
     rows, rejected = read(table, declared, suite), read_rejects(rejects)
     limits = {"quarantined": said.validate.max_quarantined, "rejected": said.validate.max_rejected}
     report = check(rows, rejected, declared.target.name, suite, said.validate.min_rows, limits)
     with command.replacing(quarantine) as whole:
-        write_quarantine(whole, rows, report.quarantined)
+        write_quarantine(whole, table, report.quarantined)
     with command.replacing(validation) as folder:
         write_report(folder, report, rows, rejected, declared.target.name)
     print(summary(report))
@@ -79,19 +82,29 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
 def read(path: Path, declared: Schema, suite: Suite) -> pd.DataFrame:
     """The small columns of the table: its own, the target, the facts, and those that the suite names.
 
+    One after another, as text is twice in memory while it is read. Ids become numbers, which are smaller and faster.
+
     Raises:
         UserError: a column that every table has is not there.
     """
+    import pandas as pd
     import pyarrow.parquet as parquet
 
-    there = parquet.read_schema(path).names
-    own = ["_id", "_split", "_source", declared.target.name]
-    for name in own:
-        if name not in there:
-            raise UserError(f"{path} has no column {name!r}: run ingest again")
-    facts = [name for column in declared.features for name in there if name.startswith(f"{column.name}.")]
-    named = [kwargs["column"] for _, kwargs in suite if kwargs.get("column") in there]
-    return parquet.read_table(path, columns=list(dict.fromkeys(own + facts + named))).to_pandas()
+    with parquet.ParquetFile(path) as table:
+        there = table.schema_arrow.names
+        own = ["_id", "_split", "_source", declared.target.name]
+        for name in own:
+            if name not in there:
+                raise UserError(f"{path} has no column {name!r}: run ingest again")
+        facts = [name for column in declared.features for name in there if name.startswith(f"{column.name}.")]
+        named = [kwargs["column"] for _, kwargs in suite if kwargs.get("column") in there]
+        rows = {}
+        for name in dict.fromkeys(own + facts + named):
+            cells = table.read(columns=[name]).column(name)
+            rows[name] = (
+                pd.Series(keys(cells)).mask(cells.is_null().to_pandas()) if name == "_id" else cells.to_pandas()
+            )
+    return pd.DataFrame(rows, copy=False)
 
 
 def read_rejects(path: Path) -> list[tuple[str, str]]:
@@ -136,7 +149,7 @@ def check(
 
 
 def derive(rows: pd.DataFrame, target: str) -> pd.DataFrame:
-    """The rows, with what must be counted over the whole table; ids become numbers, which are smaller and faster.
+    """The rows, with what must be counted over the whole table.
 
     `_copies`: rows of this id. `_labels`, `_splits`: different targets and official splits of this id.
     `_peers`: rows of this target.
@@ -282,14 +295,17 @@ def _reproducible(result: Any) -> dict[str, Any]:
     return tree | {"errors": [said["exception_message"] for said in errors]}
 
 
-def write_quarantine(path: Path, rows: pd.DataFrame, quarantined: Mapping[int, list[str]]) -> None:
+def write_quarantine(path: Path, table: Path, quarantined: Mapping[int, list[str]]) -> None:
     """A line for each row that is set aside: its id, its source, and its faults."""
-    chosen = rows[["_id", "_source"]].iloc[list(quarantined)].itertuples(index=False, name=None)
+    import pyarrow.parquet as parquet
+
+    own = parquet.read_table(table, columns=["_id", "_source"] if quarantined else [])
+    chosen = own.take(list(quarantined)).to_pylist()
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "source", "reasons"))
-        for (name, source), faults in zip(chosen, quarantined.values(), strict=True):
-            writer.writerow((name, source, "; ".join(faults)))
+        for row, faults in zip(chosen, quarantined.values(), strict=True):
+            writer.writerow((*row.values(), "; ".join(faults)))
 
 
 def write_report(
