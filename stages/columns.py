@@ -26,11 +26,9 @@ def raw(cells: pa.Array, module: Kind | Target) -> tuple[pa.Array, dict[int, str
     """
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
-    if isinstance(module, Vectorised):
-        numeric = pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type)
+    if isinstance(module, Vectorised) and (numbers := _numbers(cells)) is not None:
         with contextlib.suppress(ValueError):  # `raw` says which cell is odd, and whether it is wrong
-            values = _numbers(cells) if numeric else cells.to_pylist()
-            return array(module.raws(values), TYPES[module.RAW]), {}
+            return array(module.raws(numbers), TYPES[module.RAW]), {}
     found, faults = [], {}
     distinct, places = _distinct(cells)
     for place, value in enumerate(distinct):
@@ -45,9 +43,24 @@ def raw(cells: pa.Array, module: Kind | Target) -> tuple[pa.Array, dict[int, str
     }
 
 
-def _numbers(cells: pa.Array) -> np.ndarray:
+def _numbers(cells: pa.Array) -> np.ndarray | None:
+    """What Python's float() makes of cells [N], NaN for null; None where it takes another type, or not all texts."""
+    if pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
+        return _filled(cells.cast(pa.float64(), safe=False))
+    if not pa.types.is_string(cells.type):
+        return None
+    with contextlib.suppress(ValueError):
+        numbers = _filled(cells.cast(pa.float64()))
+        if np.count_nonzero(np.isnan(numbers)) == cells.null_count:  # Arrow takes "nan(...)"
+            return numbers
+    with contextlib.suppress(ValueError):
+        return np.array(cells.to_pylist(), np.float64)
+    return None
+
+
+def _filled(numbers: pa.Array) -> np.ndarray:
     """float64 [N], NaN for null. (`to_numpy` would load pandas.)"""
-    return np.from_dlpack(cells.cast(pa.float64(), safe=False).fill_null(array([None], pa.float64())[0]))
+    return np.from_dlpack(numbers.fill_null(array([None], pa.float64())[0]))
 
 
 def _distinct(cells: pa.Array) -> tuple[list[Any], np.ndarray]:
@@ -114,7 +127,7 @@ def identities(features: Sequence[pa.Array]) -> pa.Array:
 def _hashed(cells: pa.Array) -> list[pa.Array]:
     """Columns of bytes which, one after the other, are what `identity` hashes of each cell: its length, its content."""
     if pa.types.is_floating(cells.type):
-        numbers = _numbers(cells)
+        numbers = _filled(cells)
         known = ~np.isnan(numbers)
         pairs = np.stack([np.where(known, 8, -1).astype("<i8"), numbers.astype("<f8").view("<i8")], axis=1)
         used = np.stack([np.ones_like(known), known], axis=1)

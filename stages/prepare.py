@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from stages.arrays import SPLITS, create_split
 from stages.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
 
+THREADS = 2  # each of which holds a column of the training rows
 FEW = 3  # faulty rows that an error names
 
 Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
@@ -111,8 +113,9 @@ def fit(source: Path, declared: Schema, rows: np.ndarray) -> Schema:
             raise UserError(f"column {column.name!r}, train split: {error}") from error
         return replace(column, fitted=learnt)
 
-    features = tuple(fitted(column, kind(column.kind)) for column in declared.features)
-    return Schema(features, fitted(declared.target, target_kind(declared.target.kind)))
+    with ThreadPoolExecutor(THREADS) as pool:  # one column is read while another is sorted
+        features = pool.map(lambda column: fitted(column, kind(column.kind)), declared.features)
+        return Schema(tuple(features), fitted(declared.target, target_kind(declared.target.kind)))
 
 
 def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: Path) -> None:

@@ -77,13 +77,13 @@ class Target(Protocol):
 
 @runtime_checkable
 class Vectorised(Protocol):
-    """A kind or target kind that also takes a whole column at once."""
+    """A kind or target kind that takes a column of numbers at once, and text as the number that float() reads in it."""
 
-    def raws(self, values: Any) -> Any:
-        """What `raw` makes of each of values [N]: an array of numbers, or a list in which None is missing.
+    def raws(self, values: np.ndarray) -> np.ndarray:
+        """What `raw` makes of each of float64 [N]; NaN is missing on either side.
 
         Raises:
-            ValueError: one is at fault, or only `raw` can read it.
+            ValueError: it does not take one of them.
         """
         ...
 

@@ -27,8 +27,7 @@ def length(path: Path) -> int:
 
 def ids(path: Path) -> np.ndarray:
     """The first 64 bits of each row's id, uint64 [N]."""
-    with parquet.ParquetFile(path) as table:
-        return keys(table.read(columns=["_id"]).column(0))
+    return keys(parquet.read_table(path, columns=["_id"]).column(0))
 
 
 def keys(cells: pa.ChunkedArray) -> np.ndarray:

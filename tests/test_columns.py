@@ -95,6 +95,21 @@ def test_any_cells_by_column_are_those_by_row(tmp_path, seed):
             same(*both("csv", chunk, schema))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_texts_that_are_nearly_numbers(tmp_path, seed):
+    draw = random.Random(seed)
+    texts = ["".join(draw.choices("0123456789.eE+-_ naif()x\u0663", k=draw.randint(1, 6))) for _ in range(4000)]
+    texts += [f"{draw.uniform(-9, 9)!r}e{draw.randint(-330, 310)}" for _ in range(500)]
+    for text in texts:
+        found = columns._numbers(pa.array([text]))
+        try:
+            expected = float(text)
+        except ValueError:
+            assert found is None, text
+        else:
+            assert repr(found.tolist()) == repr([expected]), text
+
+
 @pytest.mark.parametrize("cell", [b"\xff", b"1\0"])
 def test_a_cell_that_is_no_text_sends_its_chunk_row_by_row(tmp_path, cell):
     (chunk,) = csv_chunks(tmp_path / "t.csv", [["1", "a", "b", "2", "y"], [b"1", cell, b"b", b"2", b"y"]])

@@ -40,16 +40,11 @@ def raw(value: Any) -> float | None:
     return None if math.isnan(number) else number
 
 
-def raws(values: Any) -> np.ndarray:
-    """`raw` of a whole column [N] at once: float64 [N], NaN where it is missing; most texts but blanks will do."""
-    try:
-        numbers = np.array(values, np.float64)  # float() of each, NaN of None
-    except (TypeError, OverflowError) as error:
-        raise ValueError(error) from error
-    if (np.abs(numbers) > LARGEST).any():
+def raws(values: np.ndarray) -> np.ndarray:
+    """`raw` of float64 [N] at once; NaN is missing."""
+    if (np.abs(values) > LARGEST).any():
         raise ValueError("a number is not finite in 32 bits")
-    numbers[np.isnan(numbers)] = np.nan  # there are several
-    return numbers
+    return np.where(np.isnan(values), np.nan, values)  # as there are several NaNs
 
 
 def likely(values: Sequence[Any]) -> float:
