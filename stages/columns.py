@@ -117,7 +117,7 @@ def identities(features: Sequence[pa.Array]) -> pa.Array:
     parts = [part for cells in features for part in _hashed(cells)]
     joined = pc.binary_join_element_wise(*parts, scalar(b""), null_handling="replace", null_replacement=b"")
     _, ends, content = joined.buffers()
-    whole = memoryview(content or b"")
+    whole = bytes(content or b"")
     limits = np.frombuffer(ends, np.int32, len(joined) + 1).tolist()
     digests = [hashlib.sha256(whole[first:last]).digest() for first, last in pairwise(limits)]
     hexadecimal = b"".join(digests).hex().encode()

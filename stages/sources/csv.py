@@ -102,19 +102,20 @@ def read_columns(chunk: Chunk) -> Columns:
     """
     if chunk.files:
         raise ValueError("each file that a cell names is looked at by itself")
-    cells = {name: _texts(chunk.cells.column(name), chunk.meaning) for name in chunk.columns}
+    said, meant = (array(list(each), pa.string()) for each in (chunk.meaning.keys(), chunk.meaning.values()))
+    cells = {name: _texts(chunk.cells.column(name), said, meant) for name in chunk.columns}
     return Columns(numbered(chunk.name, chunk.numbers), chunk.split, cells, chunk.faults)
 
 
-def _texts(cells: pa.Array, meaning: dict[str, str | None]) -> pa.Array:
-    """Cells [N] of bytes as the texts that they mean."""
+def _texts(cells: pa.Array, said: pa.Array, meant: pa.Array) -> pa.Array:
+    """Cells [N] of bytes as texts, and where they are among `said` as what is `meant`."""
     texts = pc.utf8_trim_whitespace(cells.cast(pa.string()))
     if b"\0" in bytes(texts.buffers()[2] or b""):
         raise ValueError("holds a NUL byte")
-    found = pc.index_in(texts, value_set=array(list(meaning), pa.string()))
+    found = pc.index_in(texts, value_set=said)
     if found.null_count == len(found):
         return texts
-    return pc.if_else(found.is_valid(), array(list(meaning.values()), pa.string()).take(found), texts)
+    return pc.if_else(found.is_valid(), meant.take(found), texts)
 
 
 def _values(chunk: Chunk, cells: list[bytes]) -> dict[str, str | None]:
