@@ -118,10 +118,10 @@ def _by_column(found: sources.Columns, schema: Schema) -> Batch:
     if faults:
         sound = columns.array(np.delete(np.arange(len(places)), list(faults)), pa.int64())
         places, *cells = (values.take(sound) for values in (places, *cells))
-    telling = [bool(module.facts([])) for name, module in modules.items() if name != schema.target.name]
-    values = (values.to_pylist() if tells else [] for tells, values in zip(telling, cells[:-1], strict=True))
+    told = zip(schema.features, cells, strict=False)  # most kinds tell nothing, and need no list
+    raw = (values.to_pylist() if kind(column.kind).facts(()) else () for column, values in told)
     table = arrow_schema(schema)
-    facts = [columns.array(told, table.field(name).type) for name, told in _facts(values, schema.features).items()]
+    facts = [columns.array(values, table.field(name).type) for name, values in _facts(raw, schema.features).items()]
     own = [columns.identities(cells[:-1]), pa.repeat(columns.scalar(found.split), len(places)), places]
     return pa.RecordBatch.from_arrays([*own, *cells, *facts], schema=table), found.rejects + rejects
 
@@ -169,9 +169,8 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     """The table's columns: the sample, its raw values, the facts about them."""
     raw = {column.name: kind(column.kind).RAW for column in schema.features}
     raw[schema.target.name] = target_kind(schema.target.kind).RAW
-    facts = {
-        name: _FACTS[values.dtype.kind] for name, values in _facts([()] * len(schema.features), schema.features).items()
-    }
+    none = _facts([()] * len(schema.features), schema.features)
+    facts = {name: _FACTS[values.dtype.kind] for name, values in none.items()}
     own = {"_id": pa.string(), "_split": pa.string(), "_source": pa.string()}
     return pa.schema(own | {name: columns.TYPES[stored] for name, stored in raw.items()} | facts)
 

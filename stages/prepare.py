@@ -80,14 +80,11 @@ def remove(
 
 
 def set_aside(source: Path, quarantine: Path) -> np.ndarray:
-    """Whether validation has set a row aside, bool [N], by id and source: a copy of its sample may be sound."""
+    """Whether validation has set a row aside, bool [N]; another copy of its sample, from elsewhere, may be sound."""
     with Path(quarantine).open(encoding="utf-8", newline="") as file:
-        faulty = {(row["id"], row["source"]) for row in csv.DictReader(file)}
-    rows = np.zeros(table.length(source), bool)
-    if faulty:
-        own = zip(table.column(source, "_id"), table.column(source, "_source"), strict=True)
-        rows[:] = [row in faulty for row in own]
-    return rows
+        faulty = list(csv.DictReader(file))
+    ids, sources = ([row[name] for row in faulty] for name in ("id", "source"))
+    return table.among(source, "_id", ids) & table.among(source, "_source", sources)  # no two rows have one source
 
 
 def check(rows: dict[str, np.ndarray]) -> None:
@@ -139,7 +136,8 @@ def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: 
         maps[split] = create_split(folder / split, positions, coded, tensors)
     for first, piece in table.pieces(source, [column.name for column in schema.features]):
         for split, positions in rows.items():
-            there = table.chosen(first, piece, positions)
+            if not len(there := table.chosen(first, piece, positions)):
+                continue
             raw = {name: table.raw(there.column(name)) for name in there.column_names}
             place = slice(done[split], done[split] + len(there))
             encoded = attempt(schema.transform, raw, source, positions[place], split)

@@ -1,4 +1,4 @@
-"""Reading the table in pieces: what is held at once is some 64 MiB of the columns asked for."""
+"""Reading the table in pieces: what is held at once is some 16 MiB of the table, or one row group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
-PIECE_BYTES = 64 << 20
+PIECE_BYTES = 16 << 20
 
 
 def column(path: Path, name: str) -> np.ndarray:
@@ -20,9 +20,12 @@ def column(path: Path, name: str) -> np.ndarray:
     return parquet.read_table(path, columns=[name]).column(name).to_numpy(zero_copy_only=False)
 
 
-def length(path: Path) -> int:
-    """How many rows there are."""
-    return int(parquet.read_metadata(path).num_rows)
+def among(path: Path, name: str, values: Sequence[str]) -> np.ndarray:
+    """Whether a text column holds one of `values`, bool [N]."""
+    if not values:
+        return np.zeros(parquet.read_metadata(path).num_rows, bool)
+    cells = parquet.read_table(path, columns=[name]).column(name)
+    return pc.is_in(cells, value_set=pa.array(values, pa.string())).to_numpy()
 
 
 def ids(path: Path) -> np.ndarray:
@@ -40,9 +43,9 @@ def keys(cells: pa.ChunkedArray) -> np.ndarray:
 
 
 def pieces(path: Path, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-    """The columns `names` of consecutive rows, as many row groups as fit into 64 MiB; with the first row's position.
+    """The columns `names` of some row groups that follow each other, with the position of the first row.
 
-    Texts are dictionaries, as the file has those that repeat: of these each one is made only once.
+    Texts are dictionaries, so that one that repeats is made only once.
     """
     about = parquet.read_metadata(path)
     texts = [field.name for field in about.schema.to_arrow_schema() if field.type == pa.string()]
