@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.workspace import ROOT
 from stages.measure import fingerprint
 
-NAMES = ("graph", "ingestion", "training", "client", "presets")
+NAMES = ("graph", "ingestion", "tables", "training", "client", "presets")
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"  # in README
 STORE = ROOT / "benchmarks" / "figures.json"
 

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,32 +63,9 @@ def make(folder: Path, count: int) -> Path:
 
 
 def ingest(project: Path) -> tuple[float, float]:
-    """Seconds, and MiB of resident memory of the stage and its workers at the highest moment."""
-    import psutil
-
-    command = [sys.executable, "-m", "stages.ingest", "data/raw/png", "data/table.parquet", "data/rejects.csv"]
-    began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=project, env=workspace.environment(), stdout=subprocess.DEVNULL)
-    peak, ended = 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(0.05):
-            try:
-                family = [(parent := psutil.Process(process.pid)), *parent.children(recursive=True)]
-                peak = max(peak, sum(member.memory_info().rss for member in family) / 2**20)
-            except psutil.NoSuchProcess:
-                continue
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    code = process.wait()
-    seconds = time.perf_counter() - began
-    ended.set()
-    watcher.join()
-    if code:
-        raise SystemExit(f"ingest failed with {code}")
-    return seconds, peak
+    """Seconds, and MiB of the stage and its workers at the highest moment."""
+    paths = ("data/raw/png", "data/table.parquet", "data/rejects.csv")
+    return workspace.watched(project, sys.executable, "-m", "stages.ingest", *paths)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,34 @@ def timed(folder: Path, *command: str | Path) -> float:
             f"{' '.join(map(str, command))} failed in {folder}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
     return time.perf_counter() - began
+
+
+def watched(folder: Path, *command: str) -> tuple[float, float]:
+    """Seconds, and MiB of resident memory of a command and its children at the highest moment."""
+    import psutil
+
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
+    peak, ended = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.05):
+            try:
+                family = [(parent := psutil.Process(process.pid)), *parent.children(recursive=True)]
+                peak = max(peak, sum(member.memory_info().rss for member in family) / 2**20)
+            except psutil.NoSuchProcess:
+                continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    code = process.wait()
+    seconds = time.perf_counter() - began
+    ended.set()
+    watcher.join()
+    if code:
+        raise SystemExit(f"{' '.join(command)} failed with {code} in {folder}")
+    return seconds, peak
 
 
 def cpu_s() -> float:

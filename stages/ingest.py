@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import gc
-import hashlib
 import logging
-import math
 import multiprocessing
 import os
 import signal
-import struct
 import sys
 import time
 import warnings
@@ -26,15 +24,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages import command, params, settings, sources
+from stages import columns, command, params, settings, sources
 from stages.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
-from stages.sources import Reject
+from stages.sources import Reject, Sample
 
 GROUP_ROWS = 8192  # a row group is complete with the chunk that passes either
 GROUP_BYTES = 64 << 20
 
-_ARROW = {"bytes": pa.binary(), "str": pa.string(), "float64": pa.float64()}
 _OWN, _SOURCE = 3, 2  # how many columns are the table's own, and which says where a row comes from
 _FACTS = {"i": pa.int64(), "f": pa.float64(), "O": pa.string()}  # by the kind of numpy's dtype
 
@@ -96,25 +93,66 @@ def ingest(
 
 def encode(chunk: Any, format: str, schema: Schema) -> Batch:
     """A source's chunk as rows of the table, and what of it cannot be one."""
-    to_raw = [(column.name, kind(column.kind).raw) for column in schema.features]
-    to_raw.append((schema.target.name, target_kind(schema.target.kind).raw))
+    source = sources.source(format)
+    if isinstance(source, sources.Columnar):
+        with contextlib.suppress(ValueError):  # row by row it is found who is at fault
+            return _by_column(source.read_columns(chunk), schema)
+    return _by_row(source.read(chunk), schema)
+
+
+def _by_column(found: sources.Columns, schema: Schema) -> Batch:
+    """Whole columns at once: the same rows and rejects as `_by_row`.
+
+    Raises:
+        ValueError: a kind cannot tell the facts of a row.
+    """
+    modules = _modules(schema)
+    cells: list[pa.Array] = []
+    faults: dict[int, str] = {}
+    for name, module in modules.items():
+        values, wrong = columns.raw(found.values[name], module)
+        cells.append(values)
+        for row, reason in wrong.items():
+            faults.setdefault(row, f"{name}: {reason}" if len(modules) > 2 else reason)
+    places = found.sources
+    rejects = [Reject(places[row].as_py(), faults[row]) for row in sorted(faults)]
+    if faults:
+        sound = columns.array(np.delete(np.arange(len(places)), list(faults)), pa.int64())
+        places, *cells = (values.take(sound) for values in (places, *cells))
+    told = zip(schema.features, cells, strict=False)  # most kinds tell nothing, and need no list
+    raw = (values.to_pylist() if kind(column.kind).facts(()) else () for column, values in told)
+    table = arrow_schema(schema)
+    facts = [columns.array(values, table.field(name).type) for name, values in _facts(raw, schema.features).items()]
+    own = [columns.identities(cells[:-1]), pa.repeat(columns.scalar(found.split), len(places)), places]
+    return pa.RecordBatch.from_arrays([*own, *cells, *facts], schema=table), found.rejects + rejects
+
+
+def _modules(schema: Schema) -> dict[str, Any]:
+    """The kinds of the features and of the target, by column."""
+    modules: dict[str, Any] = {column.name: kind(column.kind) for column in schema.features}
+    return modules | {schema.target.name: target_kind(schema.target.kind)}
+
+
+def _by_row(samples: Iterable[Sample | Reject], schema: Schema) -> Batch:
+    """One after another, so that of a picture no more than its raw value is held."""
+    to_raw = [(name, module.raw) for name, module in _modules(schema).items()]
     rows: list[Row] = []
     rejects: list[Reject] = []
-    for found in sources.source(format).read(chunk):
+    for found in samples:
         if isinstance(found, Reject):
             rejects.append(found)
             continue
         try:
             values = [raw(found.values.get(name)) for name, raw in to_raw]
-            rows.append((identity(values[:-1]), found.split, found.source, *values))
+            rows.append((columns.identity(values[:-1]), found.split, found.source, *values))
         except OSError as error:
             rejects.append(Reject(found.source, f"cannot be read: {error.strerror}"))
         except ValueError as error:
             rejects.append(Reject(found.source, _blamed(found.values, to_raw) or str(error)))
     rows, facts, faulty = _sound(rows, schema.features)
-    columns = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
+    cells = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
     table = arrow_schema(schema)
-    arrays = [_array(values, field.type) for values, field in zip(columns, table, strict=True)]
+    arrays = [columns.array(values, field.type) for values, field in zip(cells, table, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=table), rejects + faulty
 
 
@@ -132,62 +170,38 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     """The table's columns: the sample, its raw values, the facts about them."""
     raw = {column.name: kind(column.kind).RAW for column in schema.features}
     raw[schema.target.name] = target_kind(schema.target.kind).RAW
-    facts = {name: _FACTS[values.dtype.kind] for name, values in _facts([], schema.features).items()}
+    none = _facts([()] * len(schema.features), schema.features)
+    facts = {name: _FACTS[values.dtype.kind] for name, values in none.items()}
     own = {"_id": pa.string(), "_split": pa.string(), "_source": pa.string()}
-    return pa.schema(own | {name: _ARROW[stored] for name, stored in raw.items()} | facts)
-
-
-def _array(values: Any, type: pa.DataType) -> pa.Array:
-    """As `pa.array` makes it, which would load pandas into every worker to see that no value is pandas'."""
-    if type not in (pa.binary(), pa.string()):
-        numbers = np.ascontiguousarray(values, type.to_pandas_dtype())  # None becomes NaN
-        return pa.Array.from_buffers(type, len(numbers), [None, pa.py_buffer(numbers)])
-    known = np.array([value is not None for value in values], bool)
-    parts = [_content(value) or b"" for value in values]
-    ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
-    validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
-    return pa.Array.from_buffers(type, len(parts), [validity, pa.py_buffer(ends), pa.py_buffer(b"".join(parts))])
-
-
-def identity(features: Iterable[Any]) -> str:
-    """SHA-256 over the raw features. Without the target: one picture under two labels is one sample."""
-    digest = hashlib.sha256()
-    for value in features:
-        content = _content(value)
-        digest.update(struct.pack("<q", -1 if content is None else len(content)))
-        digest.update(content or b"")
-    return digest.hexdigest()
-
-
-def _content(value: bytes | str | float | None) -> bytes | None:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode()
-    return None if value is None or math.isnan(value) else struct.pack("<d", value)
+    return pa.schema(own | {name: columns.TYPES[stored] for name, stored in raw.items()} | facts)
 
 
 def _sound(rows: list[Row], features: tuple[Column, ...]) -> tuple[list[Row], dict[str, np.ndarray], list[Reject]]:
     """Rows with their facts; taken one by one where those of all fail, to find the rows at fault."""
     try:
-        return rows, _facts(rows, features), []
+        return rows, _facts(_features(rows, features), features), []
     except ValueError:
-        kept, rejects, facts = [], [], [_facts([], features)]
+        kept, rejects, facts = [], [], [_facts(_features([], features), features)]
     for row in rows:
         try:
-            facts.append(_facts([row], features))
+            facts.append(_facts(_features([row], features), features))
             kept.append(row)
         except ValueError as error:
             rejects.append(Reject(row[_SOURCE], str(error)))
     return kept, {name: np.concatenate([each[name] for each in facts]) for name in facts[0]}, rejects
 
 
-def _facts(rows: list[Row], features: tuple[Column, ...]) -> dict[str, np.ndarray]:
+def _facts(cells: Iterable[Iterable[Any]], features: tuple[Column, ...]) -> dict[str, np.ndarray]:
+    """{column.fact: [N]} of the raw values of each feature."""
     return {
         f"{column.name}.{fact}": values
-        for place, column in enumerate(features, _OWN)
-        for fact, values in kind(column.kind).facts([row[place] for row in rows]).items()
+        for column, raw in zip(features, cells, strict=True)
+        for fact, values in kind(column.kind).facts(raw).items()
     }
+
+
+def _features(rows: list[Row], features: tuple[Column, ...]) -> Iterator[list[Any]]:
+    return ([row[place] for row in rows] for place in range(_OWN, _OWN + len(features)))
 
 
 def _reasons(tally: Tally) -> str:
@@ -203,7 +217,8 @@ class _Table:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
         blobs = {field.name for field in schema if field.type == pa.binary()}
-        unlike = blobs | {"_id", "_source"}  # no two values alike: a dictionary would be of no use
+        # a dictionary is of no use where hardly two values are alike
+        unlike = blobs | {"_id", "_source"} | {field.name for field in schema if field.type == pa.float64()}
         self._writer = pq.ParquetWriter(
             path,
             schema,

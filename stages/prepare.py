@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from stages.arrays import SPLITS, create_split
 from stages.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
 
+THREADS = 2  # each of which holds a column of the training rows
 FEW = 3  # faulty rows that an error names
 
 Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
@@ -25,29 +27,28 @@ def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     """Turn the accepted rows of the table into arrays and a fitted schema."""
     said = params.load("prepare")
     declared = settings.declared(said.schema.features, said.schema.target)
-    ids, official, sources = (table.column(source, name) for name in ("_id", "_split", "_source"))
+    ids, official = table.ids(source), table.column(source, "_split")
     splits = assign(ids, official, said.split.val, said.split.test)
-    splits, removed = remove(ids, sources, splits, official, read_quarantine(quarantine))
+    splits, removed = remove(ids, splits, official, set_aside(source, quarantine))
     rows = {split: np.flatnonzero(splits == split) for split in SPLITS}
     check(rows)
     fitted = fit(source, declared, rows["train"])
     with command.replacing(schema) as whole:
         fitted.dump(whole)
     with command.replacing(arrays) as folder:
-        for split in SPLITS:
-            write(source, fitted, rows[split], folder / split, split)
+        write(source, fitted, rows, folder)
         summarise(folder, rows, removed, {"table": source, "quarantine": quarantine, "schema": schema})
     counted = ", ".join(f"{len(rows[split]):,} {split}" for split in SPLITS)
     print(f"prepared {counted}; left out " + ", ".join(f"{n:,} {why}" for why, n in removed.items()))
 
 
 def assign(ids: np.ndarray, official: np.ndarray, val: float, test: float) -> np.ndarray:
-    """A split for each row [N]: the official one, else by the id's hash, so that a growing set never moves a sample.
+    """A split for each row [N]: the official one, else by the id, a hash, so that a growing set never moves a sample.
 
     A split that is nowhere official is taken out of the rows that are not of another one.
     """
-    share = np.array([int(name[:13], 16) / 16**13 for name in ids])
-    splits = np.array([name or "train" for name in official], dtype=object)
+    share = (ids >> np.uint64(12)) / 16**13  # their first 52 bits, which are a float's
+    splits = np.where(official.astype(bool), official, "train")
     free = splits == "train"
     present = set(official)
     if "test" not in present:
@@ -58,33 +59,32 @@ def assign(ids: np.ndarray, official: np.ndarray, val: float, test: float) -> np
 
 
 def remove(
-    ids: np.ndarray,
-    sources: np.ndarray,
-    splits: np.ndarray,
-    official: np.ndarray,
-    quarantined: Collection[tuple[str, str]],
+    ids: np.ndarray, splits: np.ndarray, official: np.ndarray, faulty: np.ndarray
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Splits with "" where a row is left out, and how many for which reason.
+    """Splits with "" where a row [N] is left out, and how many for which reason.
 
     Official test rows stay, so that figures compare with others'; a sample of two splits stays in the later one only.
     """
-    kept = splits.copy()
-    bad = np.array([row in quarantined for row in zip(ids, sources, strict=True)], bool) & (official != "test")
+    kept, ordered = splits.copy(), np.sort(ids)
+    copied = np.isin(ids, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))  # the others are in no two splits
+    bad = faulty & (official != "test")
     kept[bad] = ""
     copies = 0
     for later in (("test",), ("val", "test")):
-        elsewhere = set(ids[np.isin(kept, later)])
-        earlier = SPLITS[SPLITS.index(later[0]) - 1]
-        twice = (kept == earlier) & np.array([name in elsewhere for name in ids], bool)
+        elsewhere = ids[copied & np.isin(kept, later)]
+        earlier = np.flatnonzero(copied & (kept == SPLITS[SPLITS.index(later[0]) - 1]))
+        twice = earlier[np.isin(ids[earlier], elsewhere)]
         kept[twice] = ""
-        copies += int(twice.sum())
+        copies += len(twice)
     return kept, {"quarantined": int(bad.sum()), "copies of a later split": copies}
 
 
-def read_quarantine(path: Path) -> set[tuple[str, str]]:
-    """Id and source of each row that validation has set aside; another copy of the same sample may be sound."""
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return {(row["id"], row["source"]) for row in csv.DictReader(file)}
+def set_aside(source: Path, quarantine: Path) -> np.ndarray:
+    """Whether validation has set a row aside, bool [N]; another copy of its sample, from elsewhere, may be sound."""
+    with Path(quarantine).open(encoding="utf-8", newline="") as file:
+        faulty = list(csv.DictReader(file))
+    ids, sources = ([row[name] for row in faulty] for name in ("id", "source"))
+    return table.among(source, "_id", ids) & table.among(source, "_source", sources)  # no two rows have one source
 
 
 def check(rows: dict[str, np.ndarray]) -> None:
@@ -110,36 +110,41 @@ def fit(source: Path, declared: Schema, rows: np.ndarray) -> Schema:
             raise UserError(f"column {column.name!r}, train split: {error}") from error
         return replace(column, fitted=learnt)
 
-    features = tuple(fitted(column, kind(column.kind)) for column in declared.features)
-    return Schema(features, fitted(declared.target, target_kind(declared.target.kind)))
+    with ThreadPoolExecutor(THREADS) as pool:  # one column is read while another is sorted
+        features = pool.map(lambda column: fitted(column, kind(column.kind)), declared.features)
+        return Schema(tuple(features), fitted(declared.target, target_kind(declared.target.kind)))
 
 
-def write(source: Path, schema: Schema, rows: np.ndarray, folder: Path, split: str) -> None:
-    """One split's arrays.
+def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: Path) -> None:
+    """The arrays of all splits, {split: positions of its rows}, in one reading of the table.
 
     Raises:
         UserError: a label that is missing or that the training rows do not have, or any other value that its kind
             cannot take. To drop such a row in silence would make the test split another than the official one.
     """
-    target, blocks = schema.target, schema.blocks()
+    target, tensors = schema.target, [block.tensor for block in schema.blocks()]
 
     def code(raw: Raw) -> np.ndarray:
         if None in raw[target.name]:
             raise ValueError("missing")
         return target_kind(target.kind).transform(raw[target.name], target.fitted)
 
-    values = [value for chunk in table.Values(source, target.name, rows) for value in chunk]
-    coded = attempt(code, {target.name: values}, source, rows, split)
-    maps = create_split(folder, rows, coded, [block.tensor for block in blocks])
-    columns = {column.name: table.Values(source, column.name, rows) for column in schema.features}
-    first = 0
-    for chunks in zip(*columns.values(), strict=True):
-        last = first + len(chunks[0])
-        encoded = attempt(schema.encode, dict(zip(columns, chunks, strict=True)), source, rows[first:last], split)
-        for block, array in zip(blocks, maps, strict=True):
-            array[first:last] = encoded[block.name]
-        first = last
-    for array in maps:
+    maps, done = {}, dict.fromkeys(rows, 0)
+    for split, positions in rows.items():
+        values = [value for chunk in table.Values(source, target.name, positions) for value in chunk]
+        coded = attempt(code, {target.name: values}, source, positions, split)
+        maps[split] = create_split(folder / split, positions, coded, tensors)
+    for first, piece in table.pieces(source, [column.name for column in schema.features]):
+        for split, positions in rows.items():
+            if not len(there := table.chosen(first, piece, positions)):
+                continue
+            raw = {name: table.raw(there.column(name)) for name in there.column_names}
+            place = slice(done[split], done[split] + len(there))
+            encoded = attempt(schema.transform, raw, source, positions[place], split)
+            for array, made in zip(maps[split], encoded.values(), strict=True):
+                array[place] = made
+            done[split] = place.stop
+    for array in (array for arrays in maps.values() for array in arrays):
         array.flush()
 
 

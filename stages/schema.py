@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -73,6 +73,19 @@ class Target(Protocol):
     def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray: ...
     def outputs(self, fitted: dict[str, Any]) -> dict[str, Tensor]: ...
     def answers(self, outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]: ...
+
+
+@runtime_checkable
+class Vectorised(Protocol):
+    """A kind or target kind that takes a column of numbers at once, and text as the number that float() reads in it."""
+
+    def raws(self, values: np.ndarray) -> np.ndarray:
+        """What `raw` makes of each of float64 [N]; NaN is missing on either side.
+
+        Raises:
+            ValueError: it does not take one of them.
+        """
+        ...
 
 
 def kind(name: str) -> Kind:
@@ -163,7 +176,16 @@ class Schema:
             if name not in known:
                 raise ValueError(f"unknown column {name!r}: this model takes {', '.join(known)}")
         rows = len(next(iter(raw.values()))) if raw else 0
-        return {block.name: _join([_column(column, raw, rows) for column in block.columns]) for block in self.blocks()}
+        return self.transform({column.name: _raws(column, raw, rows) for column in self.features})
+
+    def transform(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The same, of values {column: [N]} as the table stores them."""
+        return {
+            block.name: _join(
+                [kind(column.kind).transform(raw[column.name], column.fitted) for column in block.columns]
+            )
+            for block in self.blocks()
+        }
 
 
 def _tensor(columns: tuple[Column, ...]) -> Tensor:
@@ -175,7 +197,8 @@ def _tensor(columns: tuple[Column, ...]) -> Tensor:
     return Tensor(first.dtype, (*first.shape[:-1], width), layout=first.layout)
 
 
-def _column(column: Column, raw: Mapping[str, Any], rows: int) -> np.ndarray:
+def _raws(column: Column, raw: Mapping[str, Any], rows: int) -> list[Any]:
+    """Values as people hold them, or absent, as the table stores them."""
     module = kind(column.kind)
     if column.name in raw:
         values = raw[column.name]
@@ -183,7 +206,7 @@ def _column(column: Column, raw: Mapping[str, Any], rows: int) -> np.ndarray:
         values = [MISSING[module.RAW]] * rows
     else:
         raise ValueError(f"the column {column.name!r} is missing")
-    return module.transform([module.raw(value) for value in values], column.fitted)
+    return [module.raw(value) for value in values]
 
 
 def _join(arrays: list[np.ndarray]) -> np.ndarray:

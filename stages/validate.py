@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from stages.errors import Refused, UserError
 from stages.expectations import Suite
 from stages.findings import Finding, Report, plain, row_faults, say, summary
 from stages.schema import Schema, kind
+from stages.table import keys
 from stages.validation_page import page
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ FEW = 5  # sources and values that are shown of one fault
 def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None:
     """Report on the table and set its faulty rows aside; refuse it (exit code 3) if it is faulty as a whole."""
     said = params.load("validate")
+    threading.Thread(target=_great_expectations).start()  # takes seconds of one core; the table is read by another
     declared = settings.declared(said.schema.features, said.schema.target)
     suite = build(declared, said.validate.columns)
     rows, rejected = read(table, declared, suite), read_rejects(rejects)
@@ -36,7 +39,7 @@ def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None
     leaks = (said.validate.warn_leakage, said.validate.max_leakage)
     report = check(rows, rejected, declared, suite, said.validate.min_rows, limits, leaks)
     with command.replacing(quarantine) as whole:
-        write_quarantine(whole, rows, report.quarantined)
+        write_quarantine(whole, table, report.quarantined)
     with command.replacing(validation) as folder:
         write_report(folder, report, rows, rejected, declared.target.name)
     print(summary(report))
@@ -74,19 +77,30 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
 def read(path: Path, declared: Schema, suite: Suite) -> pd.DataFrame:
     """The small columns of the table: its own, the target, values, facts, and what else the suite names.
 
+    One after another, as text is twice in memory while it is read. Ids become numbers, which are smaller and faster.
+
     Raises:
         UserError: a column that every table has is not there.
     """
+    import pandas as pd
     import pyarrow.parquet as parquet
 
-    there = parquet.read_schema(path).names
-    own = ["_id", "_split", "_source", declared.target.name]
-    for name in own:
-        if name not in there:
-            raise UserError(f"{path} has no column {name!r}: run ingest again")
-    facts = [name for column in declared.features for name in there if name.startswith(f"{column.name}.")]
-    named = [name for name in [*_values(declared), *(kwargs.get("column") for _, kwargs in suite)] if name in there]
-    return parquet.read_table(path, columns=list(dict.fromkeys(own + facts + named))).to_pandas()
+    with parquet.ParquetFile(path) as table:
+        there = table.schema_arrow.names
+        own = ["_id", "_split", "_source", declared.target.name]
+        for name in own:
+            if name not in there:
+                raise UserError(f"{path} has no column {name!r}: run ingest again")
+        facts = [name for column in declared.features for name in there if name.startswith(f"{column.name}.")]
+        said = [*_values(declared), *(kwargs.get("column") for _, kwargs in suite)]
+        named = [name for name in said if name in there]
+        rows = {}
+        for name in dict.fromkeys(own + facts + named):
+            cells = table.read(columns=[name]).column(name)
+            rows[name] = (
+                pd.Series(keys(cells)).mask(cells.is_null().to_pandas()) if name == "_id" else cells.to_pandas()
+            )
+    return pd.DataFrame(rows, copy=False)
 
 
 def _values(declared: Schema) -> list[str]:
@@ -142,7 +156,7 @@ def check(
 
 
 def derive(rows: pd.DataFrame, target: str) -> pd.DataFrame:
-    """The rows, with what must be counted over the whole table; ids become numbers, which are smaller and faster.
+    """The rows, with what must be counted over the whole table.
 
     `_copies`: rows of this id. `_labels`, `_splits`: different targets and official splits of this id.
     `_peers`: rows of this target.
@@ -215,6 +229,7 @@ def _validate(name: str, rows: pd.DataFrame, suite: Suite) -> tuple[list[Finding
     gx = _great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.registry import get_expectation_impl
+    from great_expectations.validator.v1_validator import Validator
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -222,12 +237,11 @@ def _validate(name: str, rows: pd.DataFrame, suite: Suite) -> tuple[list[Finding
     expected = [
         get_expectation_impl(kind)(**kwargs, meta={"order": order}) for order, (kind, kwargs) in enumerate(suite)
     ]
-    # It hashes all that it is given, so it is given no more than it asks for.
+    # It hashes all that it is given: so no more than it asks for, and once; `Batch.validate` would give it twice.
     named = [column for column in rows if column in {kwargs.get("column") for _, kwargs in suite}]
-    validated = whole.get_batch({"dataframe": rows[named]}).validate(
-        gx.ExpectationSuite(name, expectations=expected),
-        result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
-    )
+    form = {"result_format": "COMPLETE", "return_unexpected_index_query": False}
+    validator = Validator(whole, form, {"dataframe": rows[named]})
+    validated = validator.validate_expectation_suite(gx.ExpectationSuite(name, expectations=expected))
     results = sorted(validated.results, key=lambda result: result.expectation_config.meta["order"])
     findings = [_finding(rows, *said, result) for said, result in zip(suite, results, strict=True)]
     return findings, {"statistics": validated.statistics, "results": [_reproducible(result) for result in results]}
@@ -323,14 +337,17 @@ def _reproducible(result: Any) -> dict[str, Any]:
     return tree | {"errors": [said["exception_message"] for said in errors]}
 
 
-def write_quarantine(path: Path, rows: pd.DataFrame, quarantined: Mapping[int, list[str]]) -> None:
+def write_quarantine(path: Path, table: Path, quarantined: Mapping[int, list[str]]) -> None:
     """A line for each row that is set aside: its id, its source, and its faults."""
-    chosen = rows[["_id", "_source"]].iloc[list(quarantined)].itertuples(index=False, name=None)
+    import pyarrow.parquet as parquet
+
+    own = parquet.read_table(table, columns=["_id", "_source"] if quarantined else [])
+    chosen = own.take(list(quarantined)).to_pylist()
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "source", "reasons"))
-        for (name, source), faults in zip(chosen, quarantined.values(), strict=True):
-            writer.writerow((name, source, "; ".join(faults)))
+        for row, faults in zip(chosen, quarantined.values(), strict=True):
+            writer.writerow((*row.values(), "; ".join(faults)))
 
 
 def write_report(

@@ -40,7 +40,7 @@ MAY_IMPORT = [
     ("stages/kinds/*", "stages.schema stages.kinds", "numpy PIL"),
     ("stages/expectations/*", "stages.expectations", ""),
     ("stages/networks/*", "stages.schema stages.kinds stages.networks", None),
-    ("stages/sources/*", "stages.schema stages.errors stages.sources", None),
+    ("stages/sources/*", "stages.schema stages.errors stages.columns stages.sources", None),
     ("stages/*", "stages serving.repository serving.launcher serving.wire", None),
     ("serving/backends/*", "", "numpy onnxruntime triton_python_backend_utils"),
     ("serving/runtime/*", "", ""),

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from stages import command, fetch, ingest
+from stages import columns, command, fetch, ingest
 from stages.errors import UserError
 from stages.schema import Column, Schema
 from stages.sources import image_folder
@@ -153,11 +153,11 @@ def test_one_picture_under_two_labels_is_one_sample(folder, read):
 
 def test_ids_tell_every_value_from_every_other():
     values = [[b""], [""], [None], [b"ab", b"c"], [b"a", b"bc"], [1.0], [-1.0], ["é"]]
-    ids = [ingest.identity(features) for features in values]
+    ids = [columns.identity(features) for features in values]
     assert ids[0] == ids[1]
     assert len(set(ids)) == len(values) - 1
-    assert ingest.identity([float("nan")]) == ingest.identity([None])
-    assert ingest.identity([1.0]) == hashlib.sha256(struct.pack("<qd", 8, 1.0)).hexdigest()
+    assert columns.identity([float("nan")]) == columns.identity([None])
+    assert columns.identity([1.0]) == hashlib.sha256(struct.pack("<qd", 8, 1.0)).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_ids_tell_every_value_from_every_other():
     ],
 )
 def test_columns_are_as_arrow_makes_them(values, type):
-    made = ingest._array(values, type)
+    made = columns.array(values, type)
     made.validate(full=True)
     assert made.equals(pa.array(values, type))
 
 
 def test_a_missing_number_is_not_a_number():
-    assert np.isnan(ingest._array((None,), pa.float64())[0].as_py())
+    assert np.isnan(columns.array((None,), pa.float64())[0].as_py())
 
 
 def test_broken_samples_stop_nothing(folder, read):

@@ -86,7 +86,8 @@ def placed(here):
 
 def split_of(rows, val=0.2, test=0.3):
     ids, splits = (np.array([each[key] for each in rows], object) for key in ("_id", "_split"))
-    return dict(zip(ids, prepare.assign(ids, splits, val, test), strict=True))
+    keys = table.keys(pa.chunked_array([ids], pa.string()))
+    return dict(zip(ids, prepare.assign(keys, splits, val, test), strict=True))
 
 
 def test_a_growing_set_moves_no_sample():

@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,8 @@ def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
 
 def fit(chunks: Iterable[Iterable[str | None]], options: Options) -> dict[str, Any]:
     """A code for each word, by falling frequency; `size` is one more than the largest code."""
-    counts = Counter(value for chunk in chunks for value in chunk if value)
-    often = [word for word, count in counts.items() if count >= options.min_count]
+    counts = Counter(chain.from_iterable(chunks))
+    often = [word for word, count in counts.items() if word and count >= options.min_count]
     kept = sorted(often, key=lambda word: (-counts[word], word))
     codes = {word: code for code, word in enumerate(kept[: options.max_size], UNKNOWN + 1)}
     return {"codes": codes, "buckets": options.buckets, "size": UNKNOWN + 1 + len(codes) + options.buckets}
@@ -66,7 +67,9 @@ def transform(values: Iterable[str | None], fitted: dict[str, Any]) -> np.ndarra
         other = first + zlib.crc32(value.encode()) % buckets if buckets else UNKNOWN
         return codes.get(value, other)
 
-    return np.array([code(value) for value in values], np.int32).reshape(-1, 1)
+    rows = list(values)
+    found = {value: code(value) for value in set(rows)}
+    return np.fromiter(map(found.__getitem__, rows), np.int32, len(rows))[:, None]
 
 
 def tensor(fitted: dict[str, Any]) -> Tensor:

@@ -29,6 +29,8 @@ def raw(value: Any) -> float | None:
         return None
     try:
         number = float(value)
+    except OverflowError:  # a whole number without bounds
+        number = math.inf
     except (TypeError, ValueError):
         bare = re.sub(r"(?<=\d)[, ](?=\d{3})", "", str(value)).replace(",", ".")  # thousands, then a decimal comma
         hint = f": write {bare}" if _is_number(bare) else ""
@@ -36,6 +38,13 @@ def raw(value: Any) -> float | None:
     if math.isinf(number) or abs(number) > LARGEST:
         raise ValueError(f"{_short(value)} is no finite 32-bit number")
     return None if math.isnan(number) else number
+
+
+def raws(values: np.ndarray) -> np.ndarray:
+    """`raw` of float64 [N] at once; NaN is missing."""
+    if (np.abs(values) > LARGEST).any():
+        raise ValueError("a number is not finite in 32 bits")
+    return np.where(np.isnan(values), np.nan, values)  # as there are several NaNs
 
 
 def likely(values: Sequence[Any]) -> float:
@@ -53,9 +62,9 @@ def facts(values: Iterable[float | None]) -> dict[str, np.ndarray]:
     return {}
 
 
-def fit(chunks: Iterable[Iterable[float | None]], options: Options) -> dict[str, Any]:
+def fit(chunks: Iterable[Sequence[float | None]], options: Options) -> dict[str, Any]:
     """Mean and standard deviation of what is not missing, and the distinct ones of its quantiles."""
-    parts = [np.array([value for value in chunk if value is not None], np.float64) for chunk in chunks]
+    parts = [np.asarray(chunk, np.float64) for chunk in chunks]  # None becomes NaN
     known = np.concatenate(parts) if parts else np.empty(0)
     known = np.sort(known[~np.isnan(known)])  # sorted, so that the order of the rows cannot matter
     if not len(known):
@@ -69,9 +78,9 @@ def fit(chunks: Iterable[Iterable[float | None]], options: Options) -> dict[str,
     }
 
 
-def transform(values: Iterable[float | None], fitted: dict[str, Any]) -> np.ndarray:
+def transform(values: Sequence[float | None], fitted: dict[str, Any]) -> np.ndarray:
     """[N] -> float32 [N, 1]; what is missing is NaN."""
-    column = np.array([math.nan if value is None else value for value in values], np.float64)
+    column = np.asarray(values, np.float64)  # None becomes NaN
     if (np.abs(column) > LARGEST).any():
         raise ValueError("a number is not finite in 32 bits")
     return column.astype(np.float32)[:, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def likely(values: Sequence[Any]) -> float:
 
 def fit(chunks: Iterable[Iterable[str]], options: Options) -> dict[str, Any]:
     """Labels in numeric order if all are whole numbers, else in that of their text; and how often each occurs."""
-    counts = Counter(value for chunk in chunks for value in chunk)
+    counts = Counter(chain.from_iterable(chunks))
     numeric = all(label.removeprefix("-").isdecimal() for label in counts)
     labels = sorted(counts, key=lambda label: (int(label) if numeric else 0, label))
     return {"labels": labels, "counts": [counts[label] for label in labels]}
@@ -46,10 +47,10 @@ def transform(values: Iterable[str], fitted: dict[str, Any]) -> np.ndarray:
     """
     codes = {label: code for code, label in enumerate(fitted["labels"])}
     rows = list(values)
-    unknown = sorted({str(value) for value in rows if value not in codes})
+    unknown = sorted(map(str, set(rows) - codes.keys()))
     if unknown:
         raise ValueError(f"no training sample is labelled {', '.join(unknown)}")
-    return np.fromiter((codes[value] for value in rows), np.int64, len(rows))
+    return np.fromiter(map(codes.__getitem__, rows), np.int64, len(rows))
 
 
 def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stages.kinds.number import raw
+from stages.kinds.number import raw, raws
 from stages.schema import Tensor
 
-__all__ = ["RAW", "Options", "answers", "fit", "likely", "outputs", "raw", "transform"]
+__all__ = ["RAW", "Options", "answers", "fit", "likely", "outputs", "raw", "raws", "transform"]
 
 RAW = "float64"
 
@@ -34,18 +34,18 @@ def likely(values: Sequence[Any]) -> float:
     return 0.9 if distinct > 20 else 0.1
 
 
-def fit(chunks: Iterable[Iterable[float]], options: Options) -> dict[str, Any]:
+def fit(chunks: Iterable[Sequence[float]], options: Options) -> dict[str, Any]:
     """Mean and standard deviation, the network's own unit; and the declared coverage."""
-    known = np.sort(np.concatenate([np.asarray(list(chunk), np.float64) for chunk in chunks]))
+    known = np.sort(np.concatenate([np.asarray(chunk, np.float64) for chunk in chunks]))
     std = float(known.std())
     if not std > 0:
         raise ValueError("every training row has the same value: there is nothing to learn")
     return {"mean": float(f"{known.mean():.9g}"), "std": float(f"{std:.9g}"), "coverage": options.coverage}
 
 
-def transform(values: Iterable[float], fitted: dict[str, Any]) -> np.ndarray:
+def transform(values: Sequence[float], fitted: dict[str, Any]) -> np.ndarray:
     """[N] -> float32 [N, 1]."""
-    return np.asarray(list(values), np.float64).astype(np.float32)[:, None]
+    return np.asarray(values, np.float64).astype(np.float32)[:, None]
 
 
 def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:

@@ -9,10 +9,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from stages.errors import UserError
 from stages.schema import Schema, kind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Sample(NamedTuple):
@@ -28,6 +31,15 @@ class Reject(NamedTuple):
 
     source: str
     reason: str
+
+
+class Columns(NamedTuple):
+    """Many samples of one split by column; null is None."""
+
+    sources: pa.Array  # text [N]
+    split: str | None
+    values: dict[str, pa.Array]  # [N] each, texts or what else the format holds
+    rejects: list[Reject]  # found beside them
 
 
 class Source(Protocol):
@@ -54,6 +66,19 @@ class Source(Protocol):
 
     def read(self, chunk: Any) -> Iterator[Sample | Reject]:
         """A chunk's samples, one after another, so that no more than one need be held."""
+        ...
+
+
+@runtime_checkable
+class Columnar(Protocol):
+    """A format that can also give a whole chunk by column, which is many times as fast."""
+
+    def read_columns(self, chunk: Any) -> Columns:
+        """What `read` gives.
+
+        Raises:
+            ValueError: a row of the chunk is at fault, or must be looked at by itself: take `read`.
+        """
         ...
 
 

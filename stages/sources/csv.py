@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
+from stages.columns import array, numbered
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import Reject, Sample, beside, files, named, split_in, wanted
+from stages.sources import Columns, Reject, Sample, beside, files, named, split_in, wanted
 
 LAYOUT = "a .csv or .tsv file, or a folder of such files; train.csv, val.csv and test.csv are official splits"
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data")
-BLOCK_BYTES = 1 << 18  # of a file at a time, which becomes a chunk
+BLOCK_BYTES = 1 << 20  # of a file at a time, which becomes a chunk
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Chunk(NamedTuple):
     name: str
     split: str | None
     columns: tuple[str, ...]  # of the schema
-    numbers: list[int]  # of the rows, counted from 1 with the header row
+    numbers: Sequence[int]  # of the rows, counted from 1 with the header row
     cells: pa.RecordBatch  # bytes, by column
     faults: list[Reject]  # rows among them that are none
     meaning: dict[str, str | None]
@@ -63,7 +65,7 @@ def columns(path: Path, options: Options) -> list[str]:
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
-    """Some 256 KiB of a file each, read as a stream.
+    """Some 1 MiB of a file each, read as a stream.
 
     Raises:
         UserError: a file has no column of a name that the schema wants, or a row that never ends.
@@ -92,6 +94,30 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
             yield Reject(source, str(error))
 
 
+def read_columns(chunk: Chunk) -> Columns:
+    """A chunk's rows by column.
+
+    Raises:
+        ValueError: a cell is not text of the declared encoding, holds a NUL byte, or may name a file.
+    """
+    if chunk.files:
+        raise ValueError("each file that a cell names is looked at by itself")
+    said, meant = (array(list(each), pa.string()) for each in (chunk.meaning.keys(), chunk.meaning.values()))
+    cells = {name: _texts(chunk.cells.column(name), said, meant) for name in chunk.columns}
+    return Columns(numbered(chunk.name, chunk.numbers), chunk.split, cells, chunk.faults)
+
+
+def _texts(cells: pa.Array, said: pa.Array, meant: pa.Array) -> pa.Array:
+    """Cells [N] of bytes as texts, and where they are among `said` as what is `meant`."""
+    texts = pc.utf8_trim_whitespace(cells.cast(pa.string()))
+    if b"\0" in bytes(texts.buffers()[2] or b""):
+        raise ValueError("holds a NUL byte")
+    found = pc.index_in(texts, value_set=said)
+    if found.null_count == len(found):
+        return texts
+    return pc.if_else(found.is_valid(), meant.take(found), texts)
+
+
 def _values(chunk: Chunk, cells: list[bytes]) -> dict[str, str | None]:
     texts = [cell.decode().strip() for cell in cells]
     if any("\0" in text for text in texts):
@@ -116,6 +142,7 @@ def _read(
     header = _header(file, options)
     columns = wanted(schema, header, str(file))
     bad: dict[int, Reject] = {}
+    cells = pa.RecordBatch.from_arrays([array([], pa.binary()) for _ in columns], list(columns))
 
     def skip(row: Any) -> str:
         quote = " (is a quote in it never closed?)" if row.text.count('"') % 2 else ""
@@ -137,13 +164,7 @@ def _read(
             csv.ConvertOptions(column_types=dict.fromkeys(header, pa.binary()), include_columns=list(columns)),
         ) as batches:
             for cells in batches:
-                numbers, faults = [], []
-                while len(numbers) < len(cells) or number in bad:
-                    if number in bad:
-                        faults.append(bad.pop(number))
-                    else:
-                        numbers.append(number)
-                    number += 1
+                numbers, number, faults = _numbered(len(cells), number, bad)
                 yield Chunk(name, split, columns, numbers, cells, faults, meaning, str(file.parent), files(schema))
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         fault = str(error)
@@ -153,6 +174,20 @@ def _read(
         raise UserError(f"{file}, after row {number - 1}: {fault}") from error
     if bad:
         yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, "", ())
+
+
+def _numbered(count: int, number: int, bad: dict[int, Reject]) -> tuple[Sequence[int], int, list[Reject]]:
+    """The numbers of the next `count` rows from `number` on, the number after them, and the rows skipped among them."""
+    if not bad:
+        return range(number, number + count), number + count, []
+    numbers, faults = [], []
+    while len(numbers) < count or number in bad:
+        if number in bad:
+            faults.append(bad.pop(number))
+        else:
+            numbers.append(number)
+        number += 1
+    return numbers, number, faults
 
 
 def _header(file: Path, options: Options) -> list[str]:

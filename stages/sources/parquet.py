@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.columns import numbered
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import NoOptions, Reject, Sample, beside, files, named, split_in, wanted
+from stages.sources import Columns, NoOptions, Reject, Sample, beside, files, named, split_in, wanted
 
 LAYOUT = "a .parquet file, or a folder of such files; train.parquet, ... are official splits"
 Options = NoOptions
@@ -80,6 +81,18 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
             yield Reject(source, str(error))
             continue
         yield Sample(source, chunk.split, values)
+
+
+def read_columns(chunk: Chunk) -> Columns:
+    """A chunk's rows by column.
+
+    Raises:
+        ValueError: a cell may name a file.
+    """
+    if chunk.files:
+        raise ValueError("each file that a cell names is looked at by itself")
+    sources = numbered(chunk.name, range(chunk.first, chunk.first + len(chunk.rows)))
+    return Columns(sources, chunk.split, dict(zip(chunk.rows.schema.names, chunk.rows.columns, strict=True)), [])
 
 
 def _files(path: Path) -> list[Path]:
