@@ -38,6 +38,7 @@ BAR_SECONDS, LINE_SECONDS = 0.1, 5.0  # between two signs of progress
 
 _ARROW = {"bytes": pa.binary(), "str": pa.string(), "float64": pa.float64()}
 _OWN, _SOURCE = 3, 2  # how many columns are the table's own, and which says where a row comes from
+KEPT = ("group", "time")  # the splits that prepare needs a column for
 _FACTS = {"i": pa.int64(), "f": pa.float64(), "O": pa.string()}  # by the kind of numpy's dtype
 
 
@@ -60,15 +61,26 @@ def main(data: Path, table: Path, rejects: Path) -> None:
     schema = settings.declared(chosen.schema.features, chosen.schema.target)
     started = time.monotonic()
     with command.replacing(table) as rows, command.replacing(rejects) as faults:
-        tally = ingest(data, chosen.data.format, chosen.data.options, schema, rows, faults, _cores())
+        by = chosen.split.by, chosen.split.column
+        tally = ingest(data, chosen.data.format, chosen.data.options, schema, rows, faults, _cores(), *by)
     rate = tally.rows / (time.monotonic() - started)
     print(f"{data}: {tally.rows:,} rows, {tally.rejects:,} rejects, {rate:,.0f} rows/s")
 
 
 def ingest(
-    data: Path, format: str, options: dict[str, Any], schema: Schema, table: Path, rejects: Path, workers: int
+    data: Path,
+    format: str,
+    options: dict[str, Any],
+    schema: Schema,
+    table: Path,
+    rejects: Path,
+    workers: int,
+    by: str = "hash",
+    column: str = "none",
 ) -> Tally:
     """Write `table` and `rejects` from the samples at `data`. Their bytes do not depend on `workers`.
+
+    A `by` that prepare needs cells of `column` for adds them to the table as `_split_by`.
 
     Raises:
         UserError: `data` is not of the format, or none of it can be read.
@@ -76,12 +88,18 @@ def ingest(
     if not data.exists():
         raise UserError(f"{data} does not exist: bring your data there with `millrace data add`")
     source = sources.source(format)
-    chunks = source.chunks(data, schema, settings.options(source, options, "data.options"))
-    encoded = _in_order(functools.partial(encode, format=format, schema=schema), chunks, workers)
+    form = settings.options(source, options, "data.options")
+    asked = schema
+    if settings.WAYS[by]:
+        sources.has(column, source.columns(data, form), f"{data} ({format})", "split.column")
+        asked = sources.asking(schema, column)
+    chunks = source.chunks(data, asked, form)
+    task = functools.partial(encode, format=format, schema=schema, by=by, column=column)
+    encoded = _in_order(task, chunks, workers)
     tally = Tally(0, 0, ())
     with (
         open(rejects, "w", newline="", encoding="utf-8", errors="backslashreplace") as opened,
-        _Table(table, arrow_schema(schema)) as rows,
+        _Table(table, arrow_schema(schema, by)) as rows,
     ):
         faults = csv.writer(opened, lineterminator="\n")
         faults.writerow(Reject._fields)
@@ -94,10 +112,12 @@ def ingest(
     return tally
 
 
-def encode(chunk: Any, format: str, schema: Schema) -> Batch:
+def encode(chunk: Any, format: str, schema: Schema, by: str = "hash", column: str = "none") -> Batch:
     """A source's chunk as rows of the table, and what of it cannot be one."""
     to_raw = [(column.name, kind(column.kind).raw) for column in schema.features]
     to_raw.append((schema.target.name, target_kind(schema.target.kind).raw))
+    if by in KEPT:
+        to_raw.append((column, _text))
     rows: list[Row] = []
     rejects: list[Reject] = []
     for found in sources.source(format).read(chunk):
@@ -106,14 +126,15 @@ def encode(chunk: Any, format: str, schema: Schema) -> Batch:
             continue
         try:
             values = [raw(found.values.get(name)) for name, raw in to_raw]
-            rows.append((identity(values[:-1]), found.split, found.source, *values))
+            split = _official(found.values.get(column)) if by == "column" else found.split
+            rows.append((identity(values[: len(schema.features)]), split, found.source, *values))
         except OSError as error:
             rejects.append(Reject(found.source, f"cannot be read: {error.strerror}"))
         except ValueError as error:
             rejects.append(Reject(found.source, _blamed(found.values, to_raw) or str(error)))
     rows, facts, faulty = _sound(rows, schema.features)
     columns = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
-    table = arrow_schema(schema)
+    table = arrow_schema(schema, by)
     arrays = [_array(values, field.type) for values, field in zip(columns, table, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=table), rejects + faulty
 
@@ -128,13 +149,25 @@ def _blamed(values: dict[str, Any], to_raw: list[tuple[str, Callable[[Any], Any]
     return ""
 
 
-def arrow_schema(schema: Schema) -> pa.Schema:
-    """The table's columns: the sample, its raw values, the facts about them."""
+def _text(value: Any) -> str | None:
+    """A cell that is no column of the schema; blank and NaN are missing."""
+    return None if value is None or value != value or not str(value).strip() else str(value).strip()
+
+
+def _official(cell: Any) -> str:
+    """The split that a cell names; validate refuses a table with any other word."""
+    word = _text(cell) or "(blank)"
+    return sources.split_named(word) or word
+
+
+def arrow_schema(schema: Schema, by: str = "hash") -> pa.Schema:
+    """The table's columns: the sample, its raw values, what prepare splits by, the facts about the values."""
     raw = {column.name: kind(column.kind).RAW for column in schema.features}
     raw[schema.target.name] = target_kind(schema.target.kind).RAW
     facts = {name: _FACTS[values.dtype.kind] for name, values in _facts([], schema.features).items()}
     own = {"_id": pa.string(), "_split": pa.string(), "_source": pa.string()}
-    return pa.schema(own | {name: _ARROW[stored] for name, stored in raw.items()} | facts)
+    key = {"_split_by": pa.string()} if by in KEPT else {}
+    return pa.schema(own | {name: _ARROW[stored] for name, stored in raw.items()} | key | facts)
 
 
 def _array(values: Any, type: pa.DataType) -> pa.Array:

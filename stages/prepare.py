@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, params, settings, table
+from stages import command, params, settings, splits, table
 from stages.arrays import SPLITS, create_split
 from stages.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
@@ -26,9 +26,14 @@ def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     said = params.load("prepare")
     declared = settings.declared(said.schema.features, said.schema.target)
     ids, official, sources = (table.column(source, name) for name in ("_id", "_split", "_source"))
-    splits = assign(ids, official, said.split.val, said.split.test)
-    splits, removed = remove(ids, sources, splits, official, read_quarantine(quarantine))
-    rows = {split: np.flatnonzero(splits == split) for split in SPLITS}
+    sound = accepted(ids, sources, official, read_quarantine(quarantine))
+    keys = read_keys(source, declared.target, said.split.by, said.split.column, sound)
+    assigned = assign(ids[sound], official[sound], said.split.val, said.split.test, said.split.by, keys)
+    assigned, copies = remove(assigned, ids[sound])
+    removed = {"quarantined": len(ids) - len(sound), "copies of a later split": copies}
+    if said.split.by == "group":
+        assigned, removed["of a group in a later split"] = remove(assigned, keys)
+    rows = {split: sound[assigned == split] for split in SPLITS}
     check(rows)
     fitted = fit(source, declared, rows["train"])
     with command.replacing(schema) as whole:
@@ -41,44 +46,65 @@ def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     print(f"prepared {counted}; left out " + ", ".join(f"{n:,} {why}" for why, n in removed.items()))
 
 
-def assign(ids: np.ndarray, official: np.ndarray, val: float, test: float) -> np.ndarray:
-    """A split for each row [N]: the official one, else by the id's hash, so that a growing set never moves a sample.
+def accepted(
+    ids: np.ndarray, sources: np.ndarray, official: np.ndarray, quarantined: Collection[tuple[str, str]]
+) -> np.ndarray:
+    """Positions of the rows that validation has not set aside, and of official test rows.
+
+    Those stay in any case, so that figures compare with others'.
+    """
+    aside = np.array([row in quarantined for row in zip(ids, sources, strict=True)], bool)
+    return np.flatnonzero(~aside | (official == "test"))
+
+
+def read_keys(source: Path, target: Column, by: str, column: str, rows: np.ndarray) -> np.ndarray | None:
+    """What the rows are split by beside their ids, [n]: strata, groups or times.
+
+    Raises:
+        UserError: a group or time is missing, or a time cannot be read; the rows are named.
+    """
+    if by == "strata":
+        return np.asarray(target_kind(target.kind).strata(table.column(source, target.name)[rows]))
+    if by not in ("group", "time"):
+        return None
+    cells = table.column(source, "_split_by")[rows]
+    read = splits.clock(cells) if by == "time" else splits.present
+    keys = attempt(lambda raw: [*map(read, raw[column])], {column: cells}, source, rows, by)
+    return np.array(keys, np.float64 if by == "time" else object)
+
+
+def assign(
+    ids: np.ndarray, official: np.ndarray, val: float, test: float, by: str = "hash", keys: Any = None
+) -> np.ndarray:
+    """A split for each row [N]: the official one, else what `stages/splits.py` says of its id or key.
 
     A split that is nowhere official is taken out of the rows that are not of another one.
     """
-    share = np.array([int(name[:13], 16) / 16**13 for name in ids])
-    splits = np.array([name or "train" for name in official], dtype=object)
-    free = splits == "train"
+    assigned = np.array([name or "train" for name in official], dtype=object)
+    free = np.flatnonzero(assigned == "train")
     present = set(official)
-    if "test" not in present:
-        splits[free & (share < test)] = "test"
-    if "val" not in present:
-        splits[free & (share >= test) & (share < test + val)] = "val"
-    return splits
+    match by:
+        case "strata":
+            found = splits.by_strata(ids[free], keys[free], val, test)
+        case "group":
+            found = splits.by_group(keys[free], val, test)
+        case "time":  # where test is official, the latest of the others are val
+            found = splits.by_time(keys[free], val, 0.0 if "test" in present else test)
+        case _:
+            found = splits.by_hash(ids[free], val, test)
+    taken = ~np.isin(found, [name for name in present if name])
+    assigned[free[taken]] = found[taken]
+    return assigned
 
 
-def remove(
-    ids: np.ndarray,
-    sources: np.ndarray,
-    splits: np.ndarray,
-    official: np.ndarray,
-    quarantined: Collection[tuple[str, str]],
-) -> tuple[np.ndarray, dict[str, int]]:
-    """Splits with "" where a row is left out, and how many for which reason.
-
-    Official test rows stay, so that figures compare with others'; a sample of two splits stays in the later one only.
-    """
-    kept = splits.copy()
-    bad = np.array([row in quarantined for row in zip(ids, sources, strict=True)], bool) & (official != "test")
-    kept[bad] = ""
-    copies = 0
+def remove(assigned: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, int]:
+    """Splits with "" for rows whose name, an id or a group, is in a later split too; and how many rows that are."""
+    kept = assigned.copy()
     for later in (("test",), ("val", "test")):
-        elsewhere = set(ids[np.isin(kept, later)])
+        elsewhere = set(names[np.isin(kept, later)])
         earlier = SPLITS[SPLITS.index(later[0]) - 1]
-        twice = (kept == earlier) & np.array([name in elsewhere for name in ids], bool)
-        kept[twice] = ""
-        copies += int(twice.sum())
-    return kept, {"quarantined": int(bad.sum()), "copies of a later split": copies}
+        kept[(kept == earlier) & np.array([name in elsewhere for name in names], bool)] = ""
+    return kept, int((kept != assigned).sum())
 
 
 def read_quarantine(path: Path) -> set[tuple[str, str]]:
