@@ -133,6 +133,16 @@ MISTAKES = [
     ),
     (
         "schema.features.image",
+        {"kind": "number", "missing": "med"},
+        "schema.features.image: missing must be learned, mean, median or a finite number, not 'med'",
+    ),
+    (
+        "schema.features.image",
+        {"kind": "number", "scale": "quantiles"},
+        "schema.features.image.scale: Input should be 'standard' or 'quantile' (it says 'quantiles')",
+    ),
+    (
+        "schema.features.image",
         {"kind": "image", "height": 8},
         "schema.features.image: give both height and width",
     ),
