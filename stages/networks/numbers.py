@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,12 @@ FAR = 1e30  # beyond all values, yet finite: averaged weights average buffers to
 
 
 def per_column(block: Block, name: str) -> Tensor:
-    """A fitted statistic of each column, float32 [C].
+    """A fitted statistic of each column, float32 [C]; a column that becomes several numbers counts as so many.
 
     Raises:
         ValueError: the block is none of numbers.
     """
-    if any(name not in column.fitted for column in block.columns) or len(block.tensor.shape) != 1:
-        raise ValueError(f"the block {block.name!r} has no fitted {name} for each column: give it another encoder")
-    return torch.tensor([column.fitted[name] for column in block.columns], dtype=torch.float32)
+    return torch.cat([torch.tensor(said, dtype=torch.float32).reshape(-1) for said in _fitted(block, name)])
 
 
 class Standardise(nn.Module):
@@ -40,8 +39,10 @@ class Standardise(nn.Module):
         super().__init__()
         self.register_buffer("mean", per_column(block, "mean"), persistent=False)
         self.register_buffer("std", per_column(block, "std"), persistent=False)
-        declared = _declared(block)
-        self.register_buffer("fill", torch.where(declared.isnan(), self.mean, declared), persistent=False)
+        fills = (column.fitted.get("fill", column.fitted["mean"]) for column in block.columns)
+        self.register_buffer(
+            "fill", torch.cat([torch.tensor(fill, dtype=torch.float32).reshape(-1) for fill in fills]), persistent=False
+        )
         scored = [float("scores" in column.fitted) for column in block.columns]
         self.register_buffer("scored", torch.tensor(scored), persistent=False)
         self.deviates = Deviates(block) if any(scored) else None
@@ -102,8 +103,8 @@ class Pieces(nn.Module):
     def __init__(self, block: Block, bins: int) -> None:
         super().__init__()
         lows, widths, firsts, lasts = [], [], [], []
-        for column in block.columns:
-            pieces = list(pairwise(_thinned(column.fitted["knots"], bins)))
+        for knots in _fitted(block, "knots"):
+            pieces = list(pairwise(_thinned(knots, bins)))
             spare = bins - len(pieces)
             lows.append([low for low, _ in pieces] + [0.0] * spare)
             widths.append([high - low for low, high in pieces] + [FAR] * spare)  # which nothing comes through
@@ -118,6 +119,12 @@ class Pieces(nn.Module):
         missing = torch.isnan(x)[:, :, None]
         share = (torch.nan_to_num(x)[:, :, None] - self.low) / self.width
         return torch.where(missing, 0.0, torch.minimum(torch.maximum(share, self.first), self.last))
+
+
+def _fitted(block: Block, name: str) -> list[Any]:
+    if any(name not in column.fitted for column in block.columns) or len(block.tensor.shape) != 1:
+        raise ValueError(f"the block {block.name!r} has no fitted {name} for each column: give it another encoder")
+    return [column.fitted[name] for column in block.columns]
 
 
 def _declared(block: Block) -> Tensor:
