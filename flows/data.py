@@ -31,7 +31,10 @@ def main(path: Path, name: str | None = None) -> None:
     guessed = guess.table(path, form)
     bring(path, place)
     track(place)
-    changes = {"data": {"path": place.as_posix(), "format": form, "options": {}}}
+    changes: dict[str, dict[str, Any]] = {
+        "data": {"path": place.as_posix(), "format": form, "options": {}},
+        "split": {"by": "hash", "column": "none"},  # another set's column is none of this one's
+    }
     if guessed:
         changes |= schema_of(*guessed)
     params.edit(changes)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -41,6 +41,12 @@ def raw(cells: pa.Array, module: Kind | Target) -> tuple[pa.Array, dict[int, str
     return array(found, TYPES[module.RAW]).take(array(places, pa.int64())), {
         int(i): faults[int(places[i])] for i in wrong
     }
+
+
+def words(cells: pa.Array, read: Callable[[Any], str | None]) -> pa.Array:
+    """Text [N]: what `read` makes of each cell, of equal ones once."""
+    distinct, places = _distinct(cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells)
+    return array([read(value) for value in distinct], pa.string()).take(array(places, pa.int64()))
 
 
 def _numbers(cells: pa.Array) -> np.ndarray | None:

@@ -33,6 +33,7 @@ GROUP_ROWS = 8192  # a row group is complete with the chunk that passes either
 GROUP_BYTES = 64 << 20
 
 _OWN, _SOURCE = 3, 2  # how many columns are the table's own, and which says where a row comes from
+KEPT = ("group", "time")  # the splits that prepare needs a column for
 _FACTS = {"i": pa.int64(), "f": pa.float64(), "O": pa.string()}  # by the kind of numpy's dtype
 
 
@@ -55,15 +56,26 @@ def main(data: Path, table: Path, rejects: Path) -> None:
     schema = settings.declared(chosen.schema.features, chosen.schema.target)
     started = time.monotonic()
     with command.replacing(table) as rows, command.replacing(rejects) as faults:
-        tally = ingest(data, chosen.data.format, chosen.data.options, schema, rows, faults, _cores())
+        by = chosen.split.by, chosen.split.column
+        tally = ingest(data, chosen.data.format, chosen.data.options, schema, rows, faults, _cores(), *by)
     rate = tally.rows / (time.monotonic() - started)
     print(f"{data}: {tally.rows:,} rows, {tally.rejects:,} rejects, {rate:,.0f} rows/s")
 
 
 def ingest(
-    data: Path, format: str, options: dict[str, Any], schema: Schema, table: Path, rejects: Path, workers: int
+    data: Path,
+    format: str,
+    options: dict[str, Any],
+    schema: Schema,
+    table: Path,
+    rejects: Path,
+    workers: int,
+    by: str = "hash",
+    column: str = "none",
 ) -> Tally:
     """Write `table` and `rejects` from the samples at `data`. Their bytes do not depend on `workers`.
+
+    A `by` that prepare needs cells of `column` for adds them to the table as `_split_by`.
 
     Raises:
         UserError: `data` is not of the format, or none of it can be read.
@@ -71,12 +83,18 @@ def ingest(
     if not data.exists():
         raise UserError(f"{data} does not exist: bring your data there with `millrace data add`")
     source = sources.source(format)
-    chunks = source.chunks(data, schema, settings.options(source, options, "data.options"))
-    encoded = _in_order(functools.partial(encode, format=format, schema=schema), chunks, workers)
+    form = settings.options(source, options, "data.options")
+    asked = schema
+    if settings.WAYS[by]:
+        sources.has(column, source.columns(data, form), f"{data} ({format})", "split.column")
+        asked = sources.asking(schema, column)
+    chunks = source.chunks(data, asked, form)
+    task = functools.partial(encode, format=format, schema=schema, by=by, column=column)
+    encoded = _in_order(task, chunks, workers)
     tally = Tally(0, 0, ())
     with (
         open(rejects, "w", newline="", encoding="utf-8", errors="backslashreplace") as opened,
-        _Table(table, arrow_schema(schema)) as rows,
+        _Table(table, arrow_schema(schema, by)) as rows,
         command.counting("samples") as count,
     ):
         faults = csv.writer(opened, lineterminator="\n")
@@ -91,16 +109,16 @@ def ingest(
     return tally
 
 
-def encode(chunk: Any, format: str, schema: Schema) -> Batch:
+def encode(chunk: Any, format: str, schema: Schema, by: str = "hash", column: str = "none") -> Batch:
     """A source's chunk as rows of the table, and what of it cannot be one."""
     source = sources.source(format)
     if isinstance(source, sources.Columnar):
         with contextlib.suppress(ValueError):  # row by row it is found who is at fault
-            return _by_column(source.read_columns(chunk), schema)
-    return _by_row(source.read(chunk), schema)
+            return _by_column(source.read_columns(chunk), schema, by, column)
+    return _by_row(source.read(chunk), schema, by, column)
 
 
-def _by_column(found: sources.Columns, schema: Schema) -> Batch:
+def _by_column(found: sources.Columns, schema: Schema, by: str = "hash", column: str = "none") -> Batch:
     """Whole columns at once: the same rows and rejects as `_by_row`.
 
     Raises:
@@ -115,16 +133,21 @@ def _by_column(found: sources.Columns, schema: Schema) -> Batch:
         for row, reason in wrong.items():
             faults.setdefault(row, f"{name}: {reason}" if len(modules) > 2 else reason)
     places = found.sources
+    split = pa.repeat(columns.scalar(found.split), len(places))
+    if by in KEPT:
+        cells.append(columns.words(found.values[column], _text))
+    if by == "column":
+        split = columns.words(found.values[column], _official)
     rejects = [Reject(places[row].as_py(), faults[row]) for row in sorted(faults)]
     if faults:
         sound = columns.array(np.delete(np.arange(len(places)), list(faults)), pa.int64())
-        places, *cells = (values.take(sound) for values in (places, *cells))
+        places, split, *cells = (values.take(sound) for values in (places, split, *cells))
     told = zip(schema.features, cells, strict=False)  # most kinds tell nothing, and need no list
     raw = (values.to_pylist() if kind(column.kind).facts(()) else () for column, values in told)
-    table = arrow_schema(schema)
+    table = arrow_schema(schema, by)
     facts = [columns.array(values, table.field(name).type) for name, values in _facts(raw, schema.features).items()]
-    own = [columns.identities(cells[:-1]), pa.repeat(columns.scalar(found.split), len(places)), places]
-    return pa.RecordBatch.from_arrays([*own, *cells, *facts], schema=table), found.rejects + rejects
+    ids = columns.identities(cells[: len(schema.features)])
+    return pa.RecordBatch.from_arrays([ids, split, places, *cells, *facts], schema=table), found.rejects + rejects
 
 
 def _modules(schema: Schema) -> dict[str, Any]:
@@ -133,9 +156,11 @@ def _modules(schema: Schema) -> dict[str, Any]:
     return modules | {schema.target.name: target_kind(schema.target.kind)}
 
 
-def _by_row(samples: Iterable[Sample | Reject], schema: Schema) -> Batch:
+def _by_row(samples: Iterable[Sample | Reject], schema: Schema, by: str = "hash", column: str = "none") -> Batch:
     """One after another, so that of a picture no more than its raw value is held."""
     to_raw = [(name, module.raw) for name, module in _modules(schema).items()]
+    if by in KEPT:
+        to_raw.append((column, _text))
     rows: list[Row] = []
     rejects: list[Reject] = []
     for found in samples:
@@ -144,14 +169,15 @@ def _by_row(samples: Iterable[Sample | Reject], schema: Schema) -> Batch:
             continue
         try:
             values = [raw(found.values.get(name)) for name, raw in to_raw]
-            rows.append((columns.identity(values[:-1]), found.split, found.source, *values))
+            split = _official(found.values.get(column)) if by == "column" else found.split
+            rows.append((columns.identity(values[: len(schema.features)]), split, found.source, *values))
         except OSError as error:
             rejects.append(Reject(found.source, f"cannot be read: {error.strerror}"))
         except ValueError as error:
             rejects.append(Reject(found.source, _blamed(found.values, to_raw) or str(error)))
     rows, facts, faulty = _sound(rows, schema.features)
     cells = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
-    table = arrow_schema(schema)
+    table = arrow_schema(schema, by)
     arrays = [columns.array(values, field.type) for values, field in zip(cells, table, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=table), rejects + faulty
 
@@ -166,14 +192,26 @@ def _blamed(values: dict[str, Any], to_raw: list[tuple[str, Callable[[Any], Any]
     return ""
 
 
-def arrow_schema(schema: Schema) -> pa.Schema:
-    """The table's columns: the sample, its raw values, the facts about them."""
+def _text(value: Any) -> str | None:
+    """A cell that is no column of the schema; blank and NaN are missing."""
+    return None if value is None or value != value or not str(value).strip() else str(value).strip()
+
+
+def _official(cell: Any) -> str:
+    """The split that a cell names; validate refuses a table with any other word."""
+    word = _text(cell) or "(blank)"
+    return sources.split_named(word) or word
+
+
+def arrow_schema(schema: Schema, by: str = "hash") -> pa.Schema:
+    """The table's columns: the sample, its raw values, what prepare splits by, the facts about the values."""
     raw = {column.name: kind(column.kind).RAW for column in schema.features}
     raw[schema.target.name] = target_kind(schema.target.kind).RAW
     none = _facts([()] * len(schema.features), schema.features)
     facts = {name: _FACTS[values.dtype.kind] for name, values in none.items()}
     own = {"_id": pa.string(), "_split": pa.string(), "_source": pa.string()}
-    return pa.schema(own | {name: columns.TYPES[stored] for name, stored in raw.items()} | facts)
+    key = {"_split_by": pa.string()} if by in KEPT else {}
+    return pa.schema(own | {name: columns.TYPES[stored] for name, stored in raw.items()} | key | facts)
 
 
 def _sound(rows: list[Row], features: tuple[Column, ...]) -> tuple[list[Row], dict[str, np.ndarray], list[Reject]]:

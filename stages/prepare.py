@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, params, settings, table
+from stages import command, params, settings, splits, table
 from stages.arrays import SPLITS, create_split
 from stages.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
@@ -28,9 +28,14 @@ def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     said = params.load("prepare")
     declared = settings.declared(said.schema.features, said.schema.target)
     ids, official = table.ids(source), table.column(source, "_split")
-    splits = assign(ids, official, said.split.val, said.split.test)
-    splits, removed = remove(ids, splits, official, set_aside(source, quarantine))
-    rows = {split: np.flatnonzero(splits == split) for split in SPLITS}
+    sound = np.flatnonzero(~set_aside(source, quarantine) | (official == "test"))  # figures must compare with others'
+    keys = read_keys(source, declared.target, said.split.by, said.split.column, sound)
+    assigned = assign(ids[sound], official[sound], said.split.val, said.split.test, said.split.by, keys)
+    assigned, copies = remove(assigned, ids[sound])
+    removed = {"quarantined": len(ids) - len(sound), "copies of a later split": copies}
+    if said.split.by == "group":
+        assigned, removed["of a group in a later split"] = remove(assigned, keys)
+    rows = {split: sound[assigned == split] for split in SPLITS}
     check(rows)
     fitted = fit(source, declared, rows["train"])
     with command.replacing(schema) as whole:
@@ -42,41 +47,55 @@ def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     print(f"prepared {counted}; left out " + ", ".join(f"{n:,} {why}" for why, n in removed.items()))
 
 
-def assign(ids: np.ndarray, official: np.ndarray, val: float, test: float) -> np.ndarray:
-    """A split for each row [N]: the official one, else by the id, a hash, so that a growing set never moves a sample.
+def read_keys(source: Path, target: Column, by: str, column: str, rows: np.ndarray) -> np.ndarray | None:
+    """What the rows are split by beside their ids, [n]: strata, hashes of groups, or times.
+
+    Raises:
+        UserError: a group or time is missing, or a time cannot be read; the rows are named.
+    """
+    if by == "strata":
+        return np.asarray(target_kind(target.kind).strata(table.column(source, target.name)[rows]))
+    if by not in ("group", "time"):
+        return None
+    cells = table.column(source, "_split_by")[rows]
+    read = splits.clock(cells) if by == "time" else splits.hashed
+    keys = attempt(lambda raw: [*map(read, raw[column])], {column: cells}, source, rows, by)
+    return np.array(keys, np.float64 if by == "time" else np.uint64)
+
+
+def assign(
+    ids: np.ndarray, official: np.ndarray, val: float, test: float, by: str = "hash", keys: Any = None
+) -> np.ndarray:
+    """A split for each row [N]: the official one, else what `stages/splits.py` says of its id or key.
 
     A split that is nowhere official is taken out of the rows that are not of another one.
     """
-    share = (ids >> np.uint64(12)) / 16**13  # their first 52 bits, which are a float's
-    splits = np.where(official.astype(bool), official, "train")
-    free = splits == "train"
+    assigned = np.where(official.astype(bool), official, "train").astype("<U5")
+    free = np.flatnonzero(assigned == "train")
     present = set(official)
-    if "test" not in present:
-        splits[free & (share < test)] = "test"
-    if "val" not in present:
-        splits[free & (share >= test) & (share < test + val)] = "val"
-    return splits
+    match by:
+        case "strata":
+            found = splits.by_strata(ids[free], keys[free], val, test)
+        case "group":
+            found = splits.by_hash(keys[free], val, test)
+        case "time":  # where test is official, the latest of the others are val
+            found = splits.by_time(keys[free], val, 0.0 if "test" in present else test)
+        case _:
+            found = splits.by_hash(ids[free], val, test)
+    taken = ~np.isin(found, [name for name in present if name])
+    assigned[free[taken]] = found[taken]
+    return assigned
 
 
-def remove(
-    ids: np.ndarray, splits: np.ndarray, official: np.ndarray, faulty: np.ndarray
-) -> tuple[np.ndarray, dict[str, int]]:
-    """Splits with "" where a row [N] is left out, and how many for which reason.
-
-    Official test rows stay, so that figures compare with others'; a sample of two splits stays in the later one only.
-    """
-    kept, ordered = splits.copy(), np.sort(ids)
-    copied = np.isin(ids, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))  # the others are in no two splits
-    bad = faulty & (official != "test")
-    kept[bad] = ""
-    copies = 0
+def remove(assigned: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, int]:
+    """Splits with "" for rows whose name, the hash of an id or a group, is in a later split too; and how many."""
+    kept, ordered = assigned.copy(), np.sort(names)
+    several = np.isin(names, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))  # the others are in no two splits
     for later in (("test",), ("val", "test")):
-        elsewhere = ids[copied & np.isin(kept, later)]
-        earlier = np.flatnonzero(copied & (kept == SPLITS[SPLITS.index(later[0]) - 1]))
-        twice = earlier[np.isin(ids[earlier], elsewhere)]
-        kept[twice] = ""
-        copies += len(twice)
-    return kept, {"quarantined": int(bad.sum()), "copies of a later split": copies}
+        elsewhere = names[several & np.isin(kept, later)]
+        earlier = np.flatnonzero(several & (kept == SPLITS[SPLITS.index(later[0]) - 1]))
+        kept[earlier[np.isin(names[earlier], elsewhere)]] = ""
+    return kept, int((kept != assigned).sum())
 
 
 def set_aside(source: Path, quarantine: Path) -> np.ndarray:

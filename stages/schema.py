@@ -62,7 +62,10 @@ class Kind(Protocol):
 
 
 class Target(Protocol):
-    """A target kind: a module `target_*` of `stages/kinds/`."""
+    """A target kind: a module `target_*` of `stages/kinds/`.
+
+    It may have `strata(values) -> [N]`, what every split shall have its share of, for `split: {by: strata}`.
+    """
 
     RAW: str
     Options: type

@@ -19,6 +19,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
 
+# The ways to split, and what `split.column` holds for each; nothing where it is none.
+WAYS = {"hash": "", "strata": "", "group": "the group", "time": "the time", "column": "the name of the split"}
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -104,8 +107,26 @@ class Validate(Section):
 
 
 class Split(Section):
+    by: str
+    column: str
     val: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(gt=0, lt=1)]
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, way: str) -> str:
+        if way not in WAYS:
+            raise ValueError(f"there is no split by {way!r}{nearest(way, WAYS)}")
+        return way
+
+    @model_validator(mode="after")
+    def _named(self) -> Split:
+        held = WAYS[self.by]
+        if held and self.column in ("", "none"):
+            raise ValueError(f"split.column must name the column that holds {held}, since split.by is {self.by}")
+        if not held and self.column != "none":
+            raise ValueError(f"split.column is {self.column!r}, which a split by {self.by} does not read: say none")
+        return self
 
     @model_validator(mode="after")
     def _some_left(self) -> Split:
@@ -214,6 +235,8 @@ class Params(Section):
                 raise ValueError(f"validate.columns.{name}: there is no such column{nearest(name, columns)}")
         for name, column in columns.items():
             options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
+        if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
+            raise ValueError(f"split.by: strata are not known of a target like {declared.target.name!r}: say hash")
         return self
 
 

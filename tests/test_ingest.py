@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import io
+import json
 import os
 import random
 import shutil
@@ -314,3 +315,55 @@ def test_progress_in_plain_lines(folder, read, monkeypatch, capsys):
 def test_help_is_quick_and_plain(tmp_path):
     ran = stage("ingest", "--help", cwd=tmp_path)
     assert "Read every sample in DATA into TABLE" in ran.stdout
+
+
+TABLE = Schema((Column("rooms", "number"),), Column("price", "target_number"))
+ROWS = [
+    {"rooms": 3, "price": 9.5, "town": "Ulm", "fold": "train"},
+    {"rooms": 4, "price": 8.0, "town": " ", "fold": "Validation"},
+    {"rooms": 5, "price": 7.0, "town": "Bonn", "fold": "dev"},
+    {"rooms": 6, "price": 6.0, "town": "Bonn", "fold": None},
+]
+
+
+def tabled(folder, form):
+    """The rows as a file of a format."""
+    path = folder / f"rows.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    elif form == "json":
+        path.write_text(json.dumps({"train": ROWS}))
+    else:
+        with path.open("w", newline="") as file:
+            csv.DictWriter(file, ROWS[0]).writeheader()
+            csv.DictWriter(file, ROWS[0]).writerows(ROWS)
+    return path
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_what_is_split_by_is_kept_beside_the_schema(tmp_path, form):
+    def run(by, column):
+        ingest.ingest(tabled(tmp_path, form), form, {}, TABLE, tmp_path / "table", tmp_path / "rejects", 1, by, column)
+        return pq.read_table(tmp_path / "table").to_pydict()
+
+    plain = run("hash", "none")
+    assert "_split_by" not in plain
+    assert run("group", "town") == plain | {"_split_by": ["Ulm", None, "Bonn", "Bonn"]}
+    assert [float(cell) for cell in run("time", "rooms")["_split_by"]] == [3, 4, 5, 6]
+    assert run("column", "fold") == plain | {"_split": ["train", "val", "dev", "(blank)"]}
+    with pytest.raises(UserError, match=r"has no column 'twon', .* under split.column: did you mean 'town'\?"):
+        run("group", "twon")
+
+
+def test_pictures_are_grouped_by_their_folder(folder, tmp_path):
+    path = folder({f"{place}/1.png": png(seed) for seed, place in enumerate(["cat/a", "dog/a", "dog/b/c"])})
+
+    def run(column, form="image_folder"):
+        ingest.ingest(path, form, {}, SCHEMA, tmp_path / "table", tmp_path / "rejects", 1, "group", column)
+        return pq.read_table(tmp_path / "table").to_pydict()
+
+    assert run("folder")["_split_by"] == ["a", "a", "c"]
+    with pytest.raises(UserError, match=r"no column 'patient', which params.yaml names under split.column: it has fol"):
+        run("patient")
+    with pytest.raises(UserError, match=r"\(idx\) has no column 'folder', .*: it has none"):
+        run("folder", "idx")

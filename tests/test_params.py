@@ -17,7 +17,7 @@ PRESETS = sorted(path.stem for path in (ROOT / "stages/presets").glob("*.yaml"))
 GIVEN = {
     "data": {"path": "data/builtin/digits", "format": "image_folder"},
     "schema": {"features": {"image": "image"}, "target": {"label": "class"}},
-    "split": {"val": 0.1, "test": 0.2},
+    "split": {"by": "hash", "column": "none", "val": 0.1, "test": 0.2},
     "train": {"epochs": 20, "batch_size": 64, "learning_rate": 0.003, "devices": 1},
     "gate": {"thresholds": {"accuracy": {"min": 0.95}}},
 }
@@ -107,6 +107,10 @@ MISTAKES = [
     # what does not go together
     ("train.devices", 3, "train: batch_size 64 does not divide among 3 devices"),
     ("split.val", 0.9, "split: val 0.9 and test 0.2 leave nothing to train on"),
+    ("split.by", "grup", "split.by: there is no split by 'grup': did you mean 'group'?"),
+    ("split.by", "time", "split.column must name the column that holds the time, since split.by is time"),
+    ("split.colum", "day", "split.colum is unknown: did you mean 'column'?"),
+    ("split.column", "day", "split.column is 'day', which a split by hash does not read: say none"),
     ("gate.thresholds.accuracy", {}, "gate.thresholds.accuracy: give min, max or both"),
     ("gate.thresholds.accuracy.max", 0.1, "gate.thresholds.accuracy: min 0.95 is over max 0.1"),
     # columns
@@ -126,6 +130,16 @@ MISTAKES = [
         "schema.features.image",
         {"kind": "image", "max_side": "8"},
         "schema.features.image.max_side: Input should be a valid integer (it says '8')",
+    ),
+    (
+        "schema.features.image",
+        {"kind": "number", "missing": "med"},
+        "schema.features.image: missing must be learned, mean, median or a finite number, not 'med'",
+    ),
+    (
+        "schema.features.image",
+        {"kind": "number", "scale": "quantiles"},
+        "schema.features.image.scale: Input should be 'standard' or 'quantile' (it says 'quantiles')",
     ),
     (
         "schema.features.image",
@@ -233,6 +247,13 @@ def test_the_short_form_of_a_column_is_the_long_one(project):
     assert params.parse().schema_.unfitted() == short
 
 
+def test_strata_are_known_of_the_target(project, monkeypatch):
+    put("split.by", "strata")
+    params.parse()
+    monkeypatch.delattr("stages.kinds.target_class.strata")
+    assert fault() == "split.by: strata are not known of a target like 'label': say hash"
+
+
 def test_a_batch_that_divides_is_no_mistake(project):
     put("train.devices", 4)
     assert params.parse().train.devices == 4
@@ -245,6 +266,8 @@ def test_a_stage_sees_what_is_listed(project):
     assert params.values(params.load("prepare")) == {
         "schema.features": {"image": {"kind": "image"}},
         "schema.target": {"label": {"kind": "class"}},
+        "split.by": "hash",
+        "split.column": "none",
         "split.val": 0.1,
         "split.test": 0.2,
     }

@@ -79,6 +79,33 @@ def test_numbers_become_an_array():
         number.transform([math.inf], {})
 
 
+@pytest.mark.parametrize(("missing", "fill"), [("mean", 4.0), ("median", 2.0), (0.5, 0.5), (-1, -1.0)])
+def test_what_stands_for_a_missing_number(missing, fill):
+    known = [1.0, 2.0, None, 9.0]
+    fitted = number.fit([known], number.Options(missing=missing))
+    assert fitted == number.fit([known], number.Options()) | {"fill": fill}
+
+
+@pytest.mark.parametrize("missing", ["meen", math.nan, math.inf, -1e300])
+def test_what_cannot_stand_for_a_missing_number(missing):
+    with pytest.raises(ValueError, match="missing must be learned, mean, median or a finite number, not "):
+        number.Options(missing=missing)
+
+
+def test_scores_are_those_of_the_quantiles():
+    from sklearn.preprocessing import QuantileTransformer
+
+    values = np.random.default_rng(0).lognormal(size=(2000, 1)).astype(np.float32)
+    fitted = number.fit([values[:, 0].tolist()], number.Options(scale="quantile"))
+    scikit = QuantileTransformer(n_quantiles=number.KNOTS + 1, output_distribution="normal").fit(values)
+    expected = scikit.transform(np.array(fitted["knots"])[:, None])[:, 0]
+    assert np.allclose(fitted["scores"][1:-1], expected[1:-1], atol=1e-4)
+    assert fitted["scores"] == sorted(fitted["scores"]) and -fitted["scores"][0] == fitted["scores"][-1] < 3
+    tied = number.fit([[0.0] * 33 + [1.0] * 32], number.Options(scale="quantile"))
+    assert tied["scores"] == pytest.approx([-0.6745, 0.6992], abs=1e-4)  # deviates of 16 / 64 and 48.5 / 64
+    assert number.fit([[2.0, 2.0]], number.Options(scale="quantile"))["scores"] == [0.0]
+
+
 def test_words_have_codes_by_frequency_and_rare_ones_are_unknown():
     fitted = category.fit([["b", "a", "b", None], ["c", "a", "b", ""]], category.Options())
     assert fitted == {"codes": {"b": 2, "a": 3}, "buckets": 0, "size": 4}

@@ -11,7 +11,7 @@ import torch
 
 from stages.export import to_onnx
 from stages.kinds import category, number
-from stages.networks import head_number
+from stages.networks import head_number, numbers
 from stages.networks.attention import Layer
 from stages.networks.network import Network, resolve
 from stages.networks.numbers import Pieces
@@ -24,6 +24,12 @@ FEATURES = (
     Column("job", "category", {}, category.fit([["cook", "clerk", "smith"] * 9], category.Options())),
     Column("wage", "number", {}, number.fit([WAGES.tolist()], number.Options())),
     Column("town", "category", {}, category.fit([["x", "y"] * 9], category.Options(buckets=3))),
+)
+SCALED = (
+    Column("age", "number", {}, number.fit([AGES.tolist()], number.Options(missing="median"))),
+    FEATURES[1],
+    Column("wage", "number", {}, number.fit([WAGES.tolist()], number.Options(scale="quantile", missing=-5.0))),
+    FEATURES[3],
 )
 CLASS = Column("label", "target_class", {}, {"labels": ["no", "yes"], "counts": [200, 100]})
 AMOUNT = Column("price", "target_number", {}, {"mean": 100.0, "std": 20.0, "coverage": 0.8})
@@ -52,10 +58,11 @@ def network(schema, spec):
     return Network(schema, resolve(schema, spec)).eval()
 
 
+@pytest.mark.parametrize("features", [FEATURES, SCALED], ids=["standard", "scaled"])
 @pytest.mark.parametrize("target", [CLASS, AMOUNT], ids=["class", "number"])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_the_exported_graph_answers_as_the_network(spec, target):
-    schema = Schema(FEATURES, target)
+def test_the_exported_graph_answers_as_the_network(spec, target, features):
+    schema = Schema(features, target)
     built, x = network(schema, spec), blocks(schema)
     with torch.no_grad():
         if hasattr(built.head, "calibrate"):
@@ -85,6 +92,28 @@ def test_a_missing_number_is_not_the_mean(name):
     mean = torch.tensor([[FEATURES[0].fitted["mean"]], [math.nan]])
     known, missing = encoder(mean)
     assert missing.isfinite().all() and not torch.allclose(known, missing)
+
+
+@pytest.mark.parametrize("part", [numbers.Standardise, lambda block: numbers.Pieces(block, 8)])
+def test_a_declared_value_stands_for_a_missing_number(part):
+    (block,) = Schema((FEATURES[0], SCALED[0]), CLASS).blocks()
+    fill = SCALED[0].fitted["fill"]
+    learned, declared = part(block)(torch.tensor([[math.nan, math.nan]]))[0]
+    told, same = part(block)(torch.tensor([[fill, fill]]))[0]
+    assert torch.equal(declared[0], same[0]) and not torch.equal(learned, told)
+    assert numbers.Standardise(block)(torch.tensor([[math.nan, 3.0]]))[0, :, 1].tolist() == [1, 0]
+
+
+def test_scores_by_hand():
+    quantile = Column(
+        "x", "number", {}, {"mean": 0.0, "std": 1.0, "knots": [0.0, 1.0, 3.0], "scores": [-2.0, 0.0, 1.0]}
+    )
+    plain = Column("y", "number", {}, {"mean": 1.0, "std": 2.0, "knots": [0.0, 1.0]})
+    (block,) = Schema((quantile, plain), CLASS).blocks()
+    x = torch.tensor([-3e38, -1.0, 0.5, 2.0, 3.0, 3e38, math.nan])
+    found = numbers.Standardise(block)(torch.stack([x, torch.full_like(x, 5.0)], dim=1))
+    assert found[:, 0].tolist() == [[-2, 0], [-2, 0], [-1, 0], [0.5, 0], [1, 0], [1, 0], [-2, 1]]
+    assert found[:, 1].tolist() == [[2, 0]] * 7
 
 
 def test_pieces_by_hand():

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import NormalDist
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +21,13 @@ KNOTS = 64  # quantiles that are kept of the training values, for encoders that 
 
 @dataclass(frozen=True)
 class Options:
-    pass
+    scale: Literal["standard", "quantile"] = "standard"  # quantile: where a value lies among the training values
+    missing: str | float = "learned"  # what stands for a missing value: that, mean, median or a number
+
+    def __post_init__(self) -> None:
+        words = ("learned", "mean", "median")
+        if self.missing not in words and (isinstance(self.missing, str) or not abs(self.missing) <= LARGEST):
+            raise ValueError(f"missing must be {', '.join(words)} or a finite number, not {self.missing!r}")
 
 
 def raw(value: Any) -> float | None:
@@ -63,19 +70,29 @@ def facts(values: Iterable[float | None]) -> dict[str, np.ndarray]:
 
 
 def fit(chunks: Iterable[Sequence[float | None]], options: Options) -> dict[str, Any]:
-    """Mean and standard deviation of what is not missing, and the distinct ones of its quantiles."""
+    """Mean and standard deviation of what is not missing, and the distinct ones of its quantiles.
+
+    With `scale: quantile` also `scores`, the normal deviate of each of these; with `missing` the value for it, `fill`.
+    """
     parts = [np.asarray(chunk, np.float64) for chunk in chunks]  # None becomes NaN
     known = np.concatenate(parts) if parts else np.empty(0)
     known = np.sort(known[~np.isnan(known)])  # sorted, so that the order of the rows cannot matter
     if not len(known):
         raise ValueError("every training value is missing: take the column out of schema.features")
     mean, std = float(known.mean()), float(known.std())
-    knots = np.unique(np.quantile(known, np.linspace(0, 1, KNOTS + 1)).astype(np.float32))
-    return {
+    quantiles = np.quantile(known, np.linspace(0, 1, KNOTS + 1)).astype(np.float32)
+    knots = np.unique(quantiles)
+    fitted: dict[str, Any] = {
         "mean": _stored(mean),
         "std": _stored(std) if std > 0 else 1.0,  # a constant column is left as it is
         "knots": [float(knot) for knot in knots],
     }
+    if options.scale == "quantile":
+        fitted["scores"] = _scores(quantiles, knots)
+    if options.missing != "learned":
+        named = {"mean": mean, "median": float(np.median(known))}
+        fitted["fill"] = _stored(float(named.get(str(options.missing), options.missing)))
+    return fitted
 
 
 def transform(values: Sequence[float | None], fitted: dict[str, Any]) -> np.ndarray:
@@ -94,6 +111,14 @@ def tensor(fitted: dict[str, Any]) -> Tensor:
 def draw(value: float | None, axes: Any) -> None:
     """As text."""
     axes.text(0.5, 0.5, "missing" if value is None else f"{value:.6g}", ha="center", va="center", fontsize=7)
+
+
+def _scores(quantiles: np.ndarray, knots: np.ndarray) -> list[float]:
+    """The normal deviate of each knot [K], of the middle of the quantiles [Q] that are equal to it."""
+    first, behind = (np.searchsorted(quantiles, knots, side) for side in ("left", "right"))
+    least = 0.5 / len(quantiles)  # the ends would be infinite
+    ranks = np.clip((first + behind - 1) / 2 / (len(quantiles) - 1), least, 1 - least)
+    return [_stored(NormalDist().inv_cdf(float(rank))) for rank in ranks]
 
 
 def _stored(value: float) -> float:

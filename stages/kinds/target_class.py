@@ -31,6 +31,11 @@ def likely(values: Sequence[Any]) -> float:
     return max(0.2, 1 - len({str(value) for value in values}) / max(1, len(values)))
 
 
+def strata(values: Iterable[str]) -> np.ndarray:
+    """[N] -> what every split shall have its share of: the labels themselves."""
+    return np.array(list(values), object)
+
+
 def fit(chunks: Iterable[Iterable[str]], options: Options) -> dict[str, Any]:
     """Labels in numeric order if all are whole numbers, else in that of their text; and how often each occurs."""
     counts = Counter(chain.from_iterable(chunks))

@@ -11,7 +11,7 @@ import numpy as np
 from stages.kinds.number import raw, raws
 from stages.schema import Tensor
 
-__all__ = ["RAW", "Options", "answers", "fit", "likely", "outputs", "raw", "raws", "transform"]
+__all__ = ["RAW", "Options", "answers", "fit", "likely", "outputs", "raw", "raws", "strata", "transform"]
 
 RAW = "float64"
 
@@ -32,6 +32,12 @@ def likely(values: Sequence[Any]) -> float:
     except ValueError:
         return 0.0
     return 0.9 if distinct > 20 else 0.1
+
+
+def strata(values: Iterable[float]) -> np.ndarray:
+    """[N] -> which tenth of the amounts each lies in, int64 [N]; equal amounts lie in one."""
+    known = np.asarray(list(values), np.float64)
+    return np.searchsorted(np.quantile(known, np.linspace(0.1, 0.9, 9)), known, side="right").astype(np.int64)
 
 
 def fit(chunks: Iterable[Sequence[float]], options: Options) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Encoder(nn.Module):
     def __init__(self, block: Block, *, size: PositiveInt = 16) -> None:
         super().__init__()
         self.standardise = Standardise(block)
-        columns = len(block.columns)
+        columns = len(self.standardise.mean)
         self.weight = nn.Parameter(torch.empty(columns, 2, size))
         self.bias = nn.Parameter(torch.empty(columns, size))
         for parameter in (self.weight, self.bias):

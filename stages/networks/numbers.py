@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,40 +15,86 @@ FAR = 1e30  # beyond all values, yet finite: averaged weights average buffers to
 
 
 def per_column(block: Block, name: str) -> Tensor:
-    """A fitted statistic of each column, float32 [C].
+    """A fitted statistic of each column, float32 [C]; a column that becomes several numbers counts as so many.
 
     Raises:
         ValueError: the block is none of numbers.
     """
-    if any(name not in column.fitted for column in block.columns) or len(block.tensor.shape) != 1:
-        raise ValueError(f"the block {block.name!r} has no fitted {name} for each column: give it another encoder")
-    return torch.tensor([column.fitted[name] for column in block.columns], dtype=torch.float32)
+    return torch.cat([torch.tensor(said, dtype=torch.float32).reshape(-1) for said in _fitted(block, name)])
 
 
 class Standardise(nn.Module):
-    """float32 [N, C] as stored -> [N, C, 2]: zero mean and unit variance with 0 for missing, and 1.0 where missing."""
+    """float32 [N, C] as stored -> [N, C, 2]: the value in units of the training values, and 1.0 where missing.
+
+    That is zero mean and unit variance; or, of a column with fitted scores, the normal deviate of its quantile. A
+    missing value counts as the mean if none is declared for it.
+    """
 
     mean: Tensor
     std: Tensor
+    fill: Tensor
+    scored: Tensor
 
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.register_buffer("mean", per_column(block, "mean"), persistent=False)
         self.register_buffer("std", per_column(block, "std"), persistent=False)
+        fills = (column.fitted.get("fill", column.fitted["mean"]) for column in block.columns)
+        self.register_buffer(
+            "fill", torch.cat([torch.tensor(fill, dtype=torch.float32).reshape(-1) for fill in fills]), persistent=False
+        )
+        scored = [float("scores" in column.fitted) for column in block.columns]
+        self.register_buffer("scored", torch.tensor(scored), persistent=False)
+        self.deviates = Deviates(block) if any(scored) else None
 
     def forward(self, x: Tensor) -> Tensor:
         missing = torch.isnan(x)
-        known = torch.where(missing, self.mean, x)
-        return torch.stack([(known - self.mean) / self.std, missing.float()], dim=2)
+        known = torch.where(missing, self.fill, x)
+        scaled = (known - self.mean) / self.std
+        if self.deviates is not None:
+            scaled = torch.where(self.scored > 0, self.deviates(known), scaled)
+        return torch.stack([scaled, missing.float()], dim=2)
+
+
+class Deviates(nn.Module):
+    """float32 [N, C] without NaN -> [N, C]: the normal deviate of each value's quantile, linear between the knots.
+
+    Beyond the first and the last knot it stays as it is there. Of a column without scores it is 0.
+    """
+
+    start: Tensor
+    low: Tensor
+    width: Tensor
+    rise: Tensor
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        known = [(c.fitted["knots"], c.fitted["scores"]) if "scores" in c.fitted else ([0], [0]) for c in block.columns]
+        most = max(len(knots) for knots, _ in known)
+        low, rise = torch.zeros(2, len(known), most)
+        width = torch.full_like(low, FAR)  # of pieces that are none: nothing comes through
+        for i, (knots, scores) in enumerate(known):
+            pieces = len(knots) - 1
+            low[i, :pieces] = torch.tensor(knots[:-1])
+            width[i, :pieces] = torch.tensor(knots).diff()
+            rise[i, :pieces] = torch.tensor(scores).diff()
+        start = torch.tensor([scores[0] for _, scores in known], dtype=torch.float32)
+        for name, rows in (("start", start), ("low", low), ("width", width), ("rise", rise)):
+            self.register_buffer(name, rows, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = ((x[:, :, None] - self.low) / self.width).clamp(0, 1)
+        return self.start + (share * self.rise).sum(dim=2)
 
 
 class Pieces(nn.Module):
     """float32 [N, C] as stored -> [N, C, bins]: how far each value has come through each piece between two quantiles.
 
     The piecewise linear encoding of Gorishniy, Rubachev and Babenko, "On embeddings for numerical features in tabular
-    deep learning" (NeurIPS 2022), equations 1 and 2. A missing value is all zeros.
+    deep learning" (NeurIPS 2022), equations 1 and 2. A missing value is all zeros if none is declared for it.
     """
 
+    fill: Tensor
     low: Tensor
     width: Tensor
     first: Tensor
@@ -55,8 +103,8 @@ class Pieces(nn.Module):
     def __init__(self, block: Block, bins: int) -> None:
         super().__init__()
         lows, widths, firsts, lasts = [], [], [], []
-        for column in block.columns:
-            pieces = list(pairwise(_thinned(column.fitted["knots"], bins)))
+        for knots in _fitted(block, "knots"):
+            pieces = list(pairwise(_thinned(knots, bins)))
             spare = bins - len(pieces)
             lows.append([low for low, _ in pieces] + [0.0] * spare)
             widths.append([high - low for low, high in pieces] + [FAR] * spare)  # which nothing comes through
@@ -64,11 +112,24 @@ class Pieces(nn.Module):
             lasts.append([FAR if i == len(pieces) - 1 else 1.0 for i in range(bins)])
         for name, rows in (("low", lows), ("width", widths), ("first", firsts), ("last", lasts)):
             self.register_buffer(name, torch.tensor(rows, dtype=torch.float32), persistent=False)
+        self.register_buffer("fill", _declared(block), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = torch.where(torch.isnan(x), self.fill, x)
         missing = torch.isnan(x)[:, :, None]
         share = (torch.nan_to_num(x)[:, :, None] - self.low) / self.width
         return torch.where(missing, 0.0, torch.minimum(torch.maximum(share, self.first), self.last))
+
+
+def _fitted(block: Block, name: str) -> list[Any]:
+    if any(name not in column.fitted for column in block.columns) or len(block.tensor.shape) != 1:
+        raise ValueError(f"the block {block.name!r} has no fitted {name} for each column: give it another encoder")
+    return [column.fitted[name] for column in block.columns]
+
+
+def _declared(block: Block) -> Tensor:
+    """What stands for a missing value of each column, float32 [C]; NaN where nothing is declared."""
+    return torch.tensor([column.fitted.get("fill", math.nan) for column in block.columns], dtype=torch.float32)
 
 
 def _thinned(knots: list[float], bins: int) -> list[float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from stages.errors import UserError
-from stages.schema import Schema, kind
+from stages.schema import Column, Schema, kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,13 +87,13 @@ def source(name: str) -> Source:
     return cast(Source, importlib.import_module(f"stages.sources.{name}"))
 
 
-def two_columns(schema: Schema, name: str) -> tuple[str, str]:
-    """The feature and the target, for a format that holds nothing else.
+def two_columns(schema: Schema, name: str, *offered: str) -> tuple[str, str]:
+    """The feature and the target, for a format that holds nothing else but what is `offered`.
 
     Raises:
         UserError: the schema has several features.
     """
-    if len(schema.features) > 1:
+    if any(column.name not in offered for column in schema.features[1:]):
         names = ", ".join(column.name for column in schema.features)
         raise UserError(f"format {name} fills one feature column and the target, but schema.features has {names}")
     return schema.features[0].name, schema.target.name
@@ -121,12 +121,23 @@ def wanted(schema: Schema, there: Sequence[str], where: str) -> tuple[str, ...]:
     """
     names = tuple(dict.fromkeys(column.name for column in (*schema.features, schema.target)))
     for name in names:
-        if name not in there:
-            close = difflib.get_close_matches(name, there, n=1)
-            few = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {few}"
-            raise UserError(f"{where} has no column {name!r}, which params.yaml names under schema: {hint}")
+        has(name, there, where, "schema")
     return names
+
+
+def has(name: str, there: Sequence[str], where: str, key: str) -> None:
+    """Raise UserError where a table has no column of a name that params have under `key`; the nearest is named."""
+    if name not in there:
+        close = difflib.get_close_matches(name, there, n=1)
+        few = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
+        hint = f"did you mean {close[0]!r}?" if close else f"it has {few or 'none'}"
+        raise UserError(f"{where} has no column {name!r}, which params.yaml names under {key}: {hint}")
+
+
+def asking(schema: Schema, name: str) -> Schema:
+    """The schema with one more column of words, for `chunks` to fill."""
+    known = [column.name for column in (*schema.features, schema.target)]
+    return schema if name in known else Schema((*schema.features, Column(name, "category")), schema.target)
 
 
 def files(schema: Schema) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class Chunk(NamedTuple):
     root: bytes
     feature: str
     target: str
+    folder: bool  # whether the folder of each file is asked for
     files: list[Found]
 
 
@@ -48,8 +49,8 @@ def claims(path: Path) -> bool:
 
 
 def columns(path: Path, options: Options) -> list[str]:
-    """None: this is no table."""
-    return []
+    """What beside picture and label is known of a file: the name of the folder that it lies in, to split by."""
+    return ["folder"]
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
@@ -58,7 +59,8 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     Raises:
         UserError: there is no class folder, or several features are wanted of the one file.
     """
-    feature, target = two_columns(schema, "image_folder")
+    feature, target = two_columns(schema, "image_folder", "folder")
+    folder = any(column.name == "folder" for column in schema.features)
     root = os.fsencode(os.path.realpath(path))
     files: list[Found] = []
     size = 0
@@ -66,10 +68,10 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
         files.append(found)
         size += found.size
         if len(files) >= CHUNK_FILES or size >= CHUNK_BYTES:
-            yield Chunk(root, feature, target, files)
+            yield Chunk(root, feature, target, folder, files)
             files, size = [], 0
     if files:
-        yield Chunk(root, feature, target, files)
+        yield Chunk(root, feature, target, folder, files)
 
 
 def read(chunk: Chunk) -> Iterator[Sample | Reject]:
@@ -78,7 +80,8 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
         if fault:
             yield Reject(_readable(path), fault)
         else:
-            values = {chunk.feature: os.fsdecode(chunk.root + b"/" + path), chunk.target: label}
+            values = {"folder": _readable(os.path.basename(os.path.dirname(path)))} if chunk.folder else {}
+            values |= {chunk.feature: os.fsdecode(chunk.root + b"/" + path), chunk.target: label}
             yield Sample(_readable(path), split, values)
 
 

@@ -1,0 +1,29 @@
+"""What a column of moments must be: in years that can be, and not missing too often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Options:
+    min_year: int = 1
+    max_year: int = 9999
+    max_missing: float = 0.5  # share of rows
+
+    def __post_init__(self) -> None:
+        if self.min_year > self.max_year:
+            raise ValueError(f"min_year {self.min_year} is over max_year {self.max_year}")
+        if not 0 <= self.max_missing <= 1:
+            raise ValueError(f"max_missing must be between 0 and 1, not {self.max_missing}")
+
+
+def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any]]]:
+    """Great Expectations' names with their arguments."""
+    present = {"min_value": 1 - options.max_missing, "description": f"share of rows with {column}"}
+    years = {"min_value": options.min_year, "max_value": options.max_year}
+    return [
+        ("expect_column_proportion_of_non_null_values_to_be_between", {"column": column, **present}),
+        ("expect_column_values_to_be_between", {"column": f"{column}.year", **years}),
+    ]

@@ -1,0 +1,106 @@
+"""The ways to split rows: each takes something of every row [N], and gives "train", "val" or "test" for each."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+
+def by_hash(hashes: np.ndarray, val: float, test: float) -> np.ndarray:
+    """By 64 bits of a hash [N], uint64, whatever other rows there are: a growing set never moves one."""
+    return _cut((hashes >> np.uint64(12)) / 16**13, val, test)  # the first 52 bits, which are a float's
+
+
+def by_strata(ids: Iterable[int], strata: Iterable[Any], val: float, test: float) -> np.ndarray:
+    """Each stratum by the order of its ids: exact shares of it but for a row, and one sample at least to train on.
+
+    Copies of a sample stay together. A growing set moves those near the borders.
+    """
+    ids, strata = list(ids), list(strata)
+    members: dict[Any, set[int]] = defaultdict(set)
+    for name, stratum in zip(ids, strata, strict=True):
+        members[stratum].add(name)
+    ordered = {stratum: sorted(members[stratum]) for stratum in sorted(members, key=str)}
+    sizes = np.array([len(names) for names in ordered.values()], np.int64)
+    tests = _apportioned(sizes, test, sizes - 1)
+    vals = _apportioned(sizes, val, sizes - 1 - tests)
+    split = {}
+    for (stratum, names), n_test, n_val in zip(ordered.items(), tests, vals, strict=True):
+        split |= {(stratum, name): "test" for name in names[:n_test]}
+        split |= {(stratum, name): "val" for name in names[n_test : n_test + n_val]}
+    return np.array([split.get((s, name), "train") for s, name in zip(strata, ids, strict=True)], "<U5")
+
+
+def by_time(times: np.ndarray, val: float, test: float) -> np.ndarray:
+    """The latest are test, those before them val; rows of one time stay together, so shares may be off by them."""
+    ascending = np.sort(times)
+    first, behind = (np.searchsorted(ascending, times, side) for side in ("left", "right"))
+    return _cut((len(times) - (first + behind) / 2) / max(1, len(times)), val, test)
+
+
+def hashed(group: str | None) -> int:
+    """64 bits of a group's SHA-256; raises ValueError where there is no group."""
+    if group is None:
+        raise ValueError("missing")
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8])
+
+
+def clock(cells: Iterable[str | None]) -> Callable[[str | None], float]:
+    """What reads a moment out of a cell of a column like this one: numbers, or else ISO dates and timestamps.
+
+    A timestamp without a zone counts as UTC. What is returned raises ValueError for a cell that is of another form.
+    """
+    known = [cell for cell in cells if cell is not None]
+    numbers = sum(_number(cell) is not None for cell in known)
+    return _count if 2 * numbers > len(known) else _moment
+
+
+def _cut(place: np.ndarray, val: float, test: float) -> np.ndarray:
+    """Of places from 0 to 1 the first `test` are test, and the next `val` val."""
+    splits = np.full(len(place), "train", "<U5")
+    splits[place < test + val] = "val"
+    splits[place < test] = "test"
+    return splits
+
+
+def _apportioned(sizes: np.ndarray, share: float, room: np.ndarray) -> np.ndarray:
+    """How many rows of each stratum [C] make up the share of all: the method of largest remainders, within `room`."""
+    exact = sizes * share
+    rows: np.ndarray = np.minimum(exact.astype(np.int64), room)
+    for stratum in np.argsort(rows - exact, kind="stable"):
+        if rows.sum() < round(float(exact.sum())) and rows[stratum] < room[stratum]:
+            rows[stratum] += 1
+    return rows
+
+
+def _count(cell: str | None) -> float:
+    number = None if cell is None else _number(cell)
+    if number is None:
+        raise ValueError("missing" if cell is None else f"{cell!r} is no number, as others are")
+    return number
+
+
+def _moment(cell: str | None) -> float:
+    """Microseconds since 1970, which a float64 holds exactly."""
+    if cell is None:
+        raise ValueError("missing")
+    try:
+        moment = datetime.fromisoformat(cell)
+    except ValueError:
+        raise ValueError(f"{cell!r} is no ISO date or timestamp, such as 2024-12-31 or 2024-12-31T23:59") from None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
