@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serving.children import Children, How
-from stages.command import holding
+from stages.command import holding, reporting
 from stages.errors import Misuse, Refused, UserError
 
 if TYPE_CHECKING:
@@ -29,11 +29,7 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Run the command line; a person's mistake is one line, not a traceback."""
-    try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    reporting(app)
 
 
 @app.command(epilog="Example: `millrace run`, or `millrace run --preset fashion-mnist`")

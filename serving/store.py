@@ -53,7 +53,10 @@ class Store:
                 folder.mkdir(exist_ok=True)
             self._discard(self._incoming)
             self._incoming.mkdir()
-            yield
+            try:
+                yield
+            finally:
+                self._discard(self._incoming)  # where a copy failed for want of room, it takes none
 
     @property
     def key(self) -> str:

@@ -27,13 +27,18 @@ def run(main: Callable[..., None]) -> None:
     die_with_parent()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
+    reporting(app)
+
+
+def reporting(app: Callable[[], object]) -> None:
+    """Run a command line; a person's mistake and a full disk are one line and an exit code, not a traceback."""
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not _is_full(error):
             raise
         print(
             f"error: the disk is full ({error.filename or 'while writing'}): free space, then run again",
@@ -114,6 +119,14 @@ def _bar() -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
         task = bar.add_task("", total=None)  # what is counted is read lazily, so nobody knows how much there will be
         yield lambda text: bar.update(task, description=text, refresh=True)
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether there was no room; where a tree was being copied, for any of its files."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, shutil.Error):
+        return any(os.strerror(code) in str(error) for code in codes)
+    return error.errno in codes
 
 
 def _line(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -23,7 +24,7 @@ from releases import asked, flipped, live_answers, served, variant
 from serving import ledger
 from serving.admin import Admin, administered
 from serving.launcher import find_server
-from serving.release import from_champion, release, rollback, settle
+from serving.release import Candidate, from_champion, release, rollback, settle
 from serving.repository import Names
 from serving.store import Store
 from stages.errors import Refused, UserError
@@ -350,6 +351,56 @@ def _reset(root: Path, kept: Path, store: Store, admin: Admin, old: Names, new: 
         shutil.copy(kept / "live" / "ledger.jsonl", store.ledger)
         shutil.rmtree(root / "champion")
         shutil.copytree(kept / "champion", root / "champion")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [("size=2m", "free some space"), ("size=16m,nr_inodes=200", "the disk is full")]
+)
+def test_a_full_disk_leaves_the_old_model(after_two, candidates, tmp_path, options, message):
+    """No bytes are left, or no files may be added, on a file system of its own."""
+    live, new = after_two / "live", candidates[2]
+    kept = live.rename(tmp_path / "kept")
+    live.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", live], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"no file system can be mounted here: {mount.stderr.strip()}")
+    try:
+        shutil.copytree(kept, live, dirs_exist_ok=True)
+        _champion(after_two, new)
+        store, project = Store(live), Clone(after_two)
+        before = sorted(store.repository.rglob("*"))
+        fill = live / "fill"
+        fill.mkdir()
+        _fill(fill)
+        said = project.millrace("release", "--from-champion", code=1)
+        assert message in said and len(said.splitlines()) == 1
+        assert store.current("digits") == candidates[1].manifest.id == store.kept("digits")[0]
+        assert sorted(store.repository.rglob("*")) == before and not store.faults(candidates[1].manifest.id)
+        assert not (live / "incoming").exists()
+        shutil.rmtree(fill)
+        project.millrace("release", "--from-champion")
+        assert store.current("digits") == new.manifest.id
+    finally:
+        subprocess.run(["umount", "--lazy", live], check=True)
+
+
+def _fill(folder: Path) -> None:
+    """Until only a little room is left."""
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            (folder / str(number)).write_bytes(bytes(4096))
+    for number in range(8):
+        (folder / str(number)).unlink()
+
+
+def _champion(root: Path, candidate: Candidate) -> None:
+    """As `git pull` and `dvc pull` leave it."""
+    champion = root / "champion"
+    shutil.rmtree(champion / "repository")
+    shutil.copytree(candidate.repository, champion / "repository")
+    (champion / "manifest.json").write_text(candidate.manifest.text)
+    (champion / "verdict.json").write_text(json.dumps(dict(candidate.verdict)))
+    (champion / "golden.json").write_text(json.dumps(dict(candidate.golden)))
 
 
 def test_another_host_serves_what_git_and_dvc_say(after_two, candidates, tmp_path):
