@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.children import surroundings
@@ -34,12 +35,12 @@ def judge_again(root: Path) -> None:
     _dvc(root, "repro", "--quiet", "--single-item", "challenge", "gate")
 
 
-def commit(root: Path, folder: Path, message: str) -> str:
-    """Commit the champion, and the lock that goes with it; why it could not be, or nothing."""
+def commit(root: Path, folder: Path, message: str, also: Sequence[str] = ()) -> str:
+    """Commit the champion, the lock that goes with it, and more files; why it could not be, or nothing."""
     tracked = [
         f"{folder.name}/{name}" for name in ("manifest.json", "verdict.json", "golden.json", POINTER, ".gitignore")
     ]
-    paths = [path for path in (*tracked, "dvc.lock") if (root / path).exists()]
+    paths = [path for path in (*tracked, "dvc.lock", *also) if (root / path).exists()]
     added = _run(root, "git", "add", "--", *paths)
     if added.returncode == 0 and _run(root, "git", "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
         return ""

@@ -118,6 +118,7 @@ def release(
     No request is lost where `millrace serve` is running; else the model is made ready for it.
     """
     from serving import champion as champions
+    from serving import history
     from serving import release as releases
     from stages import params
 
@@ -127,7 +128,11 @@ def release(
     done = releases.release(root, store, candidate, keep=keep, override=override, breaking=breaking)
     if not champion and done.before != done.release:
         champions.judge_again(root)
-        tell_committed(champions.commit(root, root / "champion", f"Release {done.release}"))
+        made_with = ("params.yaml", "dvc.yaml") if history.params_stand(root) else ()
+        trouble = champions.commit(root, root / "champion", f"Release {done.release}", made_with)
+        tell_committed(trouble)
+        for fault in [] if trouble else history.head(root).disagreements:
+            print(f"git alone could not restore this release: {fault}", file=sys.stderr)
     tell_outcome(candidate.manifest.name, done)
 
 
@@ -181,6 +186,28 @@ def status() -> None:
     from serving import standing
 
     standing.show(opened())
+
+
+@app.command(epilog="Example: `millrace trace answers.csv`, or `millrace trace 0123456789ab --restore ../as-it-was`")
+def trace(
+    answer: Annotated[
+        str, typer.Argument(help="A release, or saved answers: JSON, or a .json, .jsonl, .csv, .parquet.")
+    ],
+    restore: Annotated[Path | None, typer.Option(help="A new folder: check out there just that state.")] = None,
+) -> None:
+    """The way back from an answer to the data and the code, offline. Exit code: 1 if a byte on it is altered."""
+    from serving import trace as tracing
+
+    root, store = project(), opened()
+    releases = tracing.named(answer)
+    if restore and len(releases) > 1:
+        raise Misuse(f"say which to restore: {answer} names {', '.join(releases)}")
+    traces = [tracing.follow(root, store, release) for release in releases]
+    for each in traces:
+        tracing.show(each)
+    if restore:
+        tracing.restore(traces[0], restore)
+    sys.exit(PASSED if all(each.holds for each in traces) else FAILED)
 
 
 @app.command(epilog="Example: `millrace predict picture.png`, `millrace predict '{\"age\": 39}'` or `... people.csv`")

@@ -272,8 +272,8 @@ def exported(paths: Mapping[str, Path]) -> Candidate:
         Misuse: there is none.
         UserError: its bytes are not its manifest's.
     """
-    if not paths["verdict"].exists():
-        raise Misuse("there is no verdict yet: `millrace run` gives one")
+    if not all(paths[name].exists() for name in ("verdict", "manifest", "repository", "answers", "times")):
+        raise Misuse("there is no verdict yet on what is here: `millrace run` gives one")
     made = manifests.load(paths["manifest"])
     manifests.check(paths["repository"], made)
     _, raw = golden(paths["repository"], Names(made.name, made.id))

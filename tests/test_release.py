@@ -24,10 +24,11 @@ from releases import asked, flipped, live_answers, served, variant
 from serving import ledger
 from serving.admin import Admin, administered
 from serving.launcher import find_server
-from serving.release import Candidate, from_champion, release, rollback, settle
+from serving.release import Candidate, exported, from_champion, release, rollback, settle
 from serving.repository import Names
 from serving.store import Store
-from stages.errors import Refused, UserError
+from stages import params
+from stages.errors import Misuse, Refused, UserError
 
 KEEP = 3
 
@@ -50,6 +51,13 @@ def root(empty: Path, tmp_path: Path) -> Path:
 def store(root: Path) -> Store:
     """Its releases: none yet."""
     return Store(root / "live")
+
+
+def test_a_run_that_did_not_end_has_nothing_to_release(finished, tmp_path):
+    """DVC removes a stage's outputs before it runs; the verdict of the run before is still there."""
+    paths = {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}
+    with pytest.raises(Misuse, match="there is no verdict yet on what is here: `millrace run` gives one"):
+        exported({**paths, "answers": tmp_path / "gone"})
 
 
 def test_without_a_server_a_release_is_made_ready(root, store, judged):
