@@ -10,9 +10,9 @@ import sys
 from typing import Any
 
 from benchmarks.workspace import ROOT
-from stages.measure import fingerprint
+from stages.host import fingerprint
 
-NAMES = ("graph", "ingestion", "tables", "training", "client", "presets")
+NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "presets")
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"  # in README
 STORE = ROOT / "benchmarks" / "figures.json"
 
