@@ -25,11 +25,11 @@ def differ(
             return True, float("inf")
         delta = np.abs(ours[output].astype(np.float64) - theirs[output]) / tensor.scale
         worst = max(worst, float(delta.max(initial=0.0)) if np.isfinite(delta).all() else float("inf"))
-        other = other or (bool(tensor.labels) and not _same_best(ours[output], theirs[output]))
+        other = other or (bool(tensor.labels) and not same_best(ours[output], theirs[output]))
     return other or worst > TOLERANCE, worst
 
 
-def _same_best(ours: np.ndarray, theirs: np.ndarray) -> bool:
+def same_best(ours: np.ndarray, theirs: np.ndarray) -> bool:
     """Whether the best of C is the same in each row [n, C], but for ties closer than TIE."""
     two = np.sort(theirs, axis=1)[:, -2:]
     clear = two[:, -1] - two[:, 0] >= TIE

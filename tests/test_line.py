@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -254,29 +255,29 @@ def test_a_model_restored_from_the_cache_is_served(done):
     assert "up to date" in done.run("dvc", "status")
 
 
-def test_stock_clients_get_the_label_and_the_release(finished):
-    with serving(finished) as address:
+def test_stock_clients_get_the_label_and_the_release(done):
+    with serving(done) as address:
         for ask, where in ((ask_grpc, "grpc"), (ask_http, "http")):
-            label, answered_by = ask(address[where], picture(finished))
+            label, answered_by = ask(address[where], picture(done))
             assert label == "7"
-            assert answered_by == release(finished)
-        said = finished.millrace("predict", str(picture(finished)), "--server", address["grpc"])
+            assert answered_by == release(done)
+        said = done.millrace("predict", str(picture(done)), "--server", address["grpc"])
         assert '"label": "7"' in said
-        assert release(finished) in said
-        wrong = finished.millrace(
-            "predict", "README.md", "tests", "gone", str(picture(finished)), "--server", address["grpc"], code=1
+        assert release(done) in said
+        wrong = done.millrace(
+            "predict", "README.md", "tests", "gone", str(picture(done)), "--server", address["grpc"], code=1
         )
         assert re.search("error: README.md: .*not a picture that Pillow can read", wrong)
         assert re.search("error: tests/conftest.py: .*not a picture", wrong)
         assert "error: gone: No such file or directory" in wrong
         assert '"label": "7"' in wrong
-        mistaken = finished.millrace("predict", str(picture(finished)), "--server", address["http"], code=1)
+        mistaken = done.millrace("predict", str(picture(done)), "--server", address["http"], code=1)
         assert f"no model answers at {address['http']} by gRPC" in mistaken
-        port = address["http"].rpartition(":")[2]
-        assert "65535" in finished.millrace("serve", "--http-port", "99999", code=2)
-        assert "need a port each" in finished.millrace("serve", "--http-port", "8001", code=2)
-        taken = finished.millrace("serve", "--http-port", port, code=1)
-        assert f"port {port} cannot be used" in taken
+    assert "65535" in done.millrace("serve", "--http-port", "99999", code=2)
+    assert "need a port each" in done.millrace("serve", "--http-port", "8001", code=2)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert f"port {port} cannot be used" in done.millrace("serve", "--http-port", str(port), code=1)
 
 
 def test_predict_without_a_server(finished):
@@ -284,13 +285,13 @@ def test_predict_without_a_server(finished):
     assert "millrace serve" in said
 
 
-def test_altered_bytes_are_not_served(done):
+def test_altered_bytes_are_not_released(done):
     network = next(done.folder.glob("models/repository/*_network/1/model.onnx"))
     content = bytearray(network.read_bytes())
     content[len(content) // 2] ^= 1
     network.chmod(0o644)
     network.write_bytes(content)
-    said = done.millrace("serve", code=1)
+    said = done.millrace("release", code=1)
     assert "model.onnx has other bytes" in said
     assert "dvc checkout" in said
 
@@ -346,12 +347,13 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 
 class serving:
-    """`millrace serve` in a clone, on free ports; ends with SIGTERM and must leave nothing."""
+    """`millrace release` and `serve` in a clone, on free ports; ends with SIGTERM and must leave nothing."""
 
     def __init__(self, clone: Clone) -> None:
         self.clone = clone
 
     def __enter__(self) -> dict[str, str]:
+        self.clone.millrace("release")
         ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
         self.process = self.clone.start(sys.executable, "-m", "serving.cli", "serve", *ports)
         line = self.process.stdout.readline()
@@ -368,7 +370,6 @@ class serving:
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody uses now."""
-    import socket
     from contextlib import ExitStack
 
     with ExitStack() as stack:

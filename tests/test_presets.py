@@ -18,9 +18,9 @@ from test_line import release, serving
 from test_real_data import DATA
 
 from serving.client import Client
-from serving.launcher import find_server
+from serving.launcher import find_server, running
 from serving.served import Served, flat
-from stages import params, table, verify
+from stages import params, parity, table
 from stages.errors import UserError
 from stages.schema import Schema
 
@@ -117,16 +117,20 @@ def answered_alike(name, made):
     sent = [{column: value for column, value in row.items() if value is not None} for row in rows]
     frame = pd.DataFrame(raw)
     frame.to_csv(made.folder / "rows.csv", index=False)
-    with serving(made) as address, Client(address["grpc"], name) as client:
+    models = [name, f"{name}_{release(made)}"]
+    with (
+        running(made.folder / "models/repository", models, drain_s=0) as endpoint,
+        Client(endpoint.grpc, name) as client,
+    ):
         for asked in (rows, sent, frame, made.folder / "rows.csv"):
             served = flattened(client.predict(asked, probabilities=True))
             assert list(served.columns) == list(expected.columns)
             assert set(served["release"]) == {release(made)}
             for output, tensor in schema.outputs().items():
-                limit = verify.TOLERANCE * max(tensor.scale, float(np.abs(outputs[output]).max()))
+                limit = parity.TOLERANCE * max(tensor.scale, float(np.abs(outputs[output]).max()))
                 if tensor.labels:
                     each = served[[f"{output}[{label}]" for label in tensor.labels]].to_numpy()
-                    assert verify.same_best(each, outputs[output])
+                    assert parity.same_best(each, outputs[output])
             numbers = expected.select_dtypes("number").columns
             assert np.abs(served[numbers] - expected[numbers]).max(axis=None) <= limit
 
