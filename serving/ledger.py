@@ -6,7 +6,7 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,6 @@ def lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return told
-
-
-def released(told: Iterable[Mapping[str, Any]], name: str) -> list[str]:
-    """The releases that have been made under a public name, the latest first, each once."""
-    ids = [line["release"] for line in told if line["event"] == RELEASED and line["name"] == name]
-    return list(dict.fromkeys(reversed(ids)))
 
 
 def live(told: Sequence[Mapping[str, Any]], name: str) -> str | None:

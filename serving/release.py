@@ -170,6 +170,8 @@ def settle(root: Path, store: Store, admin: Admin | None) -> None:
     if intended and store.current(intended["name"]) == intended["release"]:
         names = Names(intended["name"], intended["release"])
         champion.crown(root / "champion", store, names)
+        if intended["event"] == ledger.RELEASED:
+            store.made(names)
         facts = {key: value for key, value in intended.items() if key != "event"}
         ledger.append(store.ledger, intended["event"], **facts)
     store.settled()

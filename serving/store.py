@@ -2,7 +2,7 @@
 
     live/repository/NAME_ID_encode, NAME_ID_network, NAME_ID     parts of each kept release, never changed
     live/repository/NAME                                         the public ensemble: its config names the live release
-    live/releases/ID/                                            manifest, verdict, golden answers, the public config
+    live/releases/ID/                                            manifest, verdict, golden answers, public config, when
     live/ledger.jsonl  switch.json  server.json  key  lock
 
 Only renames within one file system make anything visible here, so that a kill leaves the old or the new.
@@ -17,10 +17,10 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serving import ledger
 from serving.repository import Names
 from stages import manifest as manifests
 from stages.command import holding, replacing
@@ -86,7 +86,7 @@ class Store:
 
     def kept(self, name: str) -> list[str]:
         """Releases whose parts are here, the latest first."""
-        return [id for id in ledger.released(ledger.lines(self.ledger), name) if self.record(id).exists()]
+        return [id for _, public, id in sorted(self._made(), reverse=True) if public == name]
 
     def predecessor(self, name: str) -> str | None:
         """The kept release that was made before the live one."""
@@ -125,6 +125,9 @@ class Store:
         record = self._incoming / "record"
         record.mkdir()
         (copy / names.public).rename(record / "public")
+        made = self.record(manifest.id) / "released"
+        if made.exists():
+            shutil.copyfile(made, record / "released")
         for name, content in {**known, "manifest.json": manifest.text}.items():
             (record / name).write_text(content, encoding="utf-8")
         _sync(self._incoming)
@@ -136,6 +139,10 @@ class Store:
         """Write a file of a release's record."""
         with replacing(self.record(release) / name) as whole:
             whole.write_text(content, encoding="utf-8")
+
+    def made(self, names: Names) -> None:
+        """Note that a release has been made: whoever loses the ledger loses no release."""
+        self.note(names.release, "released", f"{datetime.now(UTC).isoformat()} {names.public}\n")
 
     def faults(self, release: str) -> list[str]:
         """What is wrong with a kept release's bytes; what does not belong in its folders is moved out first."""
@@ -186,16 +193,13 @@ class Store:
 
     def strangers(self) -> list[Names]:
         """Releases of which parts are here that were never made: a killed command's. Whole ones and fragments."""
-        told = ledger.lines(self.ledger)
         found = [_PART.fullmatch(path.name) for path in self.repository.iterdir()]
         named = {Names(match["name"], match["id"]) for match in found if match}
         for record in self._releases.iterdir():
             with contextlib.suppress(UserError):
                 named.add(Names(self.manifest(record.name).name, record.name))
-        known = {(line["name"], line["release"]) for line in told if line["event"] == ledger.RELEASED}
-        return sorted(
-            (names for names in named if (names.public, names.release) not in known), key=lambda names: names.candidate
-        )
+        made = {Names(public, id) for _, public, id in self._made()}
+        return sorted(named - made, key=lambda names: names.candidate)
 
     def touch(self, names: Names) -> None:
         """Make the next load of a release read its parts anew, where nothing in them has changed."""
@@ -214,6 +218,12 @@ class Store:
     def announced(self) -> dict[str, Any] | None:
         path = self.folder / "server.json"
         return json.loads(path.read_text()) if path.exists() else None
+
+    def _made(self) -> Iterator[tuple[str, str, str]]:
+        """When, under which public name, and as which id each kept release was made."""
+        for path in self._releases.glob("*/released"):
+            time, public = path.read_text(encoding="utf-8").split()
+            yield time, public, path.parent.name
 
     def _move_strays(self, manifest: Manifest, folders: tuple[str, ...]) -> None:
         """A version folder that no manifest names would be loaded, or crash the server."""

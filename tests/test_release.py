@@ -294,6 +294,15 @@ def test_a_torn_line_of_the_ledger_stays_by_itself(after_two, candidates):
     assert events == ["released", "released", "rolled back"]
 
 
+def test_a_lost_ledger_loses_no_release(after_two, candidates):
+    store = Store(after_two / "live")
+    kept = store.kept("digits")
+    store.ledger.unlink()
+    rollback(after_two, store, "digits", None)
+    assert store.current("digits") == candidates[0].manifest.id
+    assert store.kept("digits") == kept and not store.faults(kept[0]) and not store.faults(kept[1])
+
+
 def test_two_at_once(after_two):
     code = (
         "import sys; from pathlib import Path; from serving.store import Store\n"
