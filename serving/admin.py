@@ -74,6 +74,8 @@ class Admin:
         try:
             return call(*arguments, **options)
         except InferenceServerException as error:
+            if ADMIN_HEADER in error.message():
+                raise UserError("live/key is not the server's: end `millrace serve`, and start it again") from error
             raise UserError(f"{failing}: {error.message()}") from error
 
 
@@ -112,9 +114,12 @@ def prove(admin: Admin, store: Store, names: Names, model: str, timeout_s: float
 
 
 def known(store: Store, names: Names) -> dict[str, np.ndarray]:
-    """The golden answers of a release, {output: [n, *shape]}."""
-    told = json.loads((store.record(names.release) / "golden.json").read_text(encoding="utf-8"))
-    return {name: np.array(values, np.float32) for name, values in told.items()}
+    """The golden answers of a release, {output: [n, *shape]}.
+
+    Raises:
+        UserError: its record is damaged.
+    """
+    return {name: np.array(values, np.float32) for name, values in store.read(names.release, "golden.json").items()}
 
 
 def announcement(endpoint: Endpoint, pid: int) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from serving.children import surroundings
 from serving.repository import Names
 from serving.store import Store, parts
+from stages import manifest as manifests
 from stages.command import replacing
+from stages.errors import UserError
 
 POINTER = "repository.dvc"
 
@@ -35,12 +38,20 @@ def judge_again(root: Path) -> None:
     _dvc(root, "repro", "--quiet", "--single-item", "challenge", "gate")
 
 
+def catch_up(root: Path, store: Store) -> None:
+    """Commit the champion that a killed command has set, so that git says what is live."""
+    with suppress(UserError):  # there is none yet
+        made = manifests.load(root / "champion" / "manifest.json")
+        if store.current(made.name) == made.id:
+            commit(root, root / "champion", f"Release {made.id} is live")
+
+
 def commit(root: Path, folder: Path, message: str, also: Sequence[str] = ()) -> str:
-    """Commit the champion, the lock that goes with it, and more files; why it could not be, or nothing."""
+    """Commit the champion and more files, if git has others; why it could not be, or nothing."""
     tracked = [
         f"{folder.name}/{name}" for name in ("manifest.json", "verdict.json", "golden.json", POINTER, ".gitignore")
     ]
-    paths = [path for path in (*tracked, "dvc.lock", *also) if (root / path).exists()]
+    paths = [path for path in (*tracked, *also) if (root / path).exists()]
     added = _run(root, "git", "add", "--", *paths)
     if added.returncode == 0 and _run(root, "git", "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
         return ""
@@ -58,7 +69,5 @@ def _run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def _checked(done: subprocess.CompletedProcess[str]) -> None:
     if done.returncode:
-        from stages.errors import UserError
-
         said = (done.stderr or done.stdout).strip().splitlines()
         raise UserError(f"`dvc {' '.join(done.args[3:])}` failed: {said[-1] if said else done.returncode}")

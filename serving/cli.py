@@ -126,14 +126,19 @@ def release(
     candidate = releases.from_champion(root) if champion else releases.exported(laid_out())
     keep = params.parse(root / "params.yaml").serve.keep
     done = releases.release(root, store, candidate, keep=keep, override=override, breaking=breaking)
-    if not champion and done.before != done.release:
+    message = f"Release {done.release}"
+    if champion:
+        tell_committed(champions.commit(root, root / "champion", message))
+    elif not history.params_stand(root):
+        tell_committed(champions.commit(root, root / "champion", message, ["dvc.lock"]))
+        print("params.yaml has changed since `millrace run`: what is released knows nothing of that", file=sys.stderr)
+    else:
         champions.judge_again(root)
-        made_with = ("params.yaml", "dvc.yaml") if history.params_stand(root) else ()
-        trouble = champions.commit(root, root / "champion", f"Release {done.release}", made_with)
+        trouble = champions.commit(root, root / "champion", message, ["dvc.lock", "params.yaml", "dvc.yaml"])
         tell_committed(trouble)
         for fault in [] if trouble else history.head(root).disagreements:
             print(f"git alone could not restore this release: {fault}", file=sys.stderr)
-    tell_outcome(candidate.manifest.name, done)
+    tell_outcome(store, candidate.manifest.name, done)
 
 
 @app.command(epilog="Example: `millrace rollback`, or `millrace rollback --to 0123456789ab`")
@@ -149,9 +154,8 @@ def rollback(
     root, store = project(), opened()
     name = model or only(store.names())
     done = releases.rollback(root, store, name, to, reason)
-    if done.before != done.release:
-        tell_committed(champions.commit(root, root / "champion", f"Roll back to {done.release}"))
-    tell_outcome(name, done)
+    tell_committed(champions.commit(root, root / "champion", f"Roll back to {done.release}"))
+    tell_outcome(store, name, done)
 
 
 @app.command(epilog="Example: `millrace serve`, then `millrace predict picture.png` elsewhere")
@@ -218,7 +222,7 @@ def predict(
             help="JSON objects; .csv, .parquet or .jsonl files; folders of pictures; values of the model's only column."
         ),
     ],
-    server: Annotated[str, typer.Option(help="Address of its gRPC; or http://HOST:PORT.")] = "127.0.0.1:8001",
+    server: Annotated[str, typer.Option(help="HOST:PORT of its gRPC, or http://HOST:PORT; else our own server.")] = "",
     model: Annotated[str, typer.Option(help="Its public name; the project's own otherwise.")] = "",
     output: Annotated[Path | None, typer.Option(help="Write answers to this .csv, .parquet or .jsonl file.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="That of each label, too.")] = False,
@@ -238,8 +242,9 @@ def predict(
     if enclosing():
         said = params.parse(project() / "params.yaml")
         model, written = model or said.export.name, questions.Written(said.data.format, said.data.options)
+        server = server or opened().address()
     try:
-        client = AsyncClient(server, model, timeout_s=timeout_s)
+        client = AsyncClient(server or "127.0.0.1:8001", model, timeout_s=timeout_s)
     except ValueError as error:
         raise Misuse(str(error)) from error
     sys.exit(PASSED if asking.answer(values, client, written, output, probabilities) else FAILED)
@@ -305,9 +310,11 @@ def only(names: list[str]) -> str:
     return names[0]
 
 
-def tell_outcome(name: str, done: Outcome) -> None:
+def tell_outcome(store: Store, name: str, done: Outcome) -> None:
     """What answers now."""
-    where = "answers" if done.live else "is ready: `millrace serve` starts the server"
+    starting = store.server() is not None
+    waiting = "the server that is starting takes it up" if starting else "`millrace serve` starts the server"
+    where = "answers" if done.live else f"is ready: {waiting}"
     before = f", after {done.before}" if done.before not in (None, done.release) else ""
     print(f"{name}: release {done.release} {where}{before}")
     for line in done.told:

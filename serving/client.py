@@ -108,7 +108,7 @@ class _Asking:
         late = f"{self.server} did not answer within {self.timeout_s:g} s"
         if isinstance(error, InferenceServerException):
             status, said = (error.status() or "").removeprefix("StatusCode."), error.message()
-            if status in ("UNAVAILABLE", "503"):
+            if status in ("UNAVAILABLE", "503") or "has no available versions" in said:  # while a server ends
                 return Unavailable(f"{nobody} ({said})")
             if status in ("INVALID_ARGUMENT", "400"):
                 return ValueError(re.sub(r"^in ensemble '.*?', ", "", said))

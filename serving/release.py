@@ -16,7 +16,7 @@ from serving import champion, ledger
 from serving.admin import Admin, administered, prove, running_server
 from serving.launcher import running
 from serving.repository import Names, contract, contract_changes, golden
-from serving.store import Store
+from serving.store import RESTORE, Store
 from stages import manifest as manifests
 from stages.errors import Misuse, Refused, UserError
 from stages.host import fingerprint
@@ -60,13 +60,15 @@ def release(
     names = candidate.names
     with store.writing("a release"), running_server(store) as admin:
         settle(root, store, admin)
+        champion.catch_up(root, store)
         reasons = [] if override else objections(candidate)
         if reasons:
             ledger.append(store.ledger, "refused", name=names.public, release=names.release, reasons=reasons)
             raise Refused(f"{names.release} is not released: {'; '.join(reasons)}")
         before = store.current(names.public)
         if before == names.release and not store.faults(before):
-            return Outcome(names.release, before, admin is not None, ("it is live already",))
+            overridden = ", and there is nothing to override" if override else ""
+            return Outcome(names.release, before, admin is not None, (f"it is live already{overridden}",))
         warnings = _fits(store, candidate, before, breaking)
         _require_room(store, candidate.repository)
         store.add(candidate.repository, candidate.manifest, _known(candidate))
@@ -94,15 +96,16 @@ def rollback(root: Path, store: Store, name: str, to: str | None, reason: str = 
     """
     with store.writing("a rollback"), running_server(store) as admin:
         settle(root, store, admin)
+        champion.catch_up(root, store)
         before, kept = store.current(name), store.kept(name)
         if before is None:
             raise UserError(f"nothing has been released as {name}: `millrace release` does that")
         to = to or store.predecessor(name)
         others = ", ".join(release for release in kept if release != before) or "none"
         if to is None:
-            raise UserError(f"there is no earlier release than {before}; kept beside it: {others}")
+            raise UserError(f"there is no earlier release than {before}; --to takes one of those kept: {others}")
         if to not in kept:
-            raise UserError(f"there is no release {to} here; kept beside {before}: {others}")
+            raise UserError(f"there is no release {to} here; kept beside {before}: {others}. {RESTORE}")
         if to == before:
             return Outcome(to, before, admin is not None, ("it is live already",))
         faults = store.faults(to)
@@ -177,9 +180,10 @@ def settle(root: Path, store: Store, admin: Admin | None) -> None:
     store.settled()
     told = ledger.lines(store.ledger)
     for name in store.names():
-        live, current = ledger.live(told, name), store.current(name)
-        if live and current != live and store.record(live).exists() and not store.faults(live):
-            reinstate(store, admin, Names(name, live), current)
+        current = store.current(name)
+        live = Names(name, ledger.live(told, name) or current or store.kept(name)[0])
+        if not store.stands(live) and not store.faults(live.release):
+            reinstate(store, admin, live, current)
     for names in store.strangers():
         if store.current(names.public) != names.release:
             if admin:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from serving import ledger
 from serving.admin import is_server
 from serving.store import Store
+from stages.errors import UserError
 
 LINES = 8  # of the ledger
 
@@ -25,14 +26,14 @@ def show(store: Store) -> None:
     told = ledger.lines(store.ledger)
     server = store.announced()
     up = server is not None and is_server(server["http"], server["identity"])
-    console.print(
-        Text(f"server: HTTP {server['http']}, gRPC {server['grpc']}" if up and server else "server: none is running")
-    )
+    console.print(Text(f"server: {_server(store, server if up else None)}"))
+    if not store.names():
+        console.print("nothing is released yet: `millrace release` does that")
     for name in store.names():
         current = store.current(name) or ""
         counted = _counted(server["metrics"], name) if up and server else {}
         table = Table(title=name, title_justify="left", show_header=False)
-        for what, said in _facts(store, told, current, counted):
+        for what, said in _facts(store, told, name, current, counted):
             table.add_row(what, Text(said))
         console.print(table)
     history = Table(title="ledger, the last lines", title_justify="left")
@@ -44,23 +45,33 @@ def show(store: Store) -> None:
     console.print(history)
 
 
+def _server(store: Store, server: dict[str, Any] | None) -> str:
+    """Where it is."""
+    if server:
+        return f"HTTP {server['http']}, gRPC {server['grpc']}"
+    keeper = store.server()
+    return f"being started by process {keeper}" if keeper is not None else "none is running"
+
+
 def _facts(
-    store: Store, told: list[dict[str, Any]], current: str, counted: dict[str, float]
+    store: Store, told: list[dict[str, Any]], name: str, current: str, counted: dict[str, float]
 ) -> Iterator[tuple[str, str]]:
     """What is known of a live release."""
     promotions = (ledger.RELEASED, ledger.ROLLED_BACK)
     own = [line for line in told if line.get("release") == current and line["event"] in promotions]
     yield "release", current
     yield "live since", own[-1]["time"] if own else "?"
-    verdict = store.record(current) / "verdict.json"
-    yield "verdict", json.loads(verdict.read_text(encoding="utf-8"))["verdict"] if verdict.exists() else "?"
+    with suppress(UserError):
+        yield "verdict", store.read(current, "verdict.json")["verdict"]
+    for fault in store.faults(current)[:3]:
+        yield "fault", fault
     for line in own:
         if "override" in line:
             yield "released in spite of it", line["override"]
     if counted:
         yield "requests", f"{counted['requests']:,.0f}"
         yield "mean time", f"{counted['us'] / max(1, counted['requests']) / 1000:.2f} ms"
-    others = [release for release in store.kept(store.manifest(current).name) if release != current]
+    others = [release for release in store.kept(name) if release != current]
     yield "kept beside it", ", ".join(others) or "none"
 
 

@@ -23,10 +23,14 @@ from typing import Any
 
 from serving.repository import Names
 from stages import manifest as manifests
-from stages.command import holding, replacing
+from stages.command import holder, holding, replacing
 from stages.errors import UserError
 from stages.manifest import Manifest
 
+RESTORE = (
+    "`millrace release --from-champion` restores the release that champion/ holds"
+    " (`git checkout COMMIT -- champion` and `dvc pull champion/repository.dvc` for an earlier one)"
+)
 _PART = re.compile(r"(?P<name>.+)_(?P<id>[0-9a-f]{12})(_encode|_network)?")
 
 
@@ -60,21 +64,31 @@ class Store:
 
     @property
     def key(self) -> str:
-        """What opens the server's administration: made once, and readable by nobody else."""
+        """What opens the server's administration: made once."""
         path = self.folder / "key"
         if not path.exists():
-            self.folder.mkdir(exist_ok=True)
-            with replacing(path) as whole:
-                whole.touch(mode=0o600)
-                whole.write_text(secrets.token_hex(16))
+            self.keep_key(secrets.token_hex(16))
         return path.read_text()
 
+    def keep_key(self, key: str) -> None:
+        """Write it where nobody else can read it."""
+        self.folder.mkdir(exist_ok=True)
+        with replacing(self.folder / "key") as whole:
+            whole.touch(mode=0o600)
+            whole.write_text(key)
+
+    def server(self) -> int | None:
+        """The process that keeps a server on this store, even while that starts; None where there is none."""
+        return holder(self.folder / "serving.lock")
+
+    def address(self) -> str:
+        """Of the gRPC of the server that is kept on this store; nothing where there is none."""
+        told = self.announced() if self.server() is not None else None
+        return str(told["grpc"]) if told else ""
+
     def names(self) -> list[str]:
-        """The public names that answer."""
-        if not self.repository.exists():
-            return []
-        folders = (path.name for path in self.repository.iterdir() if (path / "config.pbtxt").exists())
-        return sorted(name for name in folders if not _PART.fullmatch(name))
+        """The public names under which anything has been released."""
+        return sorted({public for _, public, _ in self._made()})
 
     def current(self, name: str) -> str | None:
         """The release that the public config names."""
@@ -83,6 +97,11 @@ class Store:
             re.search(rf'"{re.escape(name)}_([0-9a-f]{{12}})_encode"', config.read_text()) if config.exists() else None
         )
         return found.group(1) if found else None
+
+    def stands(self, names: Names) -> bool:
+        """Whether the public config is this release's, byte for byte."""
+        configs = [folder / "config.pbtxt" for folder in (self.repository / names.public, self._public(names.release))]
+        return all(map(Path.exists, configs)) and configs[0].read_bytes() == configs[1].read_bytes()
 
     def kept(self, name: str) -> list[str]:
         """Releases whose parts are here, the latest first."""
@@ -105,10 +124,23 @@ class Store:
             UserError: there is no such manifest, or it is another's.
         """
         path = self.record(release) / "manifest.json"
-        manifest = manifests.load(path)
-        if manifest.id != release:
-            raise UserError(f"{path} is the manifest of {manifest.id}: this release can no longer be trusted")
-        return manifest
+        with contextlib.suppress(UserError):
+            manifest = manifests.load(path)
+            if manifest.id == release:
+                return manifest
+        raise UserError(f"{path} is not that of release {release}: {RESTORE}")
+
+    def read(self, release: str, name: str) -> Any:
+        """A file of JSON in a release's record.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        path = self.record(release) / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is missing or damaged: {RESTORE}") from error
 
     def add(self, exported: Path, manifest: Manifest, known: Mapping[str, str]) -> None:
         """Copy a release in, every byte checked in the copy. `known`: more files of its record, by name.
@@ -118,6 +150,7 @@ class Store:
         """
         names = Names(manifest.name, manifest.id)
         if self.record(manifest.id).exists() and not self.faults(manifest.id):
+            self.note(manifest.id, "verdict.json", known["verdict.json"])
             return
         copy = self._incoming / "repository"
         shutil.copytree(exported, copy)
@@ -146,14 +179,19 @@ class Store:
 
     def faults(self, release: str) -> list[str]:
         """What is wrong with a kept release's bytes; what does not belong in its folders is moved out first."""
-        manifest = self.manifest(release)
-        folders = parts(Names(manifest.name, release))
-        self._move_strays(manifest, folders)
-        return manifests.faults(self.repository, manifest, folders)
+        try:
+            manifest = self.manifest(release)
+            for name in ("verdict.json", "golden.json"):
+                self.read(release, name)
+        except UserError as error:
+            return [str(error)]
+        names = Names(manifest.name, release)
+        self._move_strays(manifest, (*parts(names), names.public))
+        return manifests.faults(self.repository, manifest, parts(names))
 
     def switch(self, names: Names) -> None:
         """Let the public name stand for this release: one rename. A running server must still be told."""
-        source, place = self.record(names.release) / "public", self.repository / names.public
+        source, place = self._public(names.release), self.repository / names.public
         if not place.exists():
             copy = self._incoming / "public"
             self._discard(copy)
@@ -179,7 +217,7 @@ class Store:
             _sync(whole)
 
     def intended(self) -> dict[str, Any] | None:
-        return json.loads(self._switch.read_text()) if self._switch.exists() else None
+        return _json(self._switch)
 
     def settled(self) -> None:
         """Nothing is under way any more."""
@@ -216,13 +254,16 @@ class Store:
             whole.write_text(json.dumps(server))
 
     def announced(self) -> dict[str, Any] | None:
-        path = self.folder / "server.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        """Where the server said that it is, whether or not it still is."""
+        return _json(self.folder / "server.json")
+
+    def _public(self, release: str) -> Path:
+        return self.record(release) / "public"
 
     def _made(self) -> Iterator[tuple[str, str, str]]:
         """When, under which public name, and as which id each kept release was made."""
         for path in self._releases.glob("*/released"):
-            time, public = path.read_text(encoding="utf-8").split()
+            time, _, public = path.read_text(encoding="utf-8").strip().partition(" ")
             yield time, public, path.parent.name
 
     def _move_strays(self, manifest: Manifest, folders: tuple[str, ...]) -> None:
@@ -256,6 +297,13 @@ class Store:
 def parts(names: Names) -> tuple[str, ...]:
     """The folders that belong to one release for ever."""
     return names.encode, names.network, names.candidate
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """What a small file of ours says; None where it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    return None
 
 
 def _sync(path: Path) -> None:

@@ -16,7 +16,7 @@ from serving.admin import Admin, administered, announcement, known, prove
 from serving.launcher import Endpoint, running
 from serving.release import settle, switch
 from serving.repository import Names, golden
-from serving.store import Store
+from serving.store import RESTORE, Store
 from stages import manifest as manifests
 from stages import parity
 from stages.command import holding
@@ -46,13 +46,13 @@ def serve(
     Raises:
         UserError: nothing is released, or the server does not start at all.
     """
+    key, failures = store.key, 0
     with holding(store.folder / "serving.lock", "a server"):
-        failures = 0
         while not stop.is_set():
             models = sound_models(root, store, tell)
             began = time.monotonic()
             try:
-                with running(store.repository, models, admin_key=store.key, **ports._asdict()) as endpoint:
+                with running(store.repository, models, admin_key=key, **ports._asdict()) as endpoint:
                     store.announce(announcement(endpoint, os.getpid()))
                     live = ", ".join(f"{name}, release {store.current(name)}" for name in store.names())
                     tell(f"{live}: HTTP {endpoint.http}, gRPC {endpoint.grpc}. Ctrl-C ends it")
@@ -87,7 +87,8 @@ def sound_models(root: Path, store: Store, tell: Tell) -> list[str]:
         settle(root, store, None)
         for name in store.names():
             current, standby = store.current(name), store.predecessor(name)
-            assert current
+            if current is None:
+                raise UserError(f"no release of {name} is what it was: {RESTORE}")
             if faults := store.faults(current):
                 if standby is None or store.faults(standby):
                     raise UserError(f"release {current} is not what it was, and no other is: {'; '.join(faults[:3])}")
@@ -111,12 +112,16 @@ def watch(
         while not stop.wait(probe_s):
             if endpoint.process.poll() is not None:
                 return f"the server ended by itself with code {endpoint.process.returncode}"
+            if store.announced() is None or store.key != endpoint.admin_key:  # somebody has tidied up
+                store.announce(announcement(endpoint, os.getpid()))
+                store.keep_key(endpoint.admin_key)
             for name in store.names():
                 faults = list(takewhile(bool, (probe(store, admin, name, timeout_s) for _ in range(MISSES))))
                 if len(faults) == MISSES:
                     tell(f"{faults[-1]}: healing it")
                     if not heal(root, store, admin, name, faults[-1]):
                         return faults[-1]
+                    tell(f"release {store.current(name)} answers as {name}")
     return ""
 
 
@@ -133,6 +138,8 @@ def probe(store: Store, admin: Admin, name: str, timeout_s: float) -> str:
         first = {output: values[:1] for output, values in known(store, release).items()}
     except (UserError, OSError) as error:
         return str(error)
+    if release.release != current == store.current(name):
+        return f"{name} answers as release {release.release} and not as {current}"
     return f"{name} answers wrongly" if parity.differ(answers, first, schema.outputs())[0] else ""
 
 
@@ -174,8 +181,7 @@ def repair(root: Path, store: Store, release: str) -> None:
     with suppress(UserError):
         made = manifests.load(champion / "manifest.json")
         if made.id == release:
-            record = store.record(release)
-            known = {name: (record / name).read_text(encoding="utf-8") for name in ("verdict.json", "golden.json")}
+            known = {name: (champion / name).read_text(encoding="utf-8") for name in ("verdict.json", "golden.json")}
             store.add(champion / "repository", made, known)
 
 

@@ -90,6 +90,18 @@ def holding(lock: Path, doing: str) -> Iterator[None]:
         yield
 
 
+def holder(lock: Path) -> int | None:
+    """The process that holds a lock now, 0 if it has not said which; None where nobody does."""
+    if not lock.exists():
+        return None
+    with lock.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read() or 0)
+    return None
+
+
 @contextlib.contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
     """Call what it gives with how many are done since; a bar on a terminal, else a line every few seconds, says it."""

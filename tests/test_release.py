@@ -303,6 +303,46 @@ def test_a_lost_ledger_loses_no_release(after_two, candidates):
     assert store.kept("digits") == kept and not store.faults(kept[0]) and not store.faults(kept[1])
 
 
+@pytest.mark.parametrize("lost", ["golden.json", "verdict.json", "manifest.json"])
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+def test_a_damaged_record_is_told_and_restored_from_git(after_two, candidates, lost, how):
+    store, live = Store(after_two / "live"), candidates[1].manifest.id
+    path = store.record(live) / lost
+    whole = path.read_text()
+    path.unlink() if how == "removed" else path.write_text("{")
+    rollback(after_two, store, "digits", None)
+    with pytest.raises(UserError, match=rf"{lost}.* --from-champion"):
+        rollback(after_two, store, "digits", live)
+    _champion(after_two, candidates[1])
+    release(after_two, store, from_champion(after_two), keep=KEEP)
+    assert store.current("digits") == live and path.read_text() == whole
+
+
+def test_a_lost_public_config_is_written_again(after_two, candidates):
+    store = Store(after_two / "live")
+    (store.repository / "digits" / "config.pbtxt").unlink()
+    rollback(after_two, store, "digits", None)
+    assert store.current("digits") == candidates[0].manifest.id
+
+
+def test_what_a_killed_command_made_live_is_committed_by_the_next(after_two, candidates):
+    store, project = Store(after_two / "live"), Clone(after_two)
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "two releases")
+    rollback(after_two, store, "digits", None)  # killed before its commit
+    assert "it is live already" in project.millrace("rollback", "--to", candidates[0].manifest.id)
+    assert not project.run("git", "status", "--porcelain", "champion")
+    assert project.run("git", "log", "-1", "--format=%s").strip() == f"Release {candidates[0].manifest.id} is live"
+
+
+def test_a_release_judged_anew_bears_its_new_verdict(after_two, candidates):
+    store = Store(after_two / "live")
+    refused = {**candidates[0].verdict, "verdict": "refuse"}
+    release(after_two, store, replace(candidates[0], verdict=refused), keep=KEEP, override="we know")
+    assert store.read(candidates[0].manifest.id, "verdict.json")["verdict"] == "refuse"
+    assert json.loads((after_two / "champion" / "verdict.json").read_text())["verdict"] == "refuse"
+
+
 def test_two_at_once(after_two):
     code = (
         "import sys; from pathlib import Path; from serving.store import Store\n"

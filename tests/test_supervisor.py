@@ -167,6 +167,34 @@ def test_administration_needs_the_key(after_two, candidates):
     assert not (after_two / "live" / "server.json").exists()
 
 
+def test_what_somebody_has_tidied_up_is_there_again(after_two, candidates):
+    live = after_two / "live"
+    with serving(after_two) as (_, address):
+        key = (live / "key").read_text()
+        for name in ("server.json", "key"):
+            (live / name).unlink()
+        until(lambda: (live / "server.json").exists() and (live / "key").exists() and (live / "key").read_text() == key)
+        said = Clone(after_two).millrace("rollback")
+        assert f"release {candidates[0].manifest.id} answers" in said
+        assert live_answers(address, candidates) == candidates[0].manifest.id
+
+
+def test_a_server_that_answers_as_another_release_than_the_store_is_put_right(after_two, candidates):
+    """As where a command found no server while it started."""
+    store, old = Store(after_two / "live"), candidates[0].names
+    with serving(after_two) as (_, address):
+        with store.writing("a switch"):
+            store.switch(old)
+        until(answering(address, candidates, old.release))
+
+
+@pytest.mark.parametrize("stray", ["2.tmp", "007", "99999999999999999999"])
+def test_strays_beside_the_public_config_do_not_keep_the_server_down(after_two, candidates, stray):
+    (after_two / "live" / "repository" / "digits" / stray).mkdir()
+    with serving(after_two) as (_, address):
+        assert live_answers(address, candidates) == candidates[1].manifest.id
+
+
 def test_the_commands_tell_where_they_stand(after_two, candidates, empty):
     project = Clone(after_two)
     a, b = (each.manifest.id for each in candidates[:2])
