@@ -73,10 +73,7 @@ def table(path: Path, format: str, served: Served, written: Written) -> Iterator
     options = settings.options(source, written.options if format == written.format else {}, "data.options")
     if isinstance(options, csv.Options) and options.columns:
         options = _columns(path, options, served)
-    try:
-        there = source.columns(path, options)
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read: its first row is no JSON ({error})") from error
+    there = source.columns(path, options)
     present = tuple(column for column in served.schema.features if column.name in there)
     if not present:
         raise UserError(f"{path} has none of the model's columns: {', '.join(served.inputs)}")

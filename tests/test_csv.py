@@ -59,6 +59,23 @@ def test_another_encoding(tmp_path):
     assert rows(path, encoding="latin-1")[0].values["b"] == "größe"
 
 
+@pytest.mark.parametrize("options", [{}, {"columns": ("a", "b", "c")}])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_told_and_read_once_it_is_said(tmp_path, encoding, options):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    path = table(tmp_path, f"{mark}a,b,c\n1,größe,y\n".encode(encoding))
+    with pytest.raises(UserError, match=r"is not UTF-8 \(it looks like UTF-16\): say data\.options\.encoding: utf-16"):
+        rows(path, **options)
+    assert rows(path, encoding="utf-16", **options)[-1].values == {"a": "1", "b": "größe", "c": "y"}
+
+
+def test_a_header_of_another_encoding_is_told(tmp_path):
+    path = table(tmp_path, "a,b,c,größe\n1,x,y,2\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"table\.csv: its first row is not UTF-8: say data\.options\.encoding"):
+        rows(path)
+    assert rows(path, encoding="latin-1")[0].values == {"a": "1", "b": "x", "c": "y"}
+
+
 def test_faulty_rows_are_rejected_by_their_number(tmp_path):
     text = b'a,b,c\n1,x,y\n2,x\n\n3,x,y,z\n4,\xff,y\n5,n\0l,y\n=cmd(),x,y\n6,"never closed,y\n7,x,y\n'
     found = rows(table(tmp_path, text))

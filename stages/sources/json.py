@@ -49,12 +49,19 @@ def claims(path: Path) -> bool:
 
 
 def columns(path: Path, options: Options) -> list[str]:
-    """Those named in the options, else the keys of the first row."""
+    """Those named in the options, else the keys of the first row.
+
+    Raises:
+        UserError: that is none.
+    """
     if options.columns:
         return list(options.columns)
     for _, _, rows in _lists(_files(path)[0], options):
         for row in rows:
-            parsed = json.loads(row) if isinstance(row, bytes) else row
+            try:
+                parsed = json.loads(row) if isinstance(row, bytes) else row
+            except ValueError as error:
+                raise UserError(f"{path} cannot be read: its first row is no JSON ({error})") from error
             if isinstance(parsed, dict):
                 return list(parsed)
             break
