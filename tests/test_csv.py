@@ -86,8 +86,26 @@ def test_faulty_rows_are_rejected_by_their_number(tmp_path):
         "table.csv row 5": "is not UTF-8 (byte 0xff): say data.options.encoding",
         "table.csv row 6": "holds a NUL byte",
         "table.csv row 8": "has 2 cells and not 3 (is a quote in it never closed?)",
+        "table.csv row 9": "belongs to the quote that row 8 opens",
     }
     assert [sample.values["a"] for sample in found if not isinstance(sample, Reject)] == ["1", "=cmd()"]
+
+
+@pytest.mark.parametrize("block_bytes", [60, 1 << 20])
+def test_rows_after_a_quote_that_is_closed_too_late_keep_their_numbers(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(csv, "BLOCK_BYTES", block_bytes)
+    lines = [f'{i},"x, {i}",y' for i in range(40)]
+    lines[10], lines[11], lines[20] = '10,"x,y', "11,x,y", "20,x"
+    found = rows(table(tmp_path, "\n".join(["a,b,c", *lines])))
+    rejects = {each.source: each.reason for each in found if isinstance(each, Reject)}
+    assert rejects == {
+        "table.csv row 12": "has 4 cells and not 3 (is a quote in it never closed?)",
+        "table.csv row 13": "belongs to the quote that row 12 opens",
+        "table.csv row 14": "belongs to the quote that row 12 opens",
+        "table.csv row 22": "has 2 cells and not 3",
+    }
+    numbers = [int(each.source.split()[-1]) - 2 for each in found if not isinstance(each, Reject)]
+    assert numbers == [int(each.values["a"]) for each in found if not isinstance(each, Reject)]
 
 
 def test_rows_are_numbered_over_many_blocks(tmp_path, monkeypatch):

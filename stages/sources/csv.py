@@ -145,10 +145,18 @@ def _read(
     bad: dict[int, Reject] = {}
     cells = pa.RecordBatch.from_arrays([array([], pa.binary()) for _ in columns], list(columns))
 
+    swallowed = 0  # rows that were read as part of another
+
     def skip(row: Any) -> str:
-        quote = " (is a quote in it never closed?)" if row.text.count('"') % 2 else ""
-        cells = f"{row.actual_columns} cells and not {row.expected_columns}"
-        bad[row.number] = Reject(f"{name} row {row.number}", f"has {cells}{quote}")
+        nonlocal swallowed
+        first, cells = row.number + swallowed, f"{row.actual_columns} cells and not {row.expected_columns}"
+        bad[first] = Reject(f"{name} row {first}", f"has {cells}")
+        if row.text.count('"') % 2:
+            last = first + row.text.rstrip().count("\n")
+            bad[first] = Reject(f"{name} row {first}", f"has {cells} (is a quote in it never closed?)")
+            for number in range(first + 1, last + 1):
+                bad[number] = Reject(f"{name} row {number}", f"belongs to the quote that row {first} opens")
+            swallowed += last - first
         return "skip"
 
     number = 1 if options.columns else 2
