@@ -17,7 +17,6 @@ from stages.errors import UserError
 from stages.schema import Schema
 from stages.sources import Reject, csv
 
-TABLES = ("csv", "parquet", "json")  # formats of which a row can be asked
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
 
 
@@ -134,7 +133,7 @@ def _object(value: str) -> Asked:
 
 
 def _format(path: Path) -> str:
-    return next((name for name in TABLES if path.exists() and sources.source(name).claims(path)), "")
+    return next((name for name in sources.TABLES if path.exists() and sources.source(name).claims(path)), "")
 
 
 def _file_column(served: Served) -> str:
