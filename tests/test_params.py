@@ -81,6 +81,11 @@ MISTAKES = [
         {"image": {"min_side": "3"}},
         "validate.columns.image.min_side: Input",
     ),
+    (
+        "validate.columns",
+        {"label": {"min_distinct": 3}},
+        "validate.columns.label.min_distinct is for category, number, text, and label is of kind class: delete it, and",
+    ),
     ("gate", GONE, "gate is missing"),
     ("train.epochs", GONE, "train.epochs is missing"),
     # types
