@@ -307,7 +307,7 @@ def explain(fault: Any, within: str = "") -> str:
 def _no_other_kinds(column: schema.Column, said: dict[str, Any]) -> None:
     """Raise ValueError where something is expected of a column that only columns of another kind can be held to."""
     kinds = [*feature_kinds(), *(f"target_{name}" for name in target_kinds())]
-    for option in set(said) - _names(expectations.of(column.kind)):
+    for option in (option for option in said if option not in _names(expectations.of(column.kind))):
         if others := {kind.removeprefix("target_") for kind in kinds if option in _names(expectations.of(kind))}:
             kind = column.kind.removeprefix("target_")
             known = f"is for {', '.join(sorted(others))}, and {column.name} is of kind {kind}"

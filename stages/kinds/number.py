@@ -34,6 +34,8 @@ def raw(value: Any) -> float | None:
     """A number, or text that is one; blank and NaN are missing."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
+    if isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{value} is no number: write {int(value)}, or declare the column a category")
     try:
         number = float(value)
     except OverflowError:  # a whole number without bounds
