@@ -10,14 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML, YAMLError
+
 from stages import command, guess, params, settings, sources
 from stages.errors import Misuse, UserError
 
 RAW = Path("data/raw")
 
 
-def main(path: Path, name: str | None = None) -> None:
-    """Copy, track, and point the pipeline at it."""
+def main(path: Path, name: str | None = None, target: str = "", options: str = "{}") -> None:
+    """Copy, track, and point the pipeline at it. `options` is YAML, as `data.options` has it."""
     path = path.expanduser()
     if not path.exists():
         raise Misuse(f"there is no {path}")
@@ -28,19 +30,22 @@ def main(path: Path, name: str | None = None) -> None:
         raise Misuse(f"the name {name!r} must consist of letters, digits, '.', '_' and '-'")
     form = recognise(path)
     place = RAW / name
-    guessed = guess.table(path, form)
+    said = parsed(options, form)
+    guessed = guess.table(path, form, settings.options(sources.source(form), said, "data.options"), target)
     bring(path, place)
     track(place)
     changes: dict[str, dict[str, Any]] = {
-        "data": {"path": place.as_posix(), "format": form, "options": {}},
+        "data": {"path": place.as_posix(), "format": form, "options": said},
         "split": {"by": "hash", "column": "none"},  # another set's column is none of this one's
+        "export": {"name": public(name)},
     }
     if guessed:
-        changes |= schema_of(*guessed)
+        changes |= schema_of(guessed.features, guessed.target)
     params.edit(changes)
     print(f"{place} is under DVC, and params.yaml says:\n  data:\n    path: {place}\n    format: {form}")
+    print(f"  export:\n    name: {public(name)}    # what callers will know the model by")
     if guessed:
-        show(*guessed)
+        show(guessed)
     print(f"Next: `git add {RAW} params.yaml`, `git commit`, and `millrace run`")
 
 
@@ -62,8 +67,30 @@ def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dic
     }
 
 
-def show(features: list[guess.Guess], target: guess.Guess) -> None:
-    """What was guessed, as a table."""
+def parsed(options: str, form: str) -> dict[str, Any]:
+    """What a person says of the files on the command line.
+
+    Raises:
+        Misuse: it is no YAML, or not what the format knows.
+    """
+    try:
+        said = YAML(typ="safe").load(options)
+        if not isinstance(said, dict):
+            raise ValueError("these are no options, which look like '{encoding: latin-1}'")
+        settings.options(sources.source(form), said, "data.options")
+    except (YAMLError, ValueError) as error:
+        raise Misuse(f"--options {options!r}: {' '.join(str(error).split())}") from error
+    return said
+
+
+def public(name: str) -> str:
+    """A name that Triton takes."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:60]
+    return plain if plain[0].isalpha() else f"of-{plain}"
+
+
+def show(guessed: guess.Guessed) -> None:
+    """What was guessed, as a table, and what may be wrong with it."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -71,11 +98,12 @@ def show(features: list[guess.Guess], target: guess.Guess) -> None:
     table = Table(title="guessed from the first rows: see schema in params.yaml", title_justify="left")
     for heading in ("column", "kind", "missing", "distinct", "such as", ""):
         table.add_column(heading)
-    for column in [*features, target]:
-        note = "the target" if column is target else column.note
+    for column in [*guessed.features, guessed.target]:
         cells = [column.name, column.kind or "-", f"{column.missing:.0%}", f"{column.distinct:,}", column.example[:24]]
-        table.add_row(*(Text(cell) for cell in [*cells, note]))
+        table.add_row(*(Text(cell) for cell in [*cells, column.note]))
     Console().print(table)
+    for doubt in guessed.doubts:
+        print(f"warning: {doubt}")
 
 
 def recognise(path: Path) -> str:

@@ -79,16 +79,24 @@ def check() -> None:
     print("params.yaml is sound", flush=True)
 
 
-@data.command(epilog="Example: `millrace data add ~/pictures`")
+@data.command(epilog="Example: `millrace data add ~/pictures`, or `millrace data add houses.csv --target price`")
 def add(
-    path: Annotated[Path, typer.Argument(help="A folder of your data, wherever it lies.")],
-    name: Annotated[str | None, typer.Option(help="What to call it; the folder's own name otherwise.")] = None,
+    path: Annotated[Path, typer.Argument(help="A folder of pictures, or a table: CSV, Parquet or JSON lines.")],
+    name: Annotated[str | None, typer.Option(help="What to call it; its own name otherwise.")] = None,
+    target: Annotated[str, typer.Option(help="The column of a table to be told; it is guessed otherwise.")] = "",
+    options: Annotated[
+        str, typer.Option(help="As `data.options`: `'{encoding: latin-1, delimiter: \";\", columns: [rooms, price]}'`.")
+    ] = "{}",
 ) -> None:
-    """Copy a data set to data/raw/NAME, put it under DVC, and point params.yaml at it."""
+    """Copy a data set to data/raw/NAME, put it under DVC, and point params.yaml at it.
+
+    Of a table it is guessed what each column holds, to be mended in params.yaml.
+    """
     path = path.expanduser().absolute()
     os.chdir(project())
     named = [] if name is None else ["--name", name]
-    sys.exit(child([sys.executable, "-m", "flows.data", *named, "--", str(path)]))
+    said = ["--target", target, "--options", options]
+    sys.exit(child([sys.executable, "-m", "flows.data", *named, *said, "--", str(path)]))
 
 
 @data.command(epilog="Example: `millrace data expect`, once the data are added and sound")

@@ -17,7 +17,6 @@ from stages.errors import UserError
 from stages.schema import Schema
 from stages.sources import Reject, csv
 
-TABLES = ("csv", "parquet", "json")  # formats of which a row can be asked
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
 
 
@@ -73,10 +72,7 @@ def table(path: Path, format: str, served: Served, written: Written) -> Iterator
     options = settings.options(source, written.options if format == written.format else {}, "data.options")
     if isinstance(options, csv.Options) and options.columns:
         options = _columns(path, options, served)
-    try:
-        there = source.columns(path, options)
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read: its first row is no JSON ({error})") from error
+    there = source.columns(path, options)
     present = tuple(column for column in served.schema.features if column.name in there)
     if not present:
         raise UserError(f"{path} has none of the model's columns: {', '.join(served.inputs)}")
@@ -137,7 +133,7 @@ def _object(value: str) -> Asked:
 
 
 def _format(path: Path) -> str:
-    return next((name for name in TABLES if path.exists() and sources.source(name).claims(path)), "")
+    return next((name for name in sources.TABLES if path.exists() and sources.source(name).claims(path)), "")
 
 
 def _file_column(served: Served) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stages import settings, sources
-from stages.schema import Column, Schema, kind, target_kind
-from stages.sources import Sample
+from stages.errors import UserError
+from stages.schema import Column, Kind, Schema, Target, kind, target_kind
+from stages.sources import Reject, Sample, csv
 
 ROWS = 5000  # that are looked at
 TARGETS = ("target", "label", "class", "outcome", "y", "price", "value", "intent")  # what it is often called
+MOST_REFUSED = 0.05  # share of a feature's cells that its kind does not take; with more it is left out
+SURE = 0.5  # a smaller claim of a target's kind is told
+_ID = re.compile(r"(.*[ _-])?(id|uuid|guid)", re.IGNORECASE)
+_DATA = re.compile(r"[+-]?\d+([.,]\d+)*|\d{4}-\d\d-\d\d.*")  # what is rather a cell than a column's name
 
 
 @dataclass(frozen=True)
@@ -28,30 +34,58 @@ class Guess:
     note: str = ""
 
 
-def table(path: Path, form: str) -> tuple[list[Guess], Guess] | None:
-    """The features and the target of the table at `path`; None where the format is no table.
+class Guessed(NamedTuple):
+    """A table, and what a person should know of it as a whole."""
+
+    features: list[Guess]
+    target: Guess
+    doubts: list[str]
+
+
+def table(path: Path, form: str, options: Any = None, target: str = "") -> Guessed | None:
+    """The features and the target, the likeliest or `target`, of the table at `path`; None if the format is no table.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or nothing can be learnt from it.
     """
-    source = sources.source(form)
-    options = source.Options()
-    names = source.columns(path, options)
-    if len(names) < 2:
+    if form not in sources.TABLES:
         return None
-    cells = first_rows(path, source, options, names)
-    called = [name for name in names if name.lower() in TARGETS]
-    target = called[0] if called else names[-1]
-    features = [feature(name, values) for name, values in cells.items() if name != target]
-    return features, told(target, cells[target], best(settings.target_kinds(), cells[target], "target_"))
+    source = sources.source(form)
+    options = options or source.Options()
+    there = source.columns(path, options)
+    nested = source.nested(path, options) if isinstance(source, sources.Nesting) else {}
+    names = [name for name in there if name not in nested]
+    if len(names) < 2:
+        raise UserError(f"{path} has one column only, {', '.join(names)}: a table needs a feature and a target")
+    if target and target not in names:
+        raise UserError(f"{path} has no column {target!r} of single values{settings.nearest(target, names)}")
+    cells, rejects = first_rows(path, source, options, names)
+    rows, unread = len(cells[names[0]]), f"the first: {' '.join(rejects[0])}" if rejects else ""
+    if not rows:
+        raise UserError(f"no row of {path} can be read: {unread}" if rejects else f"{path} has no rows")
+    chosen = target or next((name for name in names if name.lower() in TARGETS), names[-1])
+    if len({str(value) for value in cells[chosen] if value is not None}) < 2:
+        raise UserError(f"{path}: the target {chosen!r} is the same in all rows: say another with --target")
+    features = [feature(name, values) for name, values in cells.items() if name != chosen]
+    features += [Guess(name, "", 0.0, 0, "", f"left out: {why}") for name, why in nested.items()]
+    if not any(column.kind for column in features):
+        raise UserError(f"{path} has no feature: " + "; ".join(f"{each.name!r} is {each.note}" for each in features))
+    doubts = [f"{len(rejects):,} of {rows + len(rejects):,} rows cannot be read: {unread}"] if rejects else []
+    if isinstance(options, csv.Options) and not options.columns and (data := list(filter(_DATA.fullmatch, there))):
+        doubts.append(f"the first row looks like data ({', '.join(data[:3])}): if it is, say data.options.columns")
+    return Guessed(features, answer(chosen, cells[chosen]), doubts)
 
 
-def first_rows(path: Path, source: Any, options: Any, names: Sequence[str]) -> dict[str, list[Any]]:
-    """The cells of the first rows as the format has them, by column; None is missing."""
+def first_rows(
+    path: Path, source: Any, options: Any, names: Sequence[str]
+) -> tuple[dict[str, list[Any]], list[Reject]]:
+    """The cells of the first rows as the format has them, by column, and the rows that are none; None is missing."""
     anything = Schema(tuple(Column(name, "category") for name in names[:-1]), Column(names[-1], "target_class"))
-    found = (each for chunk in source.chunks(path, anything, options) for each in source.read(chunk))
-    rows: list[Mapping[str, Any]] = [each.values for each in islice(found, ROWS) if isinstance(each, Sample)]
-    return {name: [row[name] for row in rows] for name in names}
+    found = list(
+        islice((each for chunk in source.chunks(path, anything, options) for each in source.read(chunk)), ROWS)
+    )
+    rows = [each.values for each in found if isinstance(each, Sample)]
+    return {name: [row[name] for row in rows] for name in names}, [each for each in found if isinstance(each, Reject)]
 
 
 def feature(name: str, values: list[Any]) -> Guess:
@@ -59,16 +93,51 @@ def feature(name: str, values: list[Any]) -> Guess:
     known = [value for value in values if value is not None]
     if len(set(map(str, known))) < 2:
         return told(name, values, "", "left out: the same in all rows" if known else "left out: all missing")
-    chosen = best(settings.feature_kinds(), known)
-    return told(name, values, chosen, "" if chosen else "left out: a different word in nearly each row")
+    if counts_rows(name, known):
+        return told(name, values, "", "left out: it only tells the rows apart")
+    chosen, _ = best(settings.feature_kinds(), known)
+    if not chosen:
+        return told(name, values, "", "left out: a different word in nearly each row")
+    wrong, share = refused(kind(chosen), known)
+    return told(name, values, "", f"left out: {wrong}") if share > MOST_REFUSED else told(name, values, chosen, wrong)
 
 
-def best(kinds: Sequence[str], values: Sequence[Any], prefix: str = "") -> str:
-    """The kind that claims the values most; "" if none does."""
+def answer(name: str, values: list[Any]) -> Guess:
+    """What the target holds."""
     known = [value for value in values if value is not None]
-    claims = {name: (target_kind if prefix else kind)(prefix + name).likely(known) for name in kinds}
+    chosen, claim = best(settings.target_kinds(), known, "target_")
+    unsure = f"{len(set(map(str, known))):,} different values in {len(values):,} rows: is it another column?"
+    wrong, _ = refused(target_kind(f"target_{chosen}"), known)
+    return told(name, values, chosen, ", ".join(filter(None, ["the target", wrong, unsure if claim < SURE else ""])))
+
+
+def best(kinds: Sequence[str], values: Sequence[Any], prefix: str = "") -> tuple[str, float]:
+    """The kind that claims the values most, and its claim; "" if none does."""
+    claims = {name: (target_kind if prefix else kind)(prefix + name).likely(values) for name in kinds}
     most = max(claims, key=lambda name: claims[name])
-    return most if claims[most] > 0 else ""
+    return (most, claims[most]) if claims[most] > 0 else ("", 0.0)
+
+
+def refused(module: Kind | Target, values: Sequence[Any]) -> tuple[str, float]:
+    """What is wrong with the cells that a kind does not take, in words, and their share; files are not looked into."""
+    faults = []
+    for value in values if module.RAW != "bytes" else ():
+        try:
+            module.raw(value)
+        except ValueError as error:
+            faults.append(str(error))
+    return f"{len(faults):,} cells cannot be read: {faults[0]}" if faults else "", len(faults) / max(1, len(values))
+
+
+def counts_rows(name: str, values: Sequence[Any]) -> bool:
+    """Whether no value is there twice, and they are named an id or are whole numbers one after another."""
+    if len(set(values)) < len(values):
+        return False
+    try:
+        running = all(abs(int(after) - int(before)) == 1 for before, after in pairwise(values))
+    except (TypeError, ValueError):
+        running = False
+    return running or bool(_ID.fullmatch(name))
 
 
 def told(name: str, values: Sequence[Any], chosen: str, note: str = "") -> Guess:

@@ -19,6 +19,8 @@ from stages.command import replacing
 from stages.errors import Misuse
 from stages.settings import Params, explain, nearest
 
+SHORT = 3  # so many plain values stand in one line
+
 
 def parse(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file.
@@ -85,7 +87,9 @@ def edit(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
     """Replace the leaves that `changes` names, section by section; everything else keeps its place."""
     with _edited(path) as tree:
         for section, keys in changes.items():
-            tree[section].update(keys)
+            for key, value in keys.items():
+                tree[section][key] = _in_lines(value)
+                _blanks_last(tree[section], key)
 
 
 def merge(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
@@ -104,10 +108,32 @@ def _merge(tree: Any, changes: dict[str, Any]) -> None:
         _merge(below, value)
         if grows:  # {} becomes a line for each key; a blank line after it stays after all of them
             below.fa.set_block_style()
-            comment = tree.ca.items.get(key, [None] * 3)[2]
-            if comment and comment.value.endswith("\n\n"):
-                comment.value = comment.value.rstrip("\n") + "\n"
-                below.ca.items[list(below)[-1]] = [None, None, CommentToken("\n\n", CommentMark(0), None), None]
+            _blanks_last(tree, key)
+
+
+def _blanks_last(tree: Any, key: str) -> None:
+    """A blank line after a key's comment comes to stand after all of its value."""
+    comment = tree.ca.items.get(key, [None] * 3)[2]
+    last = tree[key]
+    if not (comment and comment.value.endswith("\n\n") and _is_block(last)):
+        return
+    while _is_block(last[list(last)[-1]]):
+        last = last[list(last)[-1]]
+    comment.value = comment.value.rstrip("\n") + "\n"
+    last.ca.items[list(last)[-1]] = [None, None, CommentToken("\n\n", CommentMark(0), None), None]
+
+
+def _is_block(value: Any) -> bool:
+    return isinstance(value, CommentedMap) and bool(value) and not value.fa.flow_style()
+
+
+def _in_lines(value: Any) -> Any:
+    """A mapping with a line for each key, unless it is a short one of plain values."""
+    if not isinstance(value, dict) or (
+        len(value) <= SHORT and not any(isinstance(one, dict) for one in value.values())
+    ):
+        return _in_line(value)
+    return CommentedMap({key: _in_lines(one) for key, one in value.items()})
 
 
 def _in_line(value: Any) -> Any:
@@ -124,6 +150,7 @@ def _edited(path: Path) -> Iterator[Any]:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 120
+    yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
     tree = yaml.load(path.read_text(encoding="utf-8"))
     yield tree
     with replacing(path) as whole, whole.open("w", encoding="utf-8") as file:

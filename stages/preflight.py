@@ -77,7 +77,9 @@ def thresholds(bounds: Mapping[str, Any], target: Column) -> None:
         known = f"{whole}[LABEL]" if of and rest.endswith("]") else name
         if known not in ranges:
             near = settings.nearest(f"{whole}[LABEL]" if of else name, ranges)
-            raise Misuse(f"params.yaml: gate.thresholds: there is no metric {name!r}{near}")
+            instead = "" if near.endswith("?") else ": delete it, or write another"
+            of = f"gate.thresholds of a target of kind {target.kind.removeprefix('target_')}"
+            raise Misuse(f"params.yaml: {of}: there is no metric {name!r}{near}{instead}")
         low, high = ranges[known]
         if bound.min is not None and bound.min > high:
             raise Misuse(f"params.yaml: gate.thresholds.{name}.min is {bound.min:g}, but it is never over {high:g}")

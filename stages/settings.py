@@ -234,6 +234,7 @@ class Params(Section):
             if name not in columns:
                 raise ValueError(f"validate.columns.{name}: there is no such column{nearest(name, columns)}")
         for name, column in columns.items():
+            _no_other_kinds(column, said.get(name, {}))
             options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
         if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
             raise ValueError(f"split.by: strata are not known of a target like {declared.target.name!r}: say hash")
@@ -272,7 +273,7 @@ def options(module: Any, said: dict[str, Any], key: str) -> Any:
     Raises:
         ValueError: an unknown name (with the nearest), a wrong type, or a value out of range.
     """
-    unknown = [name for name in said if name not in {field.name for field in fields(module.Options)}]
+    unknown = [name for name in said if name not in _names(module)]
     if unknown:
         names = [field.name for field in fields(module.Options)]
         raise ValueError(f"{key}.{unknown[0]} is unknown{nearest(unknown[0], names)}")
@@ -301,6 +302,21 @@ def explain(fault: Any, within: str = "") -> str:
     text = fault["msg"].removeprefix("Value error, ")
     given = "" if fault["type"] == "value_error" else f" (it says {fault['input']!r})"
     return text if not key or text.startswith(f"{key}.") else f"{key}: {text}{given}"
+
+
+def _no_other_kinds(column: schema.Column, said: dict[str, Any]) -> None:
+    """Raise ValueError where something is expected of a column that only columns of another kind can be held to."""
+    kinds = [*feature_kinds(), *(f"target_{name}" for name in target_kinds())]
+    for option in (option for option in said if option not in _names(expectations.of(column.kind))):
+        if others := {kind.removeprefix("target_") for kind in kinds if option in _names(expectations.of(kind))}:
+            kind = column.kind.removeprefix("target_")
+            known = f"is for {', '.join(sorted(others))}, and {column.name} is of kind {kind}"
+            remedy = "delete it, and mend gate.thresholds if the target's kind was changed"
+            raise ValueError(f"validate.columns.{column.name}.{option} {known}: {remedy}")
+
+
+def _names(module: Any) -> set[str]:
+    return {option.name for option in fields(module.Options)}
 
 
 def _siblings(loc: tuple[Any, ...]) -> list[str]:

@@ -178,6 +178,7 @@ WRONG = [
     ([{"amount": 1}, {"amuont": 1}], "row 1: unknown column 'amuont': did you mean 'amount'?"),
     ([{"z": 1}], "row 0: unknown column 'z': this model takes amount, town, remark"),
     ([{"amount": float("inf")}], "row 0: amount: inf is no finite 32-bit number"),
+    ([{"amount": True}], "row 0: amount: True is no number: write 1"),
     ([{"amount": "1,5"}], "row 0: amount: '1,5' is no number: write 1.5"),
     ([{"town": ["Ulm"]}], "row 0: town: a list is no single value"),
     ([{"town": np.array(["Ulm", "Bonn"])}], "row 0: town: a ndarray is no single value"),

@@ -59,6 +59,23 @@ def test_another_encoding(tmp_path):
     assert rows(path, encoding="latin-1")[0].values["b"] == "größe"
 
 
+@pytest.mark.parametrize("options", [{}, {"columns": ("a", "b", "c")}])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_told_and_read_once_it_is_said(tmp_path, encoding, options):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    path = table(tmp_path, f"{mark}a,b,c\n1,größe,y\n".encode(encoding))
+    with pytest.raises(UserError, match=r"is not UTF-8 \(it looks like UTF-16\): say data\.options\.encoding: utf-16"):
+        rows(path, **options)
+    assert rows(path, encoding="utf-16", **options)[-1].values == {"a": "1", "b": "größe", "c": "y"}
+
+
+def test_a_header_of_another_encoding_is_told(tmp_path):
+    path = table(tmp_path, "a,b,c,größe\n1,x,y,2\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"table\.csv: its first row is not UTF-8: say data\.options\.encoding"):
+        rows(path)
+    assert rows(path, encoding="latin-1")[0].values == {"a": "1", "b": "x", "c": "y"}
+
+
 def test_faulty_rows_are_rejected_by_their_number(tmp_path):
     text = b'a,b,c\n1,x,y\n2,x\n\n3,x,y,z\n4,\xff,y\n5,n\0l,y\n=cmd(),x,y\n6,"never closed,y\n7,x,y\n'
     found = rows(table(tmp_path, text))
@@ -69,8 +86,26 @@ def test_faulty_rows_are_rejected_by_their_number(tmp_path):
         "table.csv row 5": "is not UTF-8 (byte 0xff): say data.options.encoding",
         "table.csv row 6": "holds a NUL byte",
         "table.csv row 8": "has 2 cells and not 3 (is a quote in it never closed?)",
+        "table.csv row 9": "belongs to the quote that row 8 opens",
     }
     assert [sample.values["a"] for sample in found if not isinstance(sample, Reject)] == ["1", "=cmd()"]
+
+
+@pytest.mark.parametrize("block_bytes", [60, 1 << 20])
+def test_rows_after_a_quote_that_is_closed_too_late_keep_their_numbers(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(csv, "BLOCK_BYTES", block_bytes)
+    lines = [f'{i},"x, {i}",y' for i in range(40)]
+    lines[10], lines[11], lines[20] = '10,"x,y', "11,x,y", "20,x"
+    found = rows(table(tmp_path, "\n".join(["a,b,c", *lines])))
+    rejects = {each.source: each.reason for each in found if isinstance(each, Reject)}
+    assert rejects == {
+        "table.csv row 12": "has 4 cells and not 3 (is a quote in it never closed?)",
+        "table.csv row 13": "belongs to the quote that row 12 opens",
+        "table.csv row 14": "belongs to the quote that row 12 opens",
+        "table.csv row 22": "has 2 cells and not 3",
+    }
+    numbers = [int(each.source.split()[-1]) - 2 for each in found if not isinstance(each, Reject)]
+    assert numbers == [int(each.values["a"]) for each in found if not isinstance(each, Reject)]
 
 
 def test_rows_are_numbered_over_many_blocks(tmp_path, monkeypatch):

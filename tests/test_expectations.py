@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
-from stages import settings
-from stages.expectations import category, image, number, target_class, text
+from stages import expectations, settings
+from stages.expectations import category, image, number, target_class, text, timestamp
+from stages.schema import kind
 
 
 def said(suite, column):
@@ -79,3 +82,34 @@ def test_uniqueness_and_numbers_of_different_values_are_expected_where_they_are_
     assert unique in suite
     (distinct,) = (kwargs for name, kwargs in suite if name == "expect_column_unique_value_count_to_be_between")
     assert distinct["min_value"] == 3
+
+
+@pytest.mark.parametrize("name", settings.feature_kinds())
+def test_every_feature_kind_has_all_its_files(name):
+    target = {"y": {"kind": settings.target_kinds()[0]}}
+    assert settings.declared({"x": {"kind": name}}, target)
+    assert expectations.of(name)
+    assert importlib.import_module(f"stages.networks.{kind(name).ENCODER}").Encoder
+
+
+@pytest.mark.parametrize("name", settings.target_kinds())
+def test_every_target_kind_has_all_its_files(name):
+    features = {"x": {"kind": settings.feature_kinds()[0]}}
+    assert settings.declared(features, {"y": {"kind": name}})
+    assert expectations.of(f"target_{name}")
+    head = importlib.import_module(f"stages.networks.head_{name}")
+    assert head.Head and head.METRICS and head.THRESHOLDS
+
+
+@pytest.mark.parametrize(
+    ("years", "inferred"),
+    [
+        ([2010.0, 2024.0, None], {"min_year": 2008, "max_year": 2026, "max_missing": 0.38}),
+        ([1.0, 9999.0], {"min_year": 1, "max_year": 9999, "max_missing": 0.05}),
+        ([None], {"max_missing": 1.0}),
+    ],
+)
+def test_years_are_inferred_with_a_margin(years, inferred):
+    rows = pd.DataFrame({"sold": years, "sold.year": years}, dtype=float)
+    assert timestamp.infer("sold", rows) == inferred
+    assert settings.options(timestamp, inferred, "validate.columns.sold")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import csv
+import csv as builtin
 import json
 import random
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from stages import guess
 from stages.errors import UserError
 from stages.params import parse
+from stages.sources import csv
 
 WORDS = ["quiet", "sunny", "old", "large", "garden", "near", "the", "station"]
 
@@ -21,21 +24,34 @@ def houses(tmp_path):
     chance = random.Random(0)
     path = tmp_path / "houses.csv"
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "area", "rooms", "town", "photo", "notes", "price", "country", "blank"])
+        writer = builtin.writer(file)
+        writer.writerow(["code", "area", "rooms", "town", "photo", "notes", "price", "country", "blank", "sold"])
         for i in range(300):
             notes = " ".join(chance.choices(WORDS, k=6))
             town = chance.choice(["Ulm", "Bonn", ""])
             area = f"{chance.uniform(20, 200):.1f}" if i % 4 else "?"
-            writer.writerow([f"h{i}", area, i % 7, town, f"{i}.jpg", notes, chance.gauss(3e5, 1e5), "DE", ""])
+            writer.writerow(
+                [
+                    f"h{i}",
+                    area,
+                    i % 7,
+                    town,
+                    f"{i}.jpg",
+                    notes,
+                    chance.gauss(3e5, 1e5),
+                    "DE",
+                    "",
+                    f"20{i % 20:02}-01-31",
+                ]
+            )
     return path
 
 
 def test_each_column_finds_its_kind(houses):
-    features, target = guess.table(houses, "csv")
+    features, target, doubts = guess.table(houses, "csv")
     kinds = {column.name: column.kind for column in features}
     assert kinds == {
-        "id": "",
+        "code": "",
         "area": "number",
         "rooms": "category",
         "town": "category",
@@ -43,28 +59,29 @@ def test_each_column_finds_its_kind(houses):
         "notes": "text",
         "country": "",
         "blank": "",
+        "sold": "timestamp",
     }
     notes = {column.name: column.note for column in features if column.note}
     assert notes == {
-        "id": "left out: a different word in nearly each row",
+        "code": "left out: a different word in nearly each row",
         "country": "left out: the same in all rows",
         "blank": "left out: all missing",
     }
-    assert (target.name, target.kind) == ("price", "number")
+    assert (target.name, target.kind, target.note, doubts) == ("price", "number", "the target", [])
     area = features[1]
     assert 0.2 < area.missing < 0.3 and area.distinct > 100
 
 
 def test_few_numbers_are_classes(tmp_path):
     (tmp_path / "t.csv").write_text("x,answer\n" + "".join(f"{i}.5,{i % 3}\n" for i in range(90)))
-    _, target = guess.table(tmp_path / "t.csv", "csv")
+    _, target, _ = guess.table(tmp_path / "t.csv", "csv")
     assert (target.name, target.kind) == ("answer", "class")
 
 
 def test_json_lines_are_a_table(tmp_path):
-    rows = [{"said": "play some music now", "n": i, "intent": "ab"[i % 2]} for i in range(60)]
+    rows = [{"said": "play some music now", "n": i % 7, "intent": "ab"[i % 2]} for i in range(60)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    features, target = guess.table(tmp_path / "t.jsonl", "json")
+    features, target, _ = guess.table(tmp_path / "t.jsonl", "json")
     assert [column.name for column in features] == ["said", "n"]
     assert (target.name, target.kind) == ("intent", "class")
 
@@ -79,11 +96,134 @@ def test_a_table_without_a_header_is_told(tmp_path):
         guess.table(tmp_path / "t.csv", "csv")
 
 
+def notes(features):
+    return {column.name: (column.kind, column.note) for column in features}
+
+
+def test_rows_that_cannot_be_read_are_told(tmp_path):
+    rows = [f"{i},{'größe' if i % 4 == 1 else 'plain'},{i % 2}\n" for i in range(100)]
+    (tmp_path / "t.csv").write_bytes("".join(["a,b,c\n", *rows]).encode("latin-1"))
+    (doubt,) = guess.table(tmp_path / "t.csv", "csv").doubts
+    assert doubt == (
+        "25 of 100 rows cannot be read: the first: t.csv row 3 is not UTF-8 (byte 0xf6): say data.options.encoding"
+    )
+    assert guess.table(tmp_path / "t.csv", "csv", csv.Options(encoding="latin-1")).doubts == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "note"),
+    [
+        (lambda i: f"{i},5", "", "left out: 100 cells cannot be read: '0,5' is no number: write 0.5"),
+        (lambda i: f"{i + 1},000", "", "left out: 100 cells cannot be read: '1,000' is no number: write 1000"),
+        (lambda i: f"{i * 7}.5" if i % 50 else "inf", "number", "2 cells cannot be read: 'inf' is no finite 32-bit"),
+        (lambda i: f"{i * 7}.5" if i % 50 else "roomy", "number", "2 cells cannot be read: 'roomy' is no number"),
+        (lambda i: f"{i * 7}.5" if i % 5 else "roomy", "", "left out: a different word in nearly each row"),
+        (lambda i: f"2024-02-{i % 31 + 1:02}", "", "left out: 6 cells cannot be read: '2024-02-30' is no moment"),
+    ],
+)
+def test_cells_that_cannot_be_read_are_told(cell, kind, note):
+    found = guess.feature("x", [cell(i) for i in range(100)])
+    assert found.kind == kind
+    assert found.note.startswith(note)
+
+
+def test_a_target_that_cannot_be_read_or_is_hardly_one_is_told():
+    told = guess.answer("y", [f"{i + 1},000" for i in range(100)])
+    assert (told.kind, told.note) == (
+        "number",
+        "the target, 100 cells cannot be read: '1,000' is no number: write 1000",
+    )
+    told = guess.answer("y", [f"h{i}" for i in range(100)])
+    assert (told.kind, told.note) == (
+        "class",
+        "the target, 100 different values in 100 rows: is it another column?",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("n", lambda i: i, ""),
+        ("n", lambda i: str(900 - i), ""),
+        ("House_ID", lambda i: i * i, ""),
+        ("width", lambda i: i * i, "number"),
+        ("plaid", lambda i: i * i, "number"),
+        ("id", lambda i: i // 2 * i, "number"),
+    ],
+)
+def test_what_only_tells_rows_apart_is_left_out(name, value, kind):
+    found = guess.feature(name, [value(i) for i in range(100)])
+    assert (found.kind, found.note) == (kind, "" if kind else "left out: it only tells the rows apart")
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_a_nested_column_is_left_out_and_hurts_no_other(tmp_path, form):
+    rows = [{"a": {"x": i}, "n": i % 7, "l": [1, 2], "y": "ab"[i % 2]} for i in range(60)]
+    path = tmp_path / {"json": "t.jsonl", "parquet": "t.parquet"}[form]
+    if form == "json":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    features, target, doubts = guess.table(path, form)
+    found = notes(features)
+    assert found["n"] == ("category", "") and target.kind == "class" and doubts == []
+    for name in ("a", "l"):
+        kind, note = found[name]
+        assert kind == "" and note.startswith(f"left out: the column {name!r} holds nested values (")
+
+
+def test_a_first_row_of_data_is_told(tmp_path):
+    (tmp_path / "t.csv").write_text("".join(f"{i % 3 + 0.5},2024-01-01,Ulm,{i}\n" for i in range(50)))
+    assert guess.table(tmp_path / "t.csv", "csv").doubts == [
+        "the first row looks like data (0.5, 2024-01-01, 0): if it is, say data.options.columns"
+    ]
+    options = csv.Options(columns=("a", "b", "c", "y"))
+    assert guess.table(tmp_path / "t.csv", "csv", options).doubts == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n", "t.csv has no rows"),
+        ("price\n1\n2\n", "t.csv has one column only, price: a table needs a feature and a target"),
+        ("a,b\n1,x\n2,x\n", "the target 'b' is the same in all rows: say another with --target"),
+        ("a,b\n1\n2\n", "no row of .*t.csv can be read: the first: t.csv row 2 has 1 cells"),
+        ("a,id,b\nx,1,x\nx,2,y\n", "has no feature: 'a' is left out: the same .*; 'id' is left out: it only tells"),
+    ],
+)
+def test_of_what_nothing_can_be_learnt_nothing_is_guessed(tmp_path, text, words):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UserError, match=words):
+        guess.table(tmp_path / "t.csv", "csv")
+
+
+def test_a_table_that_is_refused_leaves_no_trace(fresh, tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n")
+    assert "t.csv has no rows" in fresh.millrace("data", "add", str(tmp_path / "t.csv"), code=1)
+    assert fresh.run("git", "status", "--porcelain") == ""
+
+
+def test_what_a_person_says_of_the_files_is_heeded(fresh, tmp_path):
+    (tmp_path / "2024.v1.csv").write_bytes("".join(f"{i % 9}\tgröße {i % 3}\n" for i in range(90)).encode("latin-1"))
+    options = {"encoding": "latin-1", "columns": ["mark", "size"]}
+    add = ("data", "add", str(tmp_path / "2024.v1.csv"))
+    fresh.millrace(*add, "--options", json.dumps(options), "--target", "mark")
+    made = parse(fresh.folder / "params.yaml")
+    assert made.data.options == options and list(made.schema_.target) == ["mark"]
+    assert made.export.name == "of-2024-v1"
+    for said, words in [("{encodin: x}", "did you mean 'encoding'"), ("latin", "these are no options"), ("[", "while")]:
+        assert words in fresh.millrace(*add, "--options", said, code=2)
+    assert "has no column 'prize'" in fresh.millrace(
+        *add, "--options", json.dumps(options), "--target", "prize", code=1
+    )
+
+
 def test_a_table_that_is_added_is_ready_to_run(fresh, houses):
     said = fresh.millrace("data", "add", str(houses))
     assert "left out: a different word in nearly each row" in said
     assert "the target" in said
     made = parse(fresh.folder / "params.yaml")
+    assert made.export.name == "houses" and "name: houses" in said
     assert made.data.path == "data/raw/houses" and made.data.format == "csv"
     assert list(made.schema_.target) == ["price"]
     assert "params.yaml is sound" in fresh.millrace("check")

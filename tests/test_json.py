@@ -31,7 +31,7 @@ def test_an_object_on_each_line(tmp_path):
         "train.jsonl row 2": "is no JSON: Expecting property name enclosed in double quotes at character 1",
         "train.jsonl row 3": "is neither an object nor an array",
         "train.jsonl row 4": "is not UTF-8",
-        "train.jsonl row 5": "said holds no single value",
+        "train.jsonl row 5": "the column 'said' holds nested values (an array): flatten it first",
     }
     good = [each for each in found if not isinstance(each, Reject)]
     assert [(each.split, each.values) for each in good] == [

@@ -22,6 +22,7 @@ GIVEN = {
     "gate": {"thresholds": {"accuracy": {"min": 0.95}}},
 }
 GONE = object()
+LONG = ("columns", "options")  # sections' last keys, with a blank line behind them
 
 
 @pytest.fixture
@@ -79,6 +80,11 @@ MISTAKES = [
         "validate.columns",
         {"image": {"min_side": "3"}},
         "validate.columns.image.min_side: Input",
+    ),
+    (
+        "validate.columns",
+        {"label": {"min_distinct": 3}},
+        "validate.columns.label.min_distinct is for category, number, text, and label is of kind class: delete it, and",
     ),
     ("gate", GONE, "gate is missing"),
     ("train.epochs", GONE, "train.epochs is missing"),
@@ -322,6 +328,17 @@ def test_an_edit_that_changes_nothing_changes_no_byte(project):
     before = Path("params.yaml").read_bytes()
     params.edit({section: GIVEN[section] for section in ("data", "split", "train")})
     assert Path("params.yaml").read_bytes() == before
+
+
+def test_an_edit_writes_short_values_in_a_line_and_long_ones_below_with_no_gap(project):
+    path = Path("params.yaml")
+    before = path.read_text(encoding="utf-8")
+    many = dict.fromkeys("abcd", 1)
+    params.edit({"validate": {"columns": {"label": {"max_labels": None}, "many": many}}, "data": {"options": {"a": 1}}})
+    columns, options = (next(line for line in before.splitlines() if f"  {key}: {{}}" in line) for key in LONG)
+    lines = ["    label: {max_labels: null}", "    many:", *(f"      {key}: 1" for key in many)]
+    expected = before.replace(columns, "\n".join([columns.replace("{}", "  "), *lines]))
+    assert path.read_text(encoding="utf-8") == expected.replace(options, options.replace("{}    ", "{a: 1}"))
 
 
 def test_a_merge_keeps_every_comment_and_what_is_there(project):

@@ -44,6 +44,8 @@ def test_the_projects_own_params_are_sound():
         ("train", {"augment": {"imag": {}}}, "train.augment: no block or kind 'imag'; did you mean 'image'"),
         ("train", {"precision": "16-mixed", "accelerator": "cpu"}, "train.precision 16-mixed needs a GPU"),
         ("gate", {"thresholds": {"acuracy": {"min": 0.5}}}, "there is no metric 'acuracy': did you mean 'accuracy'?"),
+        ("gate", {"thresholds": {"r2": {"min": 0}}}, "thresholds of a target of kind class: there is no metric 'r2': "),
+        ("gate", {"thresholds": {"zzz": {"min": 0}}}, "f1[LABEL]: delete it, or write another"),
         ("gate", {"thresholds": {"recal[7]": {"min": 0.5}}}, "no metric 'recal[7]': did you mean 'recall[LABEL]'?"),
         ("gate", {"thresholds": {"accuracy[7]": {"min": 0.5}}}, "there is no metric 'accuracy[7]'"),
         (

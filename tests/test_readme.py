@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Clone, environment
+from conftest import BIN, ROOT, Clone, environment
 from test_line import FAST, free_ports, read_until, wait_gone
 
 from flows.pipeline import answers
@@ -46,7 +48,7 @@ def blocks() -> list[Block]:
 def test_every_block_says_how_it_is_tested():
     assert len(blocks()) >= 8
     for block in blocks():
-        assert re.match(r"run|python|make|background, until: .+|not here, .+", block.how), block.code
+        assert re.match(r"run|served|python|make|background, until: .+|not here, .+", block.how), block.code
 
 
 def test_what_cannot_run_here_is_at_least_shell():
@@ -55,17 +57,24 @@ def test_what_cannot_run_here_is_at_least_shell():
             subprocess.run(["bash", "-n"], input=block.code, text=True, check=True)
 
 
+SERVE = Block("", "background, until: Ctrl-C ends it", "sh", ".venv/bin/millrace serve")
+HOUSES = "".join(f"{20 + i * 7 % 180}.5,{'Ulm' if i % 3 else 'Bonn'},{i * 7 % 180}\n" for i in range(600))
+
+
 @pytest.mark.parametrize("section", list(dict.fromkeys(block.section for block in blocks())))
 def test_section(section, done, tmp_path):
     """Ports are free ones, and the network learns for a moment only; all else is as it stands there."""
     (done.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     if "pictures" in "".join(block.code for block in blocks() if block.section == section):
         shutil.copytree(done.folder / "data/builtin/digits", tmp_path / "pictures")
+        (tmp_path / "houses.csv").write_text(f"area,town,price\n{HOUSES}")
         done.params(**FAST)
     ports = dict(zip(("8000", "8001", "8002", "4200"), map(str, free_ports(4)), strict=True))
     with ExitStack() as stack:
         for block in blocks():
             if block.section == section:
+                if block.how == "served":
+                    run(done, SERVE, ports, tmp_path, stack)
                 run(done, block, ports, tmp_path, stack)
     wait_gone(done)
 
@@ -81,6 +90,8 @@ def run(clone: Clone, block: Block, ports: dict[str, str], home: Path, stack: Ex
     code = elsewhere(block.code, ports, home)
     command = [sys.executable, "-c", code] if block.language == "python" else ["bash", "-euc", code]
     surroundings = environment(clone.folder) | {"HOME": str(home), "PREFECT_HOME": str(home / ".prefect")}
+    folders = surroundings["PATH"].split(os.pathsep)
+    surroundings["PATH"] = os.pathsep.join(each for each in folders if each != str(BIN))  # nobody has activated it
     process = subprocess.Popen(
         command,
         cwd=clone.folder,
@@ -115,9 +126,6 @@ def elsewhere(code: str, ports: dict[str, str], home: Path) -> str:
 
 def end(process: subprocess.Popen[str]) -> None:
     """As Ctrl-C does, and then wait."""
-    import os
-    import signal
-
     os.killpg(process.pid, signal.SIGINT)
     try:
         process.communicate(timeout=40)

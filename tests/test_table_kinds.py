@@ -16,7 +16,7 @@ from stages.kinds import category, number, target_number
 
 @pytest.mark.parametrize(
     ("value", "read"),
-    [("3.5", 3.5), (" -2 ", -2.0), ("1e-3", 0.001), (7, 7.0), (np.float32(0.5), 0.5), (True, 1.0)],
+    [("3.5", 3.5), (" -2 ", -2.0), ("1e-3", 0.001), (7, 7.0), (np.float32(0.5), 0.5)],
 )
 def test_numbers_are_read(value, read):
     assert number.raw(value) == read
@@ -41,6 +41,8 @@ def test_a_missing_number(value):
         ("=1+1", "'=1+1' is no number"),
         ("x" * 100, "... is no number"),
         ([1], "is no number"),
+        (True, "True is no number: write 1, or declare the column a category"),
+        (np.False_, "False is no number: write 0, or"),
     ],
 )
 def test_what_is_no_number(value, words):

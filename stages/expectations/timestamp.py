@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,3 +28,14 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
         ("expect_column_proportion_of_non_null_values_to_be_between", {"column": column, **present}),
         ("expect_column_values_to_be_between", {"column": f"{column}.year", **years}),
     ]
+
+
+def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Years a tenth of their range beyond the first and the last, and a share of missing ones."""
+    missing = min(1.0, round(float(rows[column].isna().mean()) + 0.05, 2))
+    years = rows[f"{column}.year"].dropna()
+    if not len(years):
+        return {"max_missing": missing}
+    first, last = int(years.min()), int(years.max())
+    margin = 1 + (last - first) // 10
+    return {"min_year": max(1, first - margin), "max_year": min(9999, last + margin), "max_missing": missing}

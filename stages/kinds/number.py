@@ -34,12 +34,14 @@ def raw(value: Any) -> float | None:
     """A number, or text that is one; blank and NaN are missing."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
+    if isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{value} is no number: write {int(value)}, or declare the column a category")
     try:
         number = float(value)
     except OverflowError:  # a whole number without bounds
         number = math.inf
     except (TypeError, ValueError):
-        bare = re.sub(r"(?<=\d)[, ](?=\d{3})", "", str(value)).replace(",", ".")  # thousands, then a decimal comma
+        bare = _bare(value)
         hint = f": write {bare}" if _is_number(bare) else ""
         raise ValueError(f"{_short(value)} is no number{hint}") from None
     if math.isinf(number) or abs(number) > LARGEST:
@@ -56,12 +58,14 @@ def raws(values: np.ndarray) -> np.ndarray:
 
 def likely(values: Sequence[Any]) -> float:
     """How well a few cells that are not missing look like numbers, 0 to 1."""
-    try:
-        for value in values:
-            raw(value)
-    except ValueError:
+    if not are_meant(values):
         return 0.0
     return 0.9 if len(set(values)) > 10 or any("." in str(value) for value in values) else 0.5
+
+
+def are_meant(values: Sequence[Any]) -> bool:
+    """Whether nearly all cells are numbers, be they infinite or written otherwise than `raw` takes them."""
+    return sum(map(_meant, values)) >= 0.95 * len(values)
 
 
 def facts(values: Iterable[float | None]) -> dict[str, np.ndarray]:
@@ -123,6 +127,20 @@ def _scores(quantiles: np.ndarray, knots: np.ndarray) -> list[float]:
 
 def _stored(value: float) -> float:
     return float(f"{value:.9g}")
+
+
+def _meant(value: Any) -> bool:
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:
+        return True
+    except (TypeError, ValueError):
+        return _is_number(_bare(value))
+
+
+def _bare(value: Any) -> str:
+    """Without a mark between thousands, and with a point for a decimal comma."""
+    return re.sub(r"(?<=\d)[, ](?=\d{3})", "", str(value)).replace(",", ".")
 
 
 def _is_number(text: str) -> bool:

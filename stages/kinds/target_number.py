@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.kinds.number import raw, raws
+from stages.kinds.number import are_meant, raw, raws
 from stages.schema import Tensor
 
 __all__ = ["RAW", "Options", "answers", "fit", "likely", "outputs", "raw", "raws", "strata", "transform"]
@@ -27,11 +27,9 @@ class Options:
 
 def likely(values: Sequence[Any]) -> float:
     """How well a few cells look like amounts, 0 to 1: numbers, and many different ones."""
-    try:
-        distinct = len({raw(value) for value in values})
-    except ValueError:
+    if not are_meant(values):
         return 0.0
-    return 0.9 if distinct > 20 else 0.1
+    return 0.9 if len(set(values)) > 20 else 0.1
 
 
 def strata(values: Iterable[float]) -> np.ndarray:

@@ -17,6 +17,8 @@ from stages.schema import Column, Schema, kind
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TABLES = ("csv", "parquet", "json")  # formats of rows whose cells have names
+
 
 class Sample(NamedTuple):
     """One sample as it was found."""
@@ -82,6 +84,15 @@ class Columnar(Protocol):
         ...
 
 
+@runtime_checkable
+class Nesting(Protocol):
+    """A format whose columns may hold more than single values."""
+
+    def nested(self, path: Path, options: Any) -> dict[str, str]:
+        """By name, why a column cannot be one of the schema's."""
+        ...
+
+
 def source(name: str) -> Source:
     """The module of a format."""
     return cast(Source, importlib.import_module(f"stages.sources.{name}"))
@@ -143,6 +154,11 @@ def asking(schema: Schema, name: str) -> Schema:
 def files(schema: Schema) -> tuple[str, ...]:
     """The columns of a table whose cells name a file: those whose raw values are bytes."""
     return tuple(column.name for column in schema.features if kind(column.kind).RAW == "bytes")
+
+
+def nested(name: str, what: Any) -> str:
+    """Why a column of other than single values cannot be read."""
+    return f"the column {name!r} holds nested values ({what}): flatten it first"
 
 
 def beside(folder: str, name: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,10 +145,18 @@ def _read(
     bad: dict[int, Reject] = {}
     cells = pa.RecordBatch.from_arrays([array([], pa.binary()) for _ in columns], list(columns))
 
+    swallowed = 0  # rows that were read as part of another
+
     def skip(row: Any) -> str:
-        quote = " (is a quote in it never closed?)" if row.text.count('"') % 2 else ""
-        cells = f"{row.actual_columns} cells and not {row.expected_columns}"
-        bad[row.number] = Reject(f"{name} row {row.number}", f"has {cells}{quote}")
+        nonlocal swallowed
+        first, cells = row.number + swallowed, f"{row.actual_columns} cells and not {row.expected_columns}"
+        bad[first] = Reject(f"{name} row {first}", f"has {cells}")
+        if row.text.count('"') % 2:
+            last = first + row.text.rstrip().count("\n")
+            bad[first] = Reject(f"{name} row {first}", f"has {cells} (is a quote in it never closed?)")
+            for number in range(first + 1, last + 1):
+                bad[number] = Reject(f"{name} row {number}", f"belongs to the quote that row {first} opens")
+            swallowed += last - first
         return "skip"
 
     number = 1 if options.columns else 2
@@ -205,27 +214,39 @@ def first_row(file: Path, options: Options) -> list[str]:
     """Its cells, which are names where there is a header row.
 
     Raises:
-        UserError: the file is empty.
+        UserError: the file is empty, or not of the declared encoding.
     """
-    first = _first(file)
+    first = _first(file, options)
     if not first.strip():
         raise UserError(f"{file} is empty: it needs a header row, or names in data.options.columns")
-    parse = csv.ParseOptions(delimiter=_delimiter(file, options))
-    read_options = csv.ReadOptions(encoding=options.encoding)
-    table = csv.read_csv(pa.BufferReader(first), read_options, parse, csv.ConvertOptions(strings_can_be_null=False))
+    if "\ufffd" in first:
+        raise UserError(f"{file}: its first row is not {options.encoding.upper()}: say data.options.encoding")
+    parse, texts = csv.ParseOptions(delimiter=_delimiter(file, options)), csv.ConvertOptions(strings_can_be_null=False)
+    try:
+        table = csv.read_csv(pa.BufferReader(first.encode()), parse_options=parse, convert_options=texts)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{file}: its first row cannot be read: {error}") from error
     return [name.strip() for name in table.column_names]
 
 
 def _delimiter(file: Path, options: Options) -> str:
     """As said, else what the first row has most of."""
-    first = _first(file).decode(options.encoding, "replace")
+    first = _first(file, options)
     return options.delimiter or max(",\t;|", key=first.count)
 
 
-def _first(file: Path) -> bytes:
-    """The first line, unzipped where the name says so."""
+def _first(file: Path, options: Options) -> str:
+    """The first line, unzipped where the name says so; U+FFFD is what is not of the declared encoding.
+
+    Raises:
+        UserError: it cannot be read, or is UTF-16 and nobody said so.
+    """
     try:
         with pa.input_stream(str(file)) as stream:
-            return bytes(stream.read(1 << 20)).lstrip(b"\r\n").partition(b"\n")[0] + b"\n"
+            head = bytes(stream.read(1 << 20))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    if options.encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{file} is not UTF-8 (it looks like UTF-16): say data.options.encoding: utf-16")
+    text = codecs.getincrementaldecoder(options.encoding)("replace").decode(head)
+    return text.lstrip("\r\n").partition("\n")[0] + "\n"

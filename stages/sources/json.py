@@ -9,12 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stages import sources
 from stages.errors import UserError
 from stages.schema import Schema
 from stages.sources import Reject, Sample, beside, files, split_in, split_named
 
 LAYOUT = "a .jsonl file with an object on each line, or a .json file with a list of rows for each split"
 CHUNK_ROWS = 512
+_WHAT = {dict: "an object", list: "an array"}
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,21 @@ def claims(path: Path) -> bool:
 
 
 def columns(path: Path, options: Options) -> list[str]:
-    """Those named in the options, else the keys of the first row."""
-    if options.columns:
-        return list(options.columns)
-    for _, _, rows in _lists(_files(path)[0], options):
-        for row in rows:
-            parsed = json.loads(row) if isinstance(row, bytes) else row
-            if isinstance(parsed, dict):
-                return list(parsed)
-            break
-    raise UserError(f"{path} has no row that is an object: name its cells in data.options.columns")
+    """Those named in the options, else the keys of the first row.
+
+    Raises:
+        UserError: that is none.
+    """
+    return list(options.columns) or list(_first(path, options))
+
+
+def nested(path: Path, options: Options) -> dict[str, str]:
+    """By name, why a column cannot be read, from the first row's cells."""
+    return {
+        name: sources.nested(name, _WHAT[type(cell)])
+        for name, cell in _first(path, options).items()
+        if type(cell) in _WHAT
+    }
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
@@ -94,6 +101,21 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
             yield Reject(source, "is not UTF-8")
         except ValueError as error:
             yield Reject(source, str(error))
+
+
+def _first(path: Path, options: Options) -> dict[str, Any]:
+    """The cells of the first row; none where it is not as the options say."""
+    for _, _, rows in _lists(_files(path)[0], options):
+        for row in rows:
+            try:
+                return _cells(json.loads(row) if isinstance(row, bytes) else row, options.columns)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path} cannot be read: its first row is no JSON ({error})") from error
+            except ValueError:
+                break
+    if options.columns:
+        return {}
+    raise UserError(f"{path} has no row that is an object: name its cells in data.options.columns")
 
 
 def _files(path: Path) -> list[Path]:
@@ -137,6 +159,6 @@ def _cells(row: Any, columns: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _cell(name: str, value: Any) -> Any:
-    if isinstance(value, (dict, list)):
-        raise ValueError(f"{name} holds no single value")
+    if type(value) in _WHAT:
+        raise ValueError(sources.nested(name, _WHAT[type(value)]))
     return value

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages import sources
 from stages.columns import numbered
 from stages.errors import UserError
 from stages.schema import Schema
@@ -41,6 +42,12 @@ def columns(path: Path, options: Options) -> list[str]:
         return named(file.schema_arrow.names, str(_files(path)[0]))
 
 
+def nested(path: Path, options: Options) -> dict[str, str]:
+    """By name, why a column of the first file cannot be read."""
+    with _opened(_files(path)[0]) as file:
+        return _nested(file)
+
+
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     """At most 2,048 rows each; a row group is in memory at a time.
 
@@ -54,10 +61,8 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
         split = split_in(file.stem)
         with _opened(file) as table:
             names = wanted(schema, table.schema_arrow.names, str(file))
-            for name in names:
-                if pa.types.is_nested(table.schema_arrow.field(name).type):
-                    kind = table.schema_arrow.field(name).type
-                    raise UserError(f"{file}: the column {name!r} holds nested values ({kind}): flatten it first")
+            for reason in (why for name, why in _nested(table).items() if name in names):
+                raise UserError(f"{file}: {reason}")
             first = 1
             try:
                 for rows in table.iter_batches(CHUNK_ROWS, columns=list(names)):
@@ -98,6 +103,14 @@ def read_columns(chunk: Chunk) -> Columns:
 def _files(path: Path) -> list[Path]:
     found = sorted(path.iterdir()) if path.is_dir() else [path]
     return [file for file in found if file.suffix.lower() in (".parquet", ".pq") and file.is_file()]
+
+
+def _nested(file: pq.ParquetFile) -> dict[str, str]:
+    return {
+        field.name: sources.nested(field.name, field.type)
+        for field in file.schema_arrow
+        if pa.types.is_nested(field.type)
+    }
 
 
 def _opened(file: Path) -> pq.ParquetFile:
