@@ -40,8 +40,8 @@ from stages import params
 from stages.host import fingerprint
 
 CONNECTIONS, JUDGED = (1, 8, 32, 128), 32
-ROUNDS, ROUND_S, PROBED_S = 5, 1, 3
-SEARCHED = 4  # rounds in which the peers' settings take turns
+ROUNDS, ROUND_S, PROBED_S = 4, 1, 3
+SEARCHED = 3  # rounds in which the peers' settings take turns
 HERE = Path(__file__).resolve().parent
 PAGE = workspace.ROOT / "docs" / "serving-speed.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"  # in PAGE
@@ -285,14 +285,16 @@ def serving(tools: Tools, kind: str, settings: Mapping[str, Any], path: str, bod
         )
 
     target = Target(f"http://127.0.0.1:{port}{path}", body, read)
-    with tools.children.start(tools.peer(kind, {**settings, "port": port}), how="end", shown=True) as process:
+    with tools.children.start(tools.peer(kind, {**settings, "port": port}), how="end") as process:
         deadline = time.monotonic() + 60
         while True:
             try:
                 answer(target)
                 break
             except (urllib.error.URLError, ConnectionError):
-                if process.poll() is not None or time.monotonic() > deadline:
+                if process.poll() is not None:
+                    raise SystemExit(f"{kind} ended: {process.stdout and process.stdout.read()}") from None
+                if time.monotonic() > deadline:
                     raise SystemExit(f"{kind} does not answer") from None
                 time.sleep(0.1)
         yield target
