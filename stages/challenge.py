@@ -18,6 +18,8 @@ from stages.manifest import Manifest
 from stages.sandbox import raw_rows, sandbox
 from stages.schema import Schema
 
+REMEDY = "`dvc pull champion/repository.dvc`, then `dvc repro --force --single-item challenge`"
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -53,6 +55,8 @@ def ask(
     if made.id == candidate.id:
         return Standing(made.id, "itself", f"{made.id} is the champion itself"), {}
     repository = described.parent / "repository"
+    if not repository.exists():
+        return Standing(made.id, "lost", f"{made.id} cannot be asked, since its bytes are not here: {REMEDY}"), {}
     try:
         manifests.check(repository, made)
         theirs, _ = golden(repository, Names(made.name, made.id))
@@ -62,8 +66,7 @@ def ask(
             largest = largest_batch(repository, box.names)
             answers = box.ask_all(raw_rows(theirs, source, rows), largest)
     except UserError as error:
-        remedy = "`dvc pull champion/repository.dvc`, then `dvc repro --force --single-item challenge`"
-        return Standing(made.id, "lost", f"{made.id} cannot be asked ({error}): {remedy}"), {}
+        return Standing(made.id, "lost", f"{made.id} cannot be asked ({error}): {REMEDY}"), {}
     answers.pop("release")
     return Standing(made.id, "answers", f"{made.id} answered {len(rows):,} test samples"), answers
 
