@@ -100,11 +100,9 @@ def golden(folder: Path, names: Names) -> tuple[Schema, dict[str, list[Any]]]:
 
 def contract(folder: Path, names: Names) -> dict[str, Any]:
     """What callers of a release rely on: its inputs, its outputs, and their labels in order."""
-    from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
-    text = (folder / names.candidate / "config.pbtxt").read_text(encoding="utf-8")
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    config = _parsed(folder, names)
     kinds = model_config_pb2.DataType.Name
     labels = {path.name[: -len(_LABELS)]: path for path in (folder / names.network / "1").glob(f"*{_LABELS}")}
     return {
@@ -112,6 +110,11 @@ def contract(folder: Path, names: Names) -> dict[str, Any]:
         "outputs": {each.name: (kinds(each.data_type), tuple(each.dims)) for each in config.output},
         "labels": {name: path.read_text(encoding="utf-8").splitlines() for name, path in labels.items()},
     }
+
+
+def largest_batch(folder: Path, names: Names) -> int:
+    """Rows that a request may have at most."""
+    return int(_parsed(folder, names).max_batch_size)
 
 
 def contract_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -216,6 +219,14 @@ def _tensor(described: Any, name: str, tensor: Tensor) -> None:
     described.dims.extend(tensor.shape)
     if tensor.layout:
         described.format = model_config_pb2.ModelInput.Format.Value(tensor.layout)
+
+
+def _parsed(folder: Path, names: Names) -> Any:
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    text = (folder / names.candidate / "config.pbtxt").read_text(encoding="utf-8")
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
 def _write_config(folder: Path, config: Any) -> None:

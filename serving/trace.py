@@ -22,6 +22,7 @@ from serving.store import Store, parts
 from stages import manifest as manifests
 from stages.errors import Misuse, UserError
 from stages.manifest import Manifest
+from stages.verdict import COMPARED
 
 VERDICT, GOLDEN = f"{CHAMPION}/verdict.json", f"{CHAMPION}/golden.json"
 REPOSITORY, POINTER = f"{CHAMPION}/repository", f"{CHAMPION}/repository.dvc"
@@ -253,9 +254,15 @@ def _unlike_gate(verdict: Mapping[str, Any], state: State, made: Manifest) -> li
     md5 = state.made.get(state.paths["verdict"], "")
     if md5 and state.holds(md5):
         gates = json.loads(state.object(md5).read_bytes())
-        if {**gates, "champion": ""} != {**verdict, "champion": ""}:
+        if _alone(gates) != _alone(verdict):
             told.append(f"it is not what the gate said ({state.paths['verdict']})")
     return told
+
+
+def _alone(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """What a verdict says of the release itself."""
+    own = [each for each in verdict["criteria"] if not each["name"].startswith(COMPARED)]
+    return {**verdict, "champion": "", "verdict": "", "criteria": own}
 
 
 def _say_verdict(verdict: Mapping[str, Any], released: list[dict[str, Any]]) -> str:

@@ -1,24 +1,100 @@
-"""The champion: the model that is released, if there is one yet."""
+"""The released model answers the same test samples, so that the candidate can be held against it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-from stages import command, manifest
+import numpy as np
+
+from serving.repository import Names, golden, largest_batch
+from stages import command
+from stages import manifest as manifests
+from stages.arrays import open_split
 from stages.errors import UserError
+from stages.manifest import Manifest
+from stages.sandbox import raw_rows, sandbox
+from stages.schema import Schema
+
+REMEDY = "`dvc pull champion/repository.dvc`, then `dvc repro --force --single-item challenge`"
 
 
-def main(champion: Path, answers: Path) -> None:
-    """Say which model is released."""
+@dataclass(frozen=True)
+class Standing:
+    """Where the champion stands. Only one that `answers` can be compared; `outcome` is a sentence."""
+
+    champion: str | None
+    state: Literal["none", "itself", "incompatible", "lost", "answers"]
+    outcome: str
+
+
+def main(champion: Path, described: Path, arrays: Path, schema: Path, source: Path, challenge: Path) -> None:
+    """Ask the champion as `verify` asks the candidate; write where it stands and what it answered."""
+    rows = open_split(arrays, "test").rows
+    standing, answers = ask(champion, manifests.load(described), Schema.load(schema), source, rows)
+    with command.replacing(challenge) as whole:
+        whole.mkdir()
+        (whole / "challenge.json").write_text(json.dumps(asdict(standing), indent=1) + "\n", encoding="utf-8")
+        np.savez(whole / "answers.npz", **answers)
+    print(standing.outcome)
+
+
+def ask(
+    described: Path, candidate: Manifest, schema: Schema, source: Path, rows: np.ndarray
+) -> tuple[Standing, dict[str, np.ndarray]]:
+    """Where the champion stands, and its outputs [N, *shape] for `rows` of the table if it can answer.
+
+    Raises:
+        UserError: the champion's manifest is none.
+    """
+    made = released(described)
+    if made is None:
+        return Standing(None, "none", "no champion yet"), {}
+    if made.id == candidate.id:
+        return Standing(made.id, "itself", f"{made.id} is the champion itself"), {}
+    repository = described.parent / "repository"
+    if not repository.exists():
+        return Standing(made.id, "lost", f"{made.id} cannot be asked, since its bytes are not here: {REMEDY}"), {}
     try:
-        described = json.loads(champion.read_text(encoding="utf-8"))
+        manifests.check(repository, made)
+        theirs, _ = golden(repository, Names(made.name, made.id))
+        if unlike := differences(theirs, schema):
+            return Standing(made.id, "incompatible", f"{made.id} answers another question: {unlike}"), {}
+        with sandbox(repository, made, theirs) as box:
+            largest = largest_batch(repository, box.names)
+            answers = box.ask_all(raw_rows(theirs, source, rows), largest)
+    except UserError as error:
+        return Standing(made.id, "lost", f"{made.id} cannot be asked ({error}): {REMEDY}"), {}
+    answers.pop("release")
+    return Standing(made.id, "answers", f"{made.id} answered {len(rows):,} test samples"), answers
+
+
+def released(path: Path) -> Manifest | None:
+    """The champion's manifest; none before the first release.
+
+    Raises:
+        UserError: the file is no manifest.
+    """
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{champion} is no JSON: restore it with `git checkout {champion}`") from error
-    released = manifest.load(champion).id if described else None
-    outcome = f"{released} is released" if released else "no champion yet"
-    with command.replacing(answers) as whole:
-        whole.write_text(json.dumps({"champion": released, "outcome": outcome}, indent=1) + "\n", encoding="utf-8")
+        raise UserError(f"{path} is no JSON: restore it with `git checkout {path}`") from error
+    return manifests.load(path) if described else None
+
+
+def differences(theirs: Schema, ours: Schema) -> str:
+    """Why the champion cannot be asked what the candidate is asked; nothing if it can."""
+    kinds = {column.name: column.kind for column in ours.features}
+    for column in theirs.features:
+        if kinds.get(column.name) != column.kind:
+            return f"it needs the column {column.name!r}, of kind {column.kind}"
+    for name, tensor in theirs.outputs().items():
+        other = ours.outputs().get(name)
+        if other is None or (other.dtype, other.shape, other.labels) != (tensor.dtype, tensor.shape, tensor.labels):
+            return f"its {name} are of other labels" if tensor.labels else f"it answers {name!r}"
+    return ""
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from stages import command, manifest, params
 from stages.arrays import open_split
 from stages.host import fingerprint
-from stages.sandbox import Sandbox, sandbox
+from stages.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
 from stages.schema import Schema
-from stages.table import Values
 
 SAMPLES = 64  # different ones, sent in turn
 WARM_UP = 20  # requests that are not timed
@@ -27,7 +25,8 @@ def main(repository: Path, described: Path, arrays: Path, schema: Path, source: 
     """Time single samples one after another, then from several clients at once."""
     said = params.load("measure").measure
     fitted, made = Schema.load(schema), manifest.load(described)
-    raw = samples(fitted, source, open_split(arrays, "test").rows[:SAMPLES])
+    some = next(raw_rows(fitted, source, open_split(arrays, "test").rows[:SAMPLES], whole=True))
+    raw = list(batches(some, 1))
     with sandbox(repository, made, fitted) as box:
         latency = latencies_ms(box, raw, said.requests)
         rate = throughput_per_s(box, raw, said.requests, said.clients)
@@ -43,16 +42,7 @@ def main(repository: Path, described: Path, arrays: Path, schema: Path, source: 
     print(f"one client: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms; {said.clients} clients: {rate:,.0f} requests/s")
 
 
-def samples(schema: Schema, source: Path, rows: np.ndarray) -> list[dict[str, list[Any]]]:
-    """Single raw rows, each {column: [1]}."""
-    columns = {
-        column.name: [value for chunk in Values(source, column.name, rows) for value in chunk]
-        for column in schema.features
-    }
-    return [{name: [values[i]] for name, values in columns.items()} for i in range(len(rows))]
-
-
-def latencies_ms(box: Sandbox, raw: Sequence[dict[str, list[Any]]], requests: int) -> np.ndarray:
+def latencies_ms(box: Sandbox, raw: Sequence[Raw], requests: int) -> np.ndarray:
     """[requests], each of one sample, one after another."""
     taken = np.empty(requests)
     with box.client() as client:
@@ -65,7 +55,7 @@ def latencies_ms(box: Sandbox, raw: Sequence[dict[str, list[Any]]], requests: in
     return taken
 
 
-def throughput_per_s(box: Sandbox, raw: Sequence[dict[str, list[Any]]], requests: int, clients: int) -> float:
+def throughput_per_s(box: Sandbox, raw: Sequence[Raw], requests: int, clients: int) -> float:
     """Requests a second, of one sample each, from `clients` that each wait for their answers."""
 
     def work(count: int) -> None:

@@ -21,7 +21,7 @@ def everything(said: settings.Params) -> None:
 
     declared = said.schema_.unfitted()
     network(declared, said.model, said.train.augment)
-    thresholds(said.gate.thresholds, declared.target)
+    thresholds(said.gate.thresholds, said.gate.margins, declared.target)
     on_gpu(said.train, torch.cuda.device_count())
     if said.model.init_from != "none":
         pinned(Path(said.model.init_from), said.model.init_sha256)
@@ -62,7 +62,7 @@ def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
         raise Misuse(f"params.yaml: {error}") from error
 
 
-def thresholds(bounds: Mapping[str, Any], target: Column) -> None:
+def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: Column) -> None:
     """Look whether metrics of these names will be measured, and whether they can hold their bounds.
 
     Raises:
@@ -72,19 +72,25 @@ def thresholds(bounds: Mapping[str, Any], target: Column) -> None:
 
     head = network.head_module(target)
     ranges = head.METRICS | {f"{name}[LABEL]": limits for name, limits in head.METRICS_BY_LABEL.items()}
+    for key, names in {"thresholds": bounds, "margins": margins}.items():
+        for name in names:
+            if _metric(name) not in ranges:
+                near = settings.nearest(_metric(name), ranges)
+                instead = "" if near.endswith("?") else ": delete it, or write another"
+                of = f"gate.{key} of a target of kind {target.kind.removeprefix('target_')}"
+                raise Misuse(f"params.yaml: {of}: there is no metric {name!r}{near}{instead}")
     for name, bound in bounds.items():
-        whole, of, rest = name.partition("[")
-        known = f"{whole}[LABEL]" if of and rest.endswith("]") else name
-        if known not in ranges:
-            near = settings.nearest(f"{whole}[LABEL]" if of else name, ranges)
-            instead = "" if near.endswith("?") else ": delete it, or write another"
-            of = f"gate.thresholds of a target of kind {target.kind.removeprefix('target_')}"
-            raise Misuse(f"params.yaml: {of}: there is no metric {name!r}{near}{instead}")
-        low, high = ranges[known]
+        low, high = ranges[_metric(name)]
         if bound.min is not None and bound.min > high:
             raise Misuse(f"params.yaml: gate.thresholds.{name}.min is {bound.min:g}, but it is never over {high:g}")
         if bound.max is not None and bound.max < low:
             raise Misuse(f"params.yaml: gate.thresholds.{name}.max is {bound.max:g}, but it is never under {low:g}")
+
+
+def _metric(name: str) -> str:
+    """A label's metric without its label."""
+    whole, of, rest = name.partition("[")
+    return f"{whole}[LABEL]" if of and rest.endswith("]") else name
 
 
 def on_gpu(train: Any, gpus: int) -> bool:

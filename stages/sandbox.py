@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from serving.launcher import Endpoint, inference_count, running
 from serving.repository import Names
 from serving.wire import ask, connected
 from stages import manifest as manifests
+from stages import table
 from stages.schema import Schema
+
+Raw = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,44 @@ class Sandbox:
         with connected(self.endpoint.grpc) as client:
             yield client
 
-    def ask(self, client: Any, raw: Mapping[str, Sequence[Any]], model: str = "") -> dict[str, np.ndarray]:
+    def ask(self, client: Any, raw: Raw, model: str = "") -> dict[str, np.ndarray]:
         """Raw values {column: [n]} -> every output [n, *shape], `release` among them. One request."""
         return ask(client, model or self.names.public, self.schema, raw)
+
+    def ask_all(self, pieces: Iterable[Raw], rows: int, model: str = "") -> dict[str, np.ndarray]:
+        """One request of at most `rows` after another, so that each batch is computed as it was sent."""
+        with self.client() as client:
+            return joined([self.ask(client, batch, model) for raw in pieces for batch in batches(raw, rows)])
 
     def count(self, model: str) -> int:
         """How many samples the server says this model has answered."""
         return inference_count(self.endpoint, model)
+
+
+def raw_rows(schema: Schema, source: Path, rows: np.ndarray, whole: bool = False) -> Iterator[Raw]:
+    """The raw feature values at `rows` of the table, in pieces {column: [n]}, or in one."""
+    columns = {column.name: table.Values(source, column.name, rows) for column in schema.features}
+    if whole:
+        yield {name: [value for chunk in values for value in chunk] for name, values in columns.items()}
+        return
+    for chunks in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, chunks, strict=True))
+
+
+def size(raw: Raw) -> int:
+    """How many rows; all columns have equally many."""
+    return len(next(iter(raw.values())))
+
+
+def batches(raw: Raw, rows: int) -> Iterator[Raw]:
+    """Cut {column: [n]} into pieces of at most `rows`."""
+    for first in range(0, size(raw), rows):
+        yield {name: values[first : first + rows] for name, values in raw.items()}
+
+
+def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The outputs [n, *shape] of one batch after the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @contextlib.contextmanager

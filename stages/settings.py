@@ -204,6 +204,8 @@ class Bound(Section):
 
 class Gate(Section):
     thresholds: dict[str, Bound]
+    margins: dict[str, Annotated[float, Field(ge=0)]]
+    level: Annotated[float, Field(gt=0, lt=0.5)]
     p99_ms: Annotated[float, Field(gt=0)]
 
 

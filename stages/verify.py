@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages import command, manifest, params, parity, table
+from stages import command, manifest, params, parity
 from stages.arrays import open_split
-from stages.sandbox import Sandbox, sandbox
+from stages.sandbox import Raw, Sandbox, joined, raw_rows, sandbox, size
 from stages.schema import Schema
 
 ODD_BATCH = 7
 PARITY_ROWS = 256  # for the small batches; the largest batch and the answers cover the whole test split
 CLIENTS = 8
 COUNTED_S = 5
-
-Raw = Mapping[str, Sequence[Any]]
 
 
 def main(
@@ -33,16 +31,16 @@ def main(
     rows = open_split(arrays, "test").rows
     reference = dict(np.load(expected, allow_pickle=False))
     with sandbox(repository, made, fitted) as box:
-        served = ask_all(box, raw_rows(fitted, source, rows), largest)
+        served = box.ask_all(raw_rows(fitted, source, rows), largest)
         some = next(raw_rows(fitted, source, rows[:PARITY_ROWS], whole=True))
         checks = [compare(f"batches of {largest}", served, reference, fitted)]
-        for size in sorted({1, min(ODD_BATCH, largest)}):
-            checks.append(compare(f"batches of {size}", ask_all(box, [some], size), reference, fitted))
+        for few in sorted({1, min(ODD_BATCH, largest)}):
+            checks.append(compare(f"batches of {few}", box.ask_all([some], few), reference, fitted))
         together = ask_together(box, some, largest)
         checks.append(compare(f"{CLIENTS} clients at once", together, reference, fitted) | {"max_delta": None})
-        by_id = ask_all(box, [some], largest, box.names.candidate)
+        by_id = box.ask_all([some], largest, box.names.candidate)
         checks.append(compare(f"as {box.names.candidate}", by_id, reference, fitted))
-        sent = len(rows) + len(some_column(some)) * (len(checks) - 1)
+        sent = len(rows) + size(some) * (len(checks) - 1)
         checks.append(counted(box, sent))
     checks.append(released(served, made.id))
     write(answers, served, {"release": made.id, "samples": len(rows), "checks": checks})
@@ -53,46 +51,19 @@ def main(
     )
 
 
-def raw_rows(schema: Schema, source: Path, rows: np.ndarray, whole: bool = False) -> Iterator[Raw]:
-    """The raw feature values at `rows` of the table, in pieces {column: [n]}, or in one."""
-    columns = {column.name: table.Values(source, column.name, rows) for column in schema.features}
-    if whole:
-        yield {name: [value for chunk in values for value in chunk] for name, values in columns.items()}
-        return
-    for chunks in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, chunks, strict=True))
-
-
-def some_column(raw: Raw) -> Sequence[Any]:
-    """Any column's values; all are equally many."""
-    return next(iter(raw.values()))
-
-
-def batches(raw: Raw, size: int) -> Iterator[Raw]:
-    """Cut {column: [n]} into pieces of at most `size` rows."""
-    for first in range(0, len(some_column(raw)), size):
-        yield {name: values[first : first + size] for name, values in raw.items()}
-
-
-def ask_all(box: Sandbox, pieces: Any, size: int, model: str = "") -> dict[str, np.ndarray]:
-    """One request after another, so that each batch is computed as it was sent."""
-    with box.client() as client:
-        return _join([box.ask(client, batch, model) for raw in pieces for batch in batches(raw, size)])
-
-
 def ask_together(box: Sandbox, raw: Raw, largest: int) -> dict[str, np.ndarray]:
     """Batches of growing size from several clients at once, which the server is free to mix; answers in order."""
-    pieces, first, size = [], 0, 1
-    while first < len(some_column(raw)):
-        pieces.append({name: values[first : first + size] for name, values in raw.items()})
-        first, size = first + size, size % min(ODD_BATCH, largest) + 1
+    pieces, first, rows = [], 0, 1
+    while first < size(raw):
+        pieces.append({name: values[first : first + rows] for name, values in raw.items()})
+        first, rows = first + rows, rows % min(ODD_BATCH, largest) + 1
 
     def ask(batch: Raw) -> dict[str, np.ndarray]:
         with box.client() as client:
             return box.ask(client, batch)
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        return _join(list(pool.map(ask, pieces)))
+        return joined(list(pool.map(ask, pieces)))
 
 
 def compare(
@@ -128,10 +99,6 @@ def write(folder: Path, served: Mapping[str, np.ndarray], report: dict[str, Any]
         whole.mkdir()
         np.savez(whole / "answers.npz", **{name: array for name, array in served.items() if name != "release"})
         (whole / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 if __name__ == "__main__":

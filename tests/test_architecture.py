@@ -56,7 +56,8 @@ MAY_IMPORT = [
     ("serving/wire.py", "stages.schema", "numpy tritonclient"),
     (
         "serving/*",
-        "stages.schema stages.kinds stages.manifest stages.parity stages.host stages.errors stages.command serving",
+        "stages.schema stages.kinds stages.manifest stages.parity stages.verdict stages.host stages.errors"
+        " stages.command serving",
         None,
     ),
     ("flows/*", "stages serving flows", None),

@@ -13,6 +13,7 @@ import pytest
 from stages import gate, params
 from stages.arrays import create_split
 from stages.schema import Column, Schema
+from stages.verdict import Difference, Estimate, Evidence, judge
 
 ROOT = Path(__file__).parent.parent
 MEASURED = {"accuracy": 0.97, "f1_macro": 0.96, "calibration_error": 0.02, "recall[3]": 0.9, "recall[8]": 0.7}
@@ -27,8 +28,26 @@ def at_least(bound, metric="accuracy"):
     return {metric: {"min": bound, "max": None}}
 
 
-def verdict(measured=MEASURED, bounds=BOUNDS, checks=CHECKS, p99_ms=5.0, p99_bound_ms=100.0):
-    return gate.conclude("0123456789ab", gate.judge(measured, bounds, checks, p99_ms, p99_bound_ms), "no champion yet")
+NONE = {"champion": None, "state": "none", "outcome": "no champion yet"}
+ANSWERS = {"champion": "ba9876543210", "state": "answers", "outcome": "ba9876543210 answered 400 test samples"}
+LOST = {"champion": "ba9876543210", "state": "lost", "outcome": "ba9876543210 cannot be asked: `dvc pull`"}
+MARGINS = {"accuracy": 0.02}
+
+
+def verdict(
+    measured=MEASURED,
+    bounds=BOUNDS,
+    checks=CHECKS,
+    p99_ms=5.0,
+    p99_bound_ms=100.0,
+    champion=NONE,
+    differences=None,
+    margins=MARGINS,
+    level=0.05,
+):
+    estimates = {name: Estimate(value) for name, value in measured.items()}
+    evidence = Evidence("0123456789ab", estimates, checks, p99_ms, champion, differences or {})
+    return judge(evidence, bounds, margins, level, p99_bound_ms)
 
 
 def reasons(said):
@@ -153,6 +172,48 @@ def test_worse_is_never_better():
         assert [passes(1.0, 0.0, value + 1, bound) for value in grid] == [value <= bound for value in grid]
 
 
+def compared(value, low, error=0.005):
+    said = verdict(champion=ANSWERS, differences={"accuracy": Difference(value, low, error, 400)})
+    return said["criteria"][-1], reasons(said)
+
+
+def test_no_worse_than_the_champion_passes():
+    criterion, found = compared(-0.005, -0.013)
+    assert found == {} and criterion["interval"] == (-0.013, None) and criterion["note"] == ""
+
+
+def test_possibly_too_much_worse_than_the_champion_refuses():
+    _, found = compared(-0.015, -0.024)
+    assert found == {
+        "against the champion: accuracy": "accuracy is worse by 0.0150 than the champion's, and may be by 0.0240;"
+        " gate.margins allows 0.02"
+    }
+
+
+def test_too_few_samples_say_how_many_would_do_and_judge_by_the_value():
+    criterion, found = compared(-0.015, -0.06, error=0.02)
+    assert found == {}
+    assert criterion["note"].startswith("400 test samples do not tell a margin of 0.02: about 2,474 samples")
+    _, found = compared(-0.021, -0.06, error=0.02)
+    assert "worse by 0.0210" in found["against the champion: accuracy"]
+
+
+def test_a_lost_champion_refuses_unless_nothing_is_asked_of_it():
+    assert reasons(verdict(champion=LOST)) == {"against the champion: answers": LOST["outcome"]}
+    assert reasons(verdict(champion=LOST, margins={})) == {}
+
+
+@pytest.mark.parametrize("state", ["none", "itself", "incompatible"])
+def test_a_champion_that_cannot_be_compared_refuses_nothing(state):
+    said = verdict(champion={"champion": "x", "state": state, "outcome": "a sentence"})
+    assert reasons(said) == {} and said["champion"] == "a sentence"
+
+
+def test_a_difference_that_nobody_could_measure_refuses():
+    assert list(reasons(verdict(champion=ANSWERS))) == ["against the champion: accuracy"]
+    assert list(compared(math.nan, math.nan)[1]) == ["against the champion: accuracy"]
+
+
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     """Runs the stage on two labels' worth of served answers, given the p99; what it wrote, as bytes."""
@@ -163,7 +224,7 @@ def stage(tmp_path, monkeypatch):
     thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
     params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0}})
     answers, challenge, times, arrays, schema, out = (
-        Path(name) for name in ("answers", "challenge.json", "times.json", "arrays", "schema.json", "verdict.json")
+        Path(name) for name in ("answers", "challenge", "times.json", "arrays", "schema.json", "verdict.json")
     )
     Schema((), Column("said", "target_class", {}, {"labels": ["no", "/yes"], "counts": [2, 2]})).dump(schema)
     create_split(arrays / "test", np.arange(4), np.array([0, 0, 1, 1]), [])
@@ -171,7 +232,9 @@ def stage(tmp_path, monkeypatch):
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], np.float32)
     np.savez(answers / "answers.npz", probabilities=probabilities)
     (answers / "parity.json").write_text(json.dumps({"release": "0123456789ab", "samples": 4, "checks": CHECKS}))
-    challenge.write_text(json.dumps({"champion": None, "outcome": "no champion yet"}))
+    challenge.mkdir()
+    (challenge / "challenge.json").write_text(json.dumps(NONE))
+    np.savez(challenge / "answers.npz")
 
     def run(p99_ms):
         times.write_text(json.dumps({"one_client": {"p99_ms": p99_ms}}))

@@ -73,7 +73,7 @@ def test_every_metric_of_a_class_is_known():
     computed.update(torch.eye(3), torch.arange(3))
     names = list(head_class.scalars(computed.compute(), target))
     assert len(names) == len(head_class.METRICS) + len(head_class.METRICS_BY_LABEL) * len(labels)
-    preflight.thresholds(dict.fromkeys(names, settings.Bound(min=0.5)), target)
+    preflight.thresholds(dict.fromkeys(names, settings.Bound(min=0.5)), {}, target)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ _OF_ALL = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "auroc", "
 METRICS = dict.fromkeys(_OF_ALL, (0.0, 1.0))  # their names and least and largest values
 METRICS_BY_LABEL = dict.fromkeys(("precision", "recall", "f1"), (0.0, 1.0))  # `recall[LABEL]` in params.yaml
 THRESHOLDS = {"f1_macro": {"min": 0.5}}  # to begin with, for a person to raise
+MARGINS = {"accuracy": 0.02}  # by which a model may be worse than the released one
 EXPECTED: dict[str, Any] = {"max_labels": None}  # of a table's target, where alike rows may well differ in it
 BINS = 15  # of the calibration error and of the reliability diagram
 

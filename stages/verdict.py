@@ -1,0 +1,170 @@
+"""From evidence to verdict: a pure and total function. All criteria must hold.
+
+Each comparison is made at the stated level, with no correction for their number, since a candidate passes only if it
+passes every one (an intersection-union test: Berger, "Multiparameter hypothesis testing and acceptance sampling",
+Technometrics 1982).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+from stages import settings
+
+COMPARED = "against the champion: "  # begins the name of each criterion that needs one
+POWER = 0.8  # how often a candidate as good as the champion should pass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric of the served answers, and the ends of its interval; NaN where there is none."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much a metric is better than the champion's on the same samples; less than 0 is worse.
+
+    `low` is what it falls below at the stated level only; `error` is its standard error.
+    """
+
+    value: float
+    low: float
+    error: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a verdict rests on. `champion`: how `challenge` found it, one of its states with a sentence."""
+
+    release: str
+    measured: Mapping[str, Estimate]
+    checks: Sequence[Mapping[str, Any]]
+    p99_ms: float
+    champion: Mapping[str, Any]
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One reason to pass or to refuse. `value` is None where stating it would make equal outcomes differ."""
+
+    name: str
+    bound: str
+    value: float | None
+    holds: bool
+    reason: str = ""
+    interval: tuple[float, float] | None = None
+    note: str = ""
+
+
+def judge(
+    evidence: Evidence,
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    margins: Mapping[str, float],
+    level: float,
+    p99_bound_ms: float,
+) -> dict[str, Any]:
+    """The verdict: pass only if every criterion holds. What cannot be judged does not hold."""
+    criteria = [
+        *_thresholds(evidence.measured, thresholds),
+        *_served(evidence.checks),
+        _latency(evidence.p99_ms, p99_bound_ms),
+        *_against(evidence.champion, evidence.differences, margins, level),
+    ]
+    return {
+        "version": 2,
+        "verdict": "pass" if all(criterion.holds for criterion in criteria) else "refuse",
+        "release": evidence.release,
+        "champion": evidence.champion["outcome"],
+        "criteria": [asdict(criterion) for criterion in criteria],
+    }
+
+
+def _thresholds(
+    measured: Mapping[str, Estimate], bounds: Mapping[str, Mapping[str, float | None]]
+) -> Iterator[Criterion]:
+    if not bounds:
+        reason = "gate.thresholds in params.yaml is empty: nothing could be refused"
+        yield Criterion("thresholds", "at least one", 0.0, False, reason)
+    for name, bound in bounds.items():
+        low, high = bound["min"], bound["max"]
+        limits = ("at least", low), ("at most", high)
+        said = " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
+        if name not in measured:
+            yield Criterion(name, said, None, False, f"there is no metric {name!r}{settings.nearest(name, measured)}")
+            continue
+        value = measured[name].value
+        holds = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
+        reason = "" if holds else f"{name} is {value:.4f}, which is not {said}"
+        ends = (measured[name].low, measured[name].high)
+        yield Criterion(name, said, _stated(value), holds, reason, _interval(*ends))
+
+
+def _served(checks: Sequence[Mapping[str, Any]]) -> Iterator[Criterion]:
+    if not checks:
+        yield Criterion("served", "as the checkpoint", None, False, "no answer was held against it")
+    for check in checks:
+        reason = "" if check["holds"] else "the served answers are not the checkpoint's: parity.json tells by how much"
+        name = f"served: {check['name']}"
+        yield Criterion(name, "as the checkpoint", check["max_delta"], check["holds"], reason)
+
+
+def _latency(p99_ms: float, bound_ms: float) -> Criterion:
+    fast = p99_ms <= bound_ms
+    reason = "" if fast else "one sample takes longer than gate.p99_ms allows"
+    return Criterion("latency p99", f"at most {bound_ms:g} ms", None, fast, reason)
+
+
+def _against(
+    champion: Mapping[str, Any], differences: Mapping[str, Difference], margins: Mapping[str, float], level: float
+) -> Iterator[Criterion]:
+    """No worse than the champion by more than the margin, in each metric; where it can be asked."""
+    if champion["state"] == "lost" and margins:
+        yield Criterion(f"{COMPARED}answers", "needed", None, False, champion["outcome"])
+    if champion["state"] != "answers":
+        return
+    for name, margin in margins.items():
+        said = f"at most {margin:g} worse"
+        if name not in differences or not math.isfinite(differences[name].value):
+            yield Criterion(f"{COMPARED}{name}", said, None, False, f"{name} cannot be told of both models")
+            continue
+        difference = differences[name]
+        needed = difference.error * sum(map(NormalDist().inv_cdf, (1 - level, POWER)))
+        tells = needed <= margin
+        holds = (difference.low if tells else difference.value) >= -margin
+        note = "" if tells else _too_few(name, difference.samples, margin, needed)
+        reason = ""
+        if not holds:
+            possibly = f", and may be by {-difference.low:.4f}" if tells and difference.low < difference.value else ""
+            than = f"worse by {-difference.value:.4f}" if difference.value < 0 else f"better by {difference.value:.4f}"
+            reason = f"{name} is {than} than the champion's{possibly}; gate.margins allows {margin:g}"
+        value, low = _stated(difference.value), difference.low
+        yield Criterion(f"{COMPARED}{name}", said, value, holds, reason, _interval(low, math.inf), note)
+
+
+def _too_few(name: str, samples: int, margin: float, needed: float) -> str:
+    """What would have to be otherwise for a model as good as the champion to pass four times in five."""
+    enough = math.ceil(samples * (needed / margin) ** 2) if margin else None
+    more = f"about {enough:,} samples or " if enough else ""
+    return (
+        f"{samples:,} test samples do not tell a margin of {margin:g}: {more}a margin of {needed:.2g} would do."
+        f" {name} is judged by its value alone"
+    )
+
+
+def _stated(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _interval(low: float, high: float) -> tuple[float | None, float | None] | None:
+    ends = _stated(low), _stated(high)
+    return ends if any(end is not None for end in ends) else None  # type: ignore[return-value]
