@@ -16,6 +16,7 @@ from typing import Any
 from stages import settings
 
 COMPARED = "against the champion: "  # begins the name of each criterion that needs one
+MANY = 1000.0  # times; a sample size beyond its square is no advice
 POWER = 0.8  # how often a candidate as good as the champion should pass
 
 
@@ -39,6 +40,11 @@ class Difference:
     low: float
     error: float
     samples: int
+
+    @property
+    def told(self) -> bool:
+        """Whether every figure is a number."""
+        return all(map(math.isfinite, (self.value, self.low, self.error)))
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ def _against(
         return
     for name, margin in margins.items():
         said = f"at most {margin:g} worse"
-        if name not in differences or not math.isfinite(differences[name].value):
+        if name not in differences or not differences[name].told:
             yield Criterion(f"{COMPARED}{name}", said, None, False, f"{name} cannot be told of both models")
             continue
         difference = differences[name]
@@ -153,8 +159,8 @@ def _against(
 
 def _too_few(name: str, samples: int, margin: float, needed: float) -> str:
     """What would have to be otherwise for a model as good as the champion to pass four times in five."""
-    enough = math.ceil(samples * (needed / margin) ** 2) if margin else None
-    more = f"about {enough:,} samples or " if enough else ""
+    times = (needed / margin) if margin else math.inf
+    more = f"about {math.ceil(samples * times**2):,} samples or " if times < MANY else ""
     return (
         f"{samples:,} test samples do not tell a margin of {margin:g}: {more}a margin of {needed:.2g} would do."
         f" {name} is judged by its value alone"
