@@ -20,7 +20,7 @@ from serving.store import Store
 from stages import manifest as manifests
 from stages import parity
 from stages.command import holding
-from stages.errors import Misuse, UserError
+from stages.errors import Busy, Misuse, UserError
 
 MISSES = 2  # looks in a row without the right answer
 LONG_S = 60.0  # a server that has lived so long has not failed to start
@@ -49,7 +49,12 @@ def serve(
     with holding(store.folder / "serving.lock", "a server"):
         failures = 0
         while not stop.is_set():
-            models = sound_models(root, store, tell)
+            try:
+                models = sound_models(root, store, tell)
+            except Busy as error:
+                tell(f"{error}; this server starts then")
+                stop.wait(1)
+                continue
             began = time.monotonic()
             try:
                 with running(store.repository, models, admin_key=store.key, **ports._asdict()) as endpoint:
@@ -111,6 +116,12 @@ def watch(
         while not stop.wait(probe_s):
             if endpoint.process.poll() is not None:
                 return f"the server ended by itself with code {endpoint.process.returncode}"
+            if store.routed():
+                with (
+                    suppress(UserError),
+                    store.writing("the end of a canary"),
+                ):  # whose command holds the lock, or is dead
+                    settle(root, store, admin)
             for name in store.names():
                 faults = list(takewhile(bool, (probe(store, admin, name, timeout_s) for _ in range(MISSES))))
                 if len(faults) == MISSES:
