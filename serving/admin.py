@@ -20,6 +20,7 @@ from stages.errors import UserError
 from stages.schema import Schema
 
 TIMEOUT_S = 60.0
+DRAIN_S = 10.0
 
 
 class Admin:
@@ -53,8 +54,8 @@ class Admin:
         return self._states(("READY",))
 
     def wait_unloaded(self, model: str) -> None:
-        """Return when a model that was unloaded has answered its last request, or after TIMEOUT_S."""
-        deadline = time.monotonic() + TIMEOUT_S
+        """Return when an unloaded model has answered all it was asked, or after DRAIN_S: a dead one never does."""
+        deadline = time.monotonic() + DRAIN_S
         while model in self._states(("READY", "UNLOADING")) and time.monotonic() < deadline:
             time.sleep(0.01)
 
