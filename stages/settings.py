@@ -208,6 +208,8 @@ class Gate(Section):
 
 
 class Canary(Section):
+    """`requests` are those that both releases answer; fewer within `minutes`, and the new one is withdrawn."""
+
     requests: Positive
     minutes: Annotated[float, Field(gt=0)]
     max_failures: Share
