@@ -151,14 +151,14 @@ def watch(
 def judge(figures: Figures, trial: Trial, over: bool) -> list[str]:
     """Why a release must be withdrawn, as sentences; none while it may still hold to all. `over`: no time is left."""
     reasons = []
+    planned = max(trial.requests, figures.pairs)
     for count, most, what in (
         (figures.failures, trial.max_failures, "failed or came late"),
         (figures.disagreements, trial.max_disagreement, "were answered otherwise"),
     ):
-        if count > most * trial.requests + 1e-9:
+        if count > most * planned + 1e-9:
             reasons.append(
-                f"{count:.4g} of {figures.pairs:,} requests {what}; of {trial.requests:,} at most"
-                f" {most * trial.requests:.4g} may"
+                f"{count:.4g} of {figures.pairs:,} requests {what}; of {planned:,} at most {most * planned:.4g} may"
             )
     if over and figures.pairs < trial.requests:
         reasons.append(

@@ -47,33 +47,59 @@ class TritonPythonModel:
         self._threads = ThreadPoolExecutor(AT_ONCE)
 
     async def execute(self, requests: list[Any]) -> list[Any]:
-        """One response per request. The requests go on their own, so that a bad one fails alone."""
+        """One response per request; a bad one fails alone. Those for the live release alone go there together."""
         asyncio.get_running_loop().set_default_executor(self._threads)
-        responses = await asyncio.gather(*(self._answer(request) for request in requests))
+        asking: dict[tuple[int, ...], Any] = {}
+        together: dict[tuple[str, ...], list[int]] = {}
+        for number, request in enumerate(requests):
+            if request.request_id() == self._how["rehearsal"] or self._chosen(request):
+                asking[(number,)] = self._both(request)
+            else:  # of one batch are those that leave out the same columns
+                together.setdefault(tuple(tensor.name() for tensor in request.inputs()), []).append(number)
+        for numbers in together.values():
+            asking[tuple(numbers)] = self._live([requests[number] for number in numbers])
+        told = zip(asking, await asyncio.gather(*asking.values()), strict=True)
         self._figures.show()
-        return [
-            pb_utils.InferenceResponse(error=_error(response.error().message()))
-            if response.has_error()
-            else pb_utils.InferenceResponse(response.output_tensors())
-            for response in responses
-        ]
+        found = {number: one for numbers, responses in told for number, one in zip(numbers, responses, strict=True)}
+        return [found[number] for number in range(len(requests))]
 
-    async def _answer(self, request: Any) -> Any:
+    async def _live(self, requests: list[Any]) -> list[Any]:
+        """Their rows in one request; if that fails, each on its own."""
+        if len(requests) == 1:
+            wanted = list(requests[0].requested_output_names())
+            return [_passed(await self._ask("live", requests[0].inputs(), wanted))]
+        sent = [[tensor.as_numpy() for tensor in request.inputs()] for request in requests]
+        names = [tensor.name() for tensor in requests[0].inputs()]
+        joined = [pb_utils.Tensor(name, np.concatenate(arrays)) for name, *arrays in zip(names, *sent, strict=True)]
+        response = await self._ask("live", joined, self._outputs)
+        if response.has_error():
+            return [one for request in requests for one in await self._live([request])]
+        arrays = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
+        responses, start = [], 0
+        for request, (first, *_) in zip(requests, sent, strict=True):
+            rows = slice(start, start + len(first))
+            tensors = [pb_utils.Tensor(name, arrays[name][rows]) for name in request.requested_output_names()]
+            responses.append(pb_utils.InferenceResponse(tensors))
+            start += len(first)
+        return responses
+
+    async def _both(self, request: Any) -> list[Any]:
+        """The answer of one of the two, which are asked at once."""
         rehearsing = request.request_id() == self._how["rehearsal"]
-        if not (rehearsing or self._chosen(request)):
-            return await self._ask("live", request, list(request.requested_output_names()))
         (live, live_s), (new, new_s) = await asyncio.gather(
-            self._timed(self._ask("live", request, self._outputs)),
-            self._timed(asyncio.wait_for(self._ask("new", request, self._outputs), self._how["late_s"])),
+            self._timed(self._ask("live", request.inputs(), self._outputs)),
+            self._timed(asyncio.wait_for(self._ask("new", request.inputs(), self._outputs), self._how["late_s"])),
         )
-        if live.has_error() or rehearsing:  # an error of both is the question's own
-            return live if new is None or new.has_error() or (self._how["shadow"] and not rehearsing) else new
+        if live.has_error():  # an error of both is the question's own
+            return [_passed(live if new is None or new.has_error() or self._how["shadow"] else new)]
         disagreement = self._disagreement(live, new)
+        if rehearsing:
+            return [_passed(live if disagreement is None else new)]
         if disagreement is None:
             self._figures.failed()
-            return live
+            return [_passed(live)]
         self._figures.paired(live_s, new_s, disagreement)
-        return live if self._how["shadow"] else new
+        return [_passed(live if self._how["shadow"] else new)]
 
     def _disagreement(self, live: Any, new: Any) -> float | None:
         """The share of rows that are answered otherwise; None where the new release has no proper answer."""
@@ -97,13 +123,8 @@ class TritonPythonModel:
         self._due -= 1
         return True
 
-    async def _ask(self, which: str, request: Any, outputs: list[str]) -> Any:
-        asked = pb_utils.InferenceRequest(
-            model_name=self._how[which],
-            requested_output_names=outputs,
-            inputs=request.inputs(),
-            request_id=request.request_id(),
-        )
+    async def _ask(self, which: str, inputs: list[Any], outputs: list[str]) -> Any:
+        asked = pb_utils.InferenceRequest(model_name=self._how[which], requested_output_names=outputs, inputs=inputs)
         return await asked.async_exec()
 
     async def _timed(self, asking: Any) -> tuple[Any, float]:
@@ -169,8 +190,10 @@ class Figures:
         self._metrics[name] = family.Metric(labels=labels)
 
 
-def _error(message: str) -> Any:
-    """A release's error as its callers know it: to a router, Triton 2.51 tells the message and calls all INTERNAL."""
-    said = re.sub(r"^(in ensemble '[^']*', )+", "", message)
+def _passed(response: Any) -> Any:
+    """A release's response as its callers know it: to a router, Triton 2.51 calls every error INTERNAL."""
+    if not response.has_error():
+        return pb_utils.InferenceResponse(response.output_tensors())
+    said = re.sub(r"^(in ensemble '[^']*', )+", "", response.error().message())
     code = pb_utils.TritonError.INTERNAL if _INTERNAL.match(said) else pb_utils.TritonError.INVALID_ARG
-    return pb_utils.TritonError(said, code)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(said, code))
