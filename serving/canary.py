@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def under_way(store: Store, name: str) -> Iterator[tuple[str, str]]:
     """What is known of a canary of this public name, for people."""
     for new in store.routed() if store.repository.exists() else []:
         if new.public == name and store.diverted(new):
-            how = json.loads((store.repository / new.router / "1" / "canary.json").read_text(encoding="utf-8"))
+            how = _how(store, new)
             to = "shadow of" if how["shadow"] else "canary on"
             yield new.release, f"{to} {how['share']:.4g} of the requests, until {how['requests']:,} pairs"
             yield "so far", str(told(store, new) or "nothing is known: the server does not answer")
@@ -215,7 +216,8 @@ def told(store: Store, new: Names) -> Figures | None:
         return None
     finally:
         connection.close()
-    lines = re.findall(rf'^millrace_canary_(\w+){{[^}}]*new="{re.escape(new.candidate)}"[^}}]*}} (\S+)$', text, re.M)
+    begun = re.escape(_how(store, new)["begun"])
+    lines = re.findall(rf'^millrace_canary_(\w+){{[^}}]*begun="{begun}"[^}}]*}} (\S+)$', text, re.M)
     found: dict[str, Any] = {name: float(value) for name, value in lines}
     for name in ("pairs", "failures"):
         found[name] = int(found.get(name, 0))
@@ -260,6 +262,7 @@ def write(folder: Path, repository: Path, live: Names, new: Names, trial: Trial)
 
     how = {
         "public": live.public,
+        "begun": datetime.now(UTC).isoformat(timespec="milliseconds"),  # Triton keeps the metrics of earlier trials
         "live": live.candidate,
         "new": new.candidate,
         "probe": PROBE,
@@ -274,6 +277,12 @@ def write(folder: Path, repository: Path, live: Names, new: Names, trial: Trial)
         (version / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(CODE / path, version / path)
     (version / "__pycache__").touch()  # a file of this name keeps Triton from making the folder and reloading for it
+
+
+def _how(store: Store, new: Names) -> dict[str, Any]:
+    """What a router was told."""
+    told: dict[str, Any] = json.loads((store.repository / new.router / "1" / "canary.json").read_text(encoding="utf-8"))
+    return told
 
 
 def _kinds() -> list[Path]:

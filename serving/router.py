@@ -145,7 +145,7 @@ class Figures:
     """What the trial has shown so far, as metrics of the server. A failure is a pair, too."""
 
     def __init__(self, how: dict[str, Any]) -> None:
-        labels = {"model": how["public"], "live": how["live"], "new": how["new"]}
+        labels = {"model": how["public"], "live": how["live"], "new": how["new"], "begun": how["begun"]}
         self._families: list[Any] = []
         self._metrics: dict[str, Any] = {}
         for name, text in (

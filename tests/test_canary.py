@@ -205,6 +205,16 @@ def test_a_shadow_is_never_seen(after_two, candidates, far):
         assert figures.pairs == figures.disagreements == 10
 
 
+def test_a_second_trial_counts_anew(after_two, candidates, near):
+    store, live = Store(after_two / "live"), candidates[1]
+    with served(store) as endpoint:
+        for _ in range(2):
+            with begun(after_two, store, endpoint, near):
+                asked(endpoint.grpc, live)
+                asked(endpoint.grpc, live)
+                assert canary.told(store, near.names).pairs == 1
+
+
 def test_one_that_answers_otherwise_is_withdrawn(after_two, candidates, far):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint:
