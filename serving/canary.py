@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,10 +196,11 @@ def under_way(store: Store, name: str) -> Iterator[tuple[str, str]]:
     """What is known of a canary of this public name, for people."""
     for new in store.routed() if store.repository.exists() else []:
         if new.public == name and store.diverted(new):
-            how = _how(store, new)
-            to = "shadow of" if how["shadow"] else "canary on"
-            yield new.release, f"{to} {how['share']:.4g} of the requests, until {how['requests']:,} pairs"
-            yield "so far", str(told(store, new) or "nothing is known: the server does not answer")
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                how, figures = _how(store, new), told(store, new)
+                to = "shadow of" if how["shadow"] else "canary on"
+                yield new.release, f"{to} {how['share']:.4g} of the requests, until {how['requests']:,} pairs"
+                yield "so far", str(figures or "nothing is known: the server does not answer")
 
 
 def told(store: Store, new: Names) -> Figures | None:
