@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.workspace import ROOT
 from stages.host import fingerprint
 
-NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "peers", "presets")
+NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "peers", "presets")
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"  # in README
 STORE = ROOT / "benchmarks" / "figures.json"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from stages.errors import UserError
 from stages.schema import Schema
 
 TIMEOUT_S = 60.0
+DRAIN_S = 10.0
 
 
 class Admin:
@@ -49,11 +51,21 @@ class Admin:
 
     def loaded(self) -> list[str]:
         """The models that are ready."""
-        index = self._say("cannot list its models", "get_model_repository_index", headers=self._headers)
-        return [model.name for model in index.models if model.state == "READY"]
+        return self._states(("READY",))
+
+    def wait_unloaded(self, model: str) -> None:
+        """Return when an unloaded model has answered all it was asked, or after DRAIN_S: a dead one never does."""
+        deadline = time.monotonic() + DRAIN_S
+        while model in self._states(("READY", "UNLOADING")) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def answers(
-        self, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]], timeout_s: float
+        self,
+        model: str,
+        schema: Schema,
+        raw: Mapping[str, Sequence[Any]],
+        timeout_s: float,
+        request_id: str = wire.PROBE,
     ) -> dict[str, np.ndarray]:
         """What a model answers to golden rows: every output [n, *shape], and `release`.
 
@@ -61,9 +73,13 @@ class Admin:
             UserError: it does not.
         """
         answers: dict[str, np.ndarray] = self._told(
-            f"{model} does not answer", wire.ask, self._client, model, schema, raw, timeout_s=timeout_s
+            f"{model} does not answer", wire.ask, self._client, model, schema, raw, timeout_s, request_id
         )
         return answers
+
+    def _states(self, states: tuple[str, ...]) -> list[str]:
+        index = self._say("cannot list its models", "get_model_repository_index", headers=self._headers)
+        return [model.name for model in index.models if model.state in states]
 
     def _say(self, failing: str, method: str, *arguments: Any, **options: Any) -> Any:
         return self._told(failing, getattr(self._client, method), *arguments, **options)
@@ -97,14 +113,16 @@ def running_server(store: Store) -> Iterator[Admin | None]:
         yield admin
 
 
-def prove(admin: Admin, store: Store, names: Names, model: str, timeout_s: float = TIMEOUT_S) -> None:
+def prove(
+    admin: Admin, store: Store, names: Names, model: str, timeout_s: float = TIMEOUT_S, request_id: str = wire.PROBE
+) -> None:
     """Hold a model's answers to the golden rows against those that the release is known by.
 
     Raises:
         UserError: it does not answer, otherwise than it should, or as another release.
     """
     schema, rows = golden(store.repository, names)
-    answers = admin.answers(model, schema, rows, timeout_s)
+    answers = admin.answers(model, schema, rows, timeout_s, request_id)
     found = {release.decode() for release in answers["release"][:, 0]}
     if found != {names.release}:
         raise UserError(f"{model} answers as release {', '.join(sorted(found))} and not as {names.release}")

@@ -120,20 +120,33 @@ def release(
     override: Annotated[str, typer.Option(help="Release in spite of the verdict: why. Recorded for ever.")] = "",
     breaking: Annotated[bool, typer.Option("--breaking", help="Callers of the live model may break.")] = False,
     champion: Annotated[bool, typer.Option("--from-champion", help="What git says is released.")] = False,
+    canary: Annotated[str, typer.Option(metavar="SHARE", help="First try it on such a share of requests: 5%.")] = "",
+    shadow: Annotated[bool, typer.Option("--shadow", help="Try it, but give callers the live one's answers.")] = False,
+    requests: Annotated[int | None, typer.Option(help="To try it on; else as in params.yaml.", min=1)] = None,
+    minutes: Annotated[float | None, typer.Option(help="To try it for, at the most.", min=0.001)] = None,
 ) -> None:
     """Let the exported model answer under its public name, if its verdict is to pass. Exit code: 3 if refused.
 
+    With --canary or --shadow it and the live one are asked the same; it is promoted or withdrawn by what that shows.
     No request is lost where `millrace serve` is running; else the model is made ready for it.
     """
     from serving import champion as champions
     from serving import history
     from serving import release as releases
+    from serving.canary import Trial
     from stages import params
 
     root, store = project(), opened()
     candidate = releases.from_champion(root) if champion else releases.exported(laid_out())
-    keep = params.parse(root / "params.yaml").serve.keep
-    done = releases.release(root, store, candidate, keep=keep, override=override, breaking=breaking)
+    how = params.parse(root / "params.yaml").serve
+    if not (canary or shadow) and (requests or minutes):
+        raise Misuse("--requests and --minutes are of a trial: add --canary 5% or --shadow")
+    trial = None
+    if canary or shadow:
+        said = how.canary.model_dump() | ({"requests": requests} if requests else {})
+        said |= {"minutes": minutes} if minutes else {}
+        trial = Trial(share=share(canary or "100%"), shadow=shadow, late_s=how.probe_timeout_s, **said)
+    done = releases.release(root, store, candidate, keep=how.keep, override=override, breaking=breaking, trial=trial)
     message = f"Release {done.release}"
     if champion:
         tell_committed(champions.commit(root, root / "champion", message))
@@ -256,6 +269,21 @@ def predict(
     except ValueError as error:
         raise Misuse(str(error)) from error
     sys.exit(PASSED if asking.answer(values, client, written, output, probabilities) else FAILED)
+
+
+def share(text: str) -> float:
+    """`5%` -> 0.05.
+
+    Raises:
+        Misuse: it is no share.
+    """
+    try:
+        said = float(text.removesuffix("%"))
+    except ValueError:
+        said = 0.0
+    if not (text.endswith("%") and 0 < said <= 100):
+        raise Misuse(f"--canary {text!r} is no share of the requests: write it as 5%, up to 100%")
+    return said / 100
 
 
 def enclosing() -> Path | None:

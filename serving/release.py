@@ -6,13 +6,13 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving import champion, ledger
+from serving import canary, champion, ledger
 from serving.admin import Admin, administered, prove, running_server
 from serving.launcher import running
 from serving.repository import Names, contract, contract_changes, golden
@@ -49,12 +49,20 @@ class Outcome:
 
 
 def release(
-    root: Path, store: Store, candidate: Candidate, *, keep: int, override: str = "", breaking: bool = False
+    root: Path,
+    store: Store,
+    candidate: Candidate,
+    *,
+    keep: int,
+    override: str = "",
+    breaking: bool = False,
+    trial: canary.Trial | None = None,
 ) -> Outcome:
-    """Let a candidate answer under its public name, on the strength of its verdict.
+    """Let a candidate answer under its public name, on the strength of its verdict, and of a `trial` if there is one.
 
     Raises:
-        Refused: the verdict is not for these bytes or not to pass, or callers of the live model would break.
+        Refused: the verdict is not for these bytes or not to pass, callers of the live model would break, or a trial
+            has shown that they would be worse off.
         UserError: it does not load, or does not answer as it was judged. The old release goes on answering.
     """
     names = candidate.names
@@ -66,19 +74,26 @@ def release(
             ledger.append(store.ledger, "refused", name=names.public, release=names.release, reasons=reasons)
             raise Refused(f"{names.release} is not released: {'; '.join(reasons)}")
         before = store.current(names.public)
+        if trial:
+            canary.require(store, admin, before, names, candidate.repository)
         if before == names.release and not store.faults(before):
             overridden = ", and there is nothing to override" if override else ""
             return Outcome(names.release, before, admin is not None, (f"it is live already{overridden}",))
         warnings = _fits(store, candidate, before, breaking)
         _require_room(store, candidate.repository)
         store.add(candidate.repository, candidate.manifest, _known(candidate))
+        facts: dict[str, Any] = {"before": before} | ({"override": override} if override else {})
         try:
             with _served(store, admin, names) as proving:
                 prove(proving, store, names, names.candidate)
+            if trial and admin and before:
+                figures = canary.run(store, admin, Names(names.public, before), names, trial)
+                facts["canary"] = asdict(figures)
+                warnings.append(f"canary: {figures}")
         except UserError:
-            settle(root, store, admin)
+            settle(root, store, admin if canary.answers(store) else None)
             raise
-        store.intend(ledger.RELEASED, names, {"before": before} | ({"override": override} if override else {}))
+        store.intend(ledger.RELEASED, names, facts)
         try:
             switch(store, admin, names, before)
             warnings += rehearse(store, admin, names, before)
@@ -178,6 +193,8 @@ def settle(root: Path, store: Store, admin: Admin | None) -> None:
         facts = {key: value for key, value in intended.items() if key != "event"}
         ledger.append(store.ledger, intended["event"], **facts)
     store.settled()
+    for names in store.routed():
+        canary.end(store, admin, names)
     told = ledger.lines(store.ledger)
     for name in store.names():
         current = store.current(name)

@@ -1,7 +1,7 @@
 """The layout of a Triton model repository, and the configuration of its models.
 
 `NAME_<id>_encode` turns raw columns into blocks, `NAME_<id>_network` blocks into answers; `NAME_<id>` and `NAME` are
-the ensemble of both.
+the ensemble of both. `NAME_<id>_canary` is there while a release is on trial (serving/canary.py).
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class Names:
     @property
     def network(self) -> str:
         return f"{self.candidate}_network"
+
+    @property
+    def router(self) -> str:
+        """What the public name leads to while this release is on trial."""
+        return f"{self.candidate}_canary"
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ class Served:
         try:
             schema = Schema.parse(config["parameters"]["schema"]["string_value"])
             encode = config["ensemble_scheduling"]["step"][0]["model_name"]
-            served = cls(schema, int(config["max_batch_size"]), encode.removesuffix("_encode"))
+            live = config["parameters"].get("live", {"string_value": encode.removesuffix("_encode")})  # during a canary
+            served = cls(schema, int(config["max_batch_size"]), live["string_value"])
             served.inputs, served.outputs  # noqa: B018  (finds the modules of all kinds)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             name = config.get("name")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from serving import ledger
+from serving import canary, ledger
 from serving.admin import is_server
 from serving.store import Store
 from stages.errors import UserError
@@ -33,7 +33,7 @@ def show(store: Store) -> None:
         current = store.current(name) or ""
         counted = _counted(server["metrics"], name) if up and server else {}
         table = Table(title=name, title_justify="left", show_header=False)
-        for what, said in _facts(store, told, name, current, counted):
+        for what, said in (*_facts(store, told, name, current, counted), *canary.under_way(store, name)):
             table.add_row(what, Text(said))
         console.print(table)
     history = Table(title="ledger, the last lines", title_justify="left")

@@ -1,6 +1,7 @@
 """The releases on this host, as files: what Triton serves, what is known of each release, and who may write.
 
     live/repository/NAME_ID_encode, NAME_ID_network, NAME_ID     parts of each kept release, never changed
+    live/repository/NAME_ID_canary                               the router, while a release is on trial
     live/repository/NAME                                         the public ensemble: its config names the live release
     live/releases/ID/                                            manifest, verdict, golden answers, public config, when
     live/ledger.jsonl  switch.json  server.json  key  lock
@@ -16,7 +17,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ RESTORE = (
     "`millrace release --from-champion` restores the release that champion/ holds"
     " (`git checkout COMMIT -- champion` and `dvc pull champion/repository.dvc` for an earlier one)"
 )
-_PART = re.compile(r"(?P<name>.+)_(?P<id>[0-9a-f]{12})(_encode|_network)?")
+_PART = re.compile(r"(?P<name>.+)_(?P<id>[0-9a-f]{12})(?P<part>_encode|_network|_canary)?")
 
 
 class Store:
@@ -93,9 +94,9 @@ class Store:
     def current(self, name: str) -> str | None:
         """The release that the public config names."""
         config = self.repository / name / "config.pbtxt"
-        found = (
-            re.search(rf'"{re.escape(name)}_([0-9a-f]{{12}})_encode"', config.read_text()) if config.exists() else None
-        )
+        if not config.exists():
+            return None
+        found = re.search(rf'"{re.escape(name)}_([0-9a-f]{{12}})(_encode)?"', config.read_text())  # or, routed, `live`
         return found.group(1) if found else None
 
     def stands(self, names: Names) -> bool:
@@ -200,11 +201,33 @@ class Store:
             copy.rename(place)
             _sync_folder(self.repository)
             return
-        config = self._incoming / "config.pbtxt"
-        shutil.copyfile(source / "config.pbtxt", config)
-        _sync(self._incoming)
-        config.replace(place / "config.pbtxt")
-        _sync_folder(place)
+        self._publish(source / "config.pbtxt", place)
+
+    def route(self, names: Names, write: Callable[[Path], None]) -> None:
+        """Put the router of a release on trial beside its parts. `write` makes the folder, `public.pbtxt` in it."""
+        copy = self._incoming / "router"
+        self._discard(copy)
+        write(copy)
+        _sync(copy)
+        self._replace(copy, self.repository / names.router)
+
+    def divert(self, names: Names) -> None:
+        """Let the public name lead to that router: one rename. A running server must still be told."""
+        self._publish(self.repository / names.router / "public.pbtxt", self.repository / names.public)
+
+    def diverted(self, names: Names) -> bool:
+        """Whether the public name leads to the router of this release."""
+        config = self.repository / names.public / "config.pbtxt"
+        return config.exists() and f'"{names.router}"' in config.read_text()
+
+    def routed(self) -> list[Names]:
+        """The releases of which a router is here."""
+        found = [_PART.fullmatch(path.name) for path in self.repository.glob("*_canary")]
+        return [Names(match["name"], match["id"]) for match in found if match]
+
+    def unroute(self, names: Names) -> None:
+        """Remove a router that the server holds no more."""
+        self._discard(self.repository / names.router)
 
     def unpublish(self, name: str) -> None:
         """Take the public name away again, where its first release has failed."""
@@ -277,6 +300,13 @@ class Store:
                     strays = self.folder / "strays"
                     strays.mkdir(exist_ok=True)
                     path.rename(strays / f"{place.replace('/', '.')}.{secrets.token_hex(4)}")
+
+    def _publish(self, source: Path, place: Path) -> None:
+        config = self._incoming / "config.pbtxt"
+        shutil.copyfile(source, config)
+        _sync(self._incoming)
+        config.replace(place / "config.pbtxt")
+        _sync_folder(place)
 
     def _replace(self, new: Path, old: Path) -> None:
         if old.exists():

@@ -20,7 +20,7 @@ from serving.store import RESTORE, Store
 from stages import manifest as manifests
 from stages import parity
 from stages.command import holding
-from stages.errors import Misuse, UserError
+from stages.errors import Busy, Misuse, UserError
 
 MISSES = 2  # looks in a row without the right answer
 LONG_S = 60.0  # a server that has lived so long has not failed to start
@@ -49,7 +49,12 @@ def serve(
     key, failures = store.key, 0
     with holding(store.folder / "serving.lock", "a server"):
         while not stop.is_set():
-            models = sound_models(root, store, tell)
+            try:
+                models = sound_models(root, store, tell)
+            except Busy as error:
+                tell(f"{error}; this server starts then")
+                stop.wait(1)
+                continue
             began = time.monotonic()
             try:
                 with running(store.repository, models, admin_key=key, **ports._asdict()) as endpoint:
@@ -115,6 +120,12 @@ def watch(
             if store.announced() is None or store.key != endpoint.admin_key:  # somebody has tidied up
                 store.announce(announcement(endpoint, os.getpid()))
                 store.keep_key(endpoint.admin_key)
+            if store.routed():
+                with (
+                    suppress(UserError),
+                    store.writing("the end of a canary"),
+                ):  # whose command holds the lock, or is dead
+                    settle(root, store, admin)
             for name in store.names():
                 faults = list(takewhile(bool, (probe(store, admin, name, timeout_s) for _ in range(MISSES))))
                 if len(faults) == MISSES:

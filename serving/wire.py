@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.schema import MISSING, Schema, Tensor
 
+PROBE, REHEARSAL = "millrace-probe", "millrace-rehearsal"  # ids of a keeper's requests, which no canary shall count
 _WIRE = {"bytes": "BYTES", "str": "BYTES", "float64": "FP64"}
 
 
@@ -23,12 +24,18 @@ def connected(address: str) -> Iterator[Any]:
 
 
 def ask(
-    client: Any, model: str, schema: Schema, raw: Mapping[str, Sequence[Any]], timeout_s: float | None = None
+    client: Any,
+    model: str,
+    schema: Schema,
+    raw: Mapping[str, Sequence[Any]],
+    timeout_s: float | None = None,
+    request_id: str = "",
 ) -> dict[str, np.ndarray]:
     """Raw values {column: [n]} -> every output [n, *shape] and `release` [n, 1], in one request."""
     import tritonclient.grpc
 
-    result = client.infer(model, inputs(tritonclient.grpc, schema.inputs(), raw), client_timeout=timeout_s)
+    sent = inputs(tritonclient.grpc, schema.inputs(), raw)
+    result = client.infer(model, sent, client_timeout=timeout_s, request_id=request_id)
     return {name: result.as_numpy(name) for name in (*schema.outputs(), "release")}
 
 

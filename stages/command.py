@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stages.errors import UserError
+from stages.errors import Busy, UserError
 
 BAR_S, LINE_S = 0.1, 5.0  # between two signs of progress
 _PR_SET_PDEATHSIG = 1
@@ -74,7 +74,7 @@ def holding(lock: Path, doing: str) -> Iterator[None]:
     """Keep others from `doing` the same until the block ends, however it ends.
 
     Raises:
-        UserError: another process holds the lock; it is named.
+        Busy: another process holds the lock; it is named.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:
@@ -83,7 +83,7 @@ def holding(lock: Path, doing: str) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "?"
-            raise UserError(f"{doing} is at work here already (process {holder}): wait for it, or end it") from None
+            raise Busy(f"{doing} is at work here already (process {holder}): wait for it, or end it") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -9,6 +9,10 @@ class UserError(Exception):
     code = 1
 
 
+class Busy(UserError):
+    """Another process is at it."""
+
+
 class Misuse(UserError):
     """A command was called wrongly, or params.yaml is wrong: nothing was begun."""
 

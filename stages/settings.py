@@ -209,10 +209,21 @@ class Gate(Section):
     p99_ms: Annotated[float, Field(gt=0)]
 
 
+class Canary(Section):
+    """`requests` are those that both releases answer; fewer within `minutes`, and the new one is withdrawn."""
+
+    requests: Positive
+    minutes: Annotated[float, Field(gt=0)]
+    max_failures: Share
+    max_latency_ratio: Annotated[float, Field(gt=0)]
+    max_disagreement: Share
+
+
 class Serve(Section):
     keep: Annotated[int, Field(ge=2)]
     probe_s: Annotated[float, Field(gt=0)]
     probe_timeout_s: Annotated[float, Field(gt=0)]
+    canary: Canary
 
 
 class Params(Section):

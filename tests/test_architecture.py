@@ -45,6 +45,7 @@ MAY_IMPORT = [
     ("serving/backends/*", "", "numpy onnxruntime triton_python_backend_utils"),
     ("serving/runtime/*", "", ""),
     ("serving/encode.py", "stages.schema", "numpy triton_python_backend_utils"),
+    ("serving/router.py", "stages.schema", "numpy triton_python_backend_utils"),
     (
         "serving/cli.py",
         "stages.schema stages.manifest stages.errors stages.command stages.params stages.preflight serving",

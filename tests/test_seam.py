@@ -398,7 +398,7 @@ def test_a_schema_comes_back_as_it_was_dumped(toy, tmp_path):
 class Server:
     """Stands for a Triton client: keeps what is sent, and answers nothing."""
 
-    def infer(self, model, inputs, client_timeout):
+    def infer(self, model, inputs, client_timeout, request_id):
         self.sent = {tensor.name(): tensor for tensor in inputs}
         return self
 

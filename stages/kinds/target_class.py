@@ -70,3 +70,8 @@ def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[d
         {"label": fitted["labels"][code], "probability": float(row[code])}
         for code, row in zip(best, outputs["probabilities"], strict=True)
     ]
+
+
+def agree(live: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> np.ndarray:
+    """Answers {"probabilities": [N, C]} of two models to the same rows -> bool [N]: both name the same label."""
+    return np.asarray(live["probabilities"].argmax(1) == new["probabilities"].argmax(1))

@@ -11,7 +11,7 @@ import numpy as np
 from stages.kinds.number import are_meant, raw, raws
 from stages.schema import Tensor
 
-__all__ = ["RAW", "Options", "answers", "fit", "likely", "outputs", "raw", "raws", "strata", "transform"]
+__all__ = ["RAW", "Options", "agree", "answers", "fit", "likely", "outputs", "raw", "raws", "strata", "transform"]
 
 RAW = "float64"
 
@@ -65,3 +65,10 @@ def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[d
         {"value": value, "low": low, "high": high}
         for (value,), (low, high) in zip(outputs["value"].tolist(), ends, strict=True)
     ]
+
+
+def agree(live: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> np.ndarray:
+    """Answers of two models to the same rows -> bool [N]: the new value lies in the live one's interval [N, 2]."""
+    low, high = live["interval"].T
+    value = new["value"][:, 0]
+    return np.asarray((low <= value) & (value <= high))

@@ -1,0 +1,119 @@
+"""What a canary costs the callers of the live release: asking while one runs at 5 %, over asking without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import workspace
+from benchmarks.releases import result, variant
+from serving import canary, wire
+from serving import release as releases
+from serving.admin import administered, announcement
+from serving.launcher import running
+from serving.repository import golden
+from serving.store import Store
+from stages import params
+
+CLIENTS, SHARE = 8, 0.05
+ROUNDS, REQUESTS, SECONDS = 5, 400, 3.0
+TRIAL = canary.Trial(
+    share=SHARE,
+    shadow=False,
+    requests=10**9,
+    minutes=60,
+    late_s=1,
+    max_failures=0,
+    max_latency_ratio=100,
+    max_disagreement=1,
+)
+
+
+def main() -> list[dict[str, Any]]:
+    """Medians of one connection and throughput of several, with and without in turn, in one server."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = workspace.init(workspace.project(Path(temporary) / "project"))
+        workspace.timed(folder, "dvc", "repro", "--quiet")
+        paths = {name: folder / path for name, path in params.paths(folder / "dvc.yaml").items()}
+        live = releases.exported(paths)
+        new = variant(live, Path(temporary) / "new", 0.05)
+        store = Store(folder / "live")
+        releases.release(folder, store, live, keep=3)
+        p50_ms: dict[bool, list[float]] = {False: [], True: []}
+        rate: dict[bool, list[float]] = {False: [], True: []}
+        models = [live.names.public, live.names.candidate]
+        with running(store.repository, models, admin_key=store.key, drain_s=0) as endpoint:
+            store.announce(announcement(endpoint, os.getpid()))
+            with store.writing("a benchmark"), administered(endpoint.grpc, endpoint.admin_key) as admin:
+                store.add(new.repository, new.manifest, {"golden.json": json.dumps(dict(new.golden))})
+                admin.load(new.names.candidate)
+                for trying in [False, True] * ROUNDS:
+                    if trying:
+                        canary.begin(store, admin, live.names, new.names, TRIAL)
+                    else:
+                        canary.end(store, admin, new.names)
+                    p50_ms[trying].append(median_ms(endpoint.grpc, live))
+                    rate[trying].append(throughput(endpoint.grpc, live))
+    with_ms, without_ms = min(p50_ms[True]), min(p50_ms[False])
+    most, least = max(rate[False]), max(rate[True])
+    beside = f"{SHARE:.0%} of the requests to both releases"
+    return [
+        result(
+            "p50 of one connection while a canary runs, over that without one",
+            f"{with_ms / without_ms:.2f}",
+            "no goal",
+            f"{with_ms:.2f} ms against {without_ms:.2f} ms; {beside}",
+        ),
+        result(
+            f"throughput of {CLIENTS} connections while a canary runs, over that without one",
+            f"{least / most:.2f}",
+            "no goal",
+            f"{least:,.0f} requests/s against {most:,.0f}; {beside}",
+        ),
+    ]
+
+
+def median_ms(address: str, base: releases.Candidate) -> float:
+    """Of some requests of one row each, after a few that are not timed."""
+    schema, rows = golden(base.repository, base.names)
+    row = {column: values[:1] for column, values in rows.items()}
+    taken = []
+    with wire.connected(address) as client:
+        for _ in range(REQUESTS + 20):
+            began = time.perf_counter()
+            wire.ask(client, base.names.public, schema, row)
+            taken.append((time.perf_counter() - began) * 1000)
+    return statistics.median(taken[20:])
+
+
+def throughput(address: str, base: releases.Candidate) -> float:
+    """Requests of one row answered in a second."""
+    schema, rows = golden(base.repository, base.names)
+    row = {column: values[:1] for column, values in rows.items()}
+    until, counts = time.monotonic() + SECONDS, []
+
+    def ask() -> None:
+        count = 0
+        with wire.connected(address) as client:
+            while time.monotonic() < until:
+                wire.ask(client, base.names.public, schema, row)
+                count += 1
+        counts.append(count)
+
+    clients = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    return sum(counts) / SECONDS
+
+
+if __name__ == "__main__":
+    for each in main():
+        print(json.dumps(each))
