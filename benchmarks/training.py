@@ -36,7 +36,7 @@ CASES = (
     Case("cnn", "fashion-mnist", {"encoders": {"image": {"name": "cnn"}}}, 30, 4, 1.05),
     Case("mlp", "fashion-mnist", {"encoders": {"image": {"name": "mlp", "hidden": [64]}}}, 200, 12, 0),
     Case("residual", "adult", {"encoders": TABLE, "trunk": {"name": "residual", "width": 256}}, 80, 6, 1.3),
-    Case("transformer", "adult", {"encoders": TABLE, "trunk": {"name": "transformer"}}, 20, 4, 1.05),
+    Case("transformer", "adult", {"encoders": TABLE, "trunk": {"name": "transformer"}}, 100, 4, 1.05),
     Case("text transformer", "clinc150", {"encoders": {"text": {"name": "transformer"}}}, 20, 4, 1.05),
 )
 

@@ -55,7 +55,7 @@ def watched(folder: Path, *command: str) -> tuple[float, float]:
 
     def watch() -> None:
         nonlocal peak
-        while not ended.wait(0.05):
+        while not ended.wait(0.2):
             try:
                 family = [(parent := psutil.Process(process.pid)), *parent.children(recursive=True)]
                 peak = max(peak, sum(member.memory_info().rss for member in family) / 2**20)

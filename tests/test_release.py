@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -357,6 +358,27 @@ def test_two_at_once(after_two):
             rollback(after_two, Store(after_two / "live"), "digits", None)
         other.kill()  # a lock ends with its holder
     assert rollback(after_two, Store(after_two / "live"), "digits", None)
+
+
+def test_a_server_that_dies_at_the_switch_leaves_the_old_release(after_two, candidates, monkeypatch):
+    store, real = Store(after_two / "live"), Store.switch
+
+    def fatal(self: Store, names: Names) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(endpoint.process.pid, signal.SIGKILL)
+        endpoint.process.wait()
+        real(self, names)
+
+    with served(store) as endpoint:
+        monkeypatch.setattr(Store, "switch", fatal)
+        with pytest.raises(UserError, match="cannot load digits"):
+            release(after_two, store, candidates[2], keep=KEEP)
+        monkeypatch.undo()
+    with store.writing("the next command"):
+        settle(after_two, store, None)
+    assert store.current("digits") == candidates[1].manifest.id
+    assert store.kept("digits") == [candidates[1].manifest.id, candidates[0].manifest.id]
+    assert not list(store.repository.glob(f"*{candidates[2].manifest.id}*"))
 
 
 @pytest.mark.parametrize("doing", ["release", "rollback"])
