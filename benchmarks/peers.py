@@ -319,7 +319,7 @@ def probe_cost(tools: Tools, target: Target, folder: Path, store: Store, endpoin
     return {
         "what": "the supervisor's probe every second: requests/s of pictures with it, over those without",
         "figure": f"{statistics.median(ratios):.2f}",
-        "goal": "at least 0.95",
+        "goal": "no goal",
         "with": f"8 connections, {with_it:,.0f}/s against {without:,.0f}/s",
     }
 

@@ -47,14 +47,18 @@ def measure(preset: str) -> dict[str, Any]:
             measured = json.loads((folder / "reports" / "metrics.json").read_text())
             figures.append(measured["test"][metric])
             print(f"{preset}, seed {seed}: {figures[-1]:.6g} in {minutes[-1]:.1f} min", flush=True)
-    beside = f"; boosted trees: {measured['trees'][metric]:.4g}" if "trees" in measured else ""
+    beside = f"; boosted trees: {said(measured['trees'][metric])}" if "trees" in measured else ""
     side = "at most" if metric == "rmse" else "at least"
     return {
         "what": f"{preset}: test {metric}, median of seeds {SEEDS[0]} to {SEEDS[-1]}",
-        "figure": f"{statistics.median(figures):.4g} ({min(figures):.4g} to {max(figures):.4g})",
-        "goal": f"{side} {bound:g} within {allowed_min} min",
+        "figure": f"{said(statistics.median(figures))} ({said(min(figures))} to {said(max(figures))})",
+        "goal": f"{side} {said(bound)} within {allowed_min} min",
         "with": f"longest training {max(minutes):.1f} min of one core{beside}",
     }
+
+
+def said(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.4g}"
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ def test_releases_and_rollbacks_lose_no_request_and_mix_no_answer(after_two, can
             before = asked(endpoint.grpc, candidates[0])
             assert release(after_two, store, candidates[2], keep=KEEP).live
             assert live_answers(endpoint.grpc, candidates) == c
+            with administered(endpoint.grpc, endpoint.admin_key) as admin:
+                assert [each.names.candidate in admin.loaded() for each in candidates] == [False, True, True]
             assert rollback(after_two, store, "digits", None).release == b
             again = asked(endpoint.grpc, candidates[0])
             assert again[0] == before[0] == b
