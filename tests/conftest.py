@@ -101,6 +101,18 @@ def clone(folder: Path) -> Clone:
     return made
 
 
+@pytest.fixture(scope="session")
+def a_server() -> None:
+    """The real Triton; where there is none, a skip that says what lacks."""
+    from serving.launcher import find_server
+    from stages.errors import UserError
+
+    try:
+        find_server()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def fresh(tmp_path: Path) -> Clone:
     """A clone in which nothing has run."""

@@ -24,7 +24,6 @@ from PIL import Image
 
 import stages.kinds
 from serving.launcher import PROJECT, Endpoint, find_server, running
-from stages.errors import UserError
 from stages.schema import Column, Schema
 
 grpc = pytest.importorskip("tritonclient.grpc")
@@ -104,11 +103,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, toy_kinds: Path) -> Pat
 
 
 @pytest.fixture(scope="module")
-def endpoint(repository: Path) -> Iterator[Endpoint]:
-    try:
-        find_server()
-    except UserError as error:
-        pytest.skip(str(error))
+def endpoint(a_server: None, repository: Path) -> Iterator[Endpoint]:
     with running(repository, sorted(path.name for path in repository.iterdir()), drain_s=0) as endpoint:
         yield endpoint
 

@@ -32,12 +32,14 @@ from serving import canary, cli, ledger, wire
 from serving.admin import administered
 from serving.canary import Figures, Trial
 from serving.client import Client
-from serving.launcher import Endpoint, find_server
+from serving.launcher import Endpoint
 from serving.release import Candidate, Outcome, release, settle
 from serving.repository import Names, golden
 from serving.store import Store
-from stages.errors import Misuse, Refused, UserError
+from stages.errors import Misuse, Refused
 from stages.kinds import target_class, target_number
+
+pytestmark = pytest.mark.usefixtures("a_server")
 
 TRIAL = Trial(
     share=0.5,
@@ -58,14 +60,6 @@ def _picture() -> bytes:
 
 
 BLACK = _picture()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server_or_skip() -> None:
-    try:
-        find_server()
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,8 @@ from tritonclient.utils import InferenceServerException
 
 from serving import repository as layout
 from serving.client import AsyncClient, Client, Served, ServerError, Unavailable
-from serving.launcher import Endpoint, find_server, running
+from serving.launcher import Endpoint, running
 from stages import manifest
-from stages.errors import UserError
 from stages.schema import Column, Schema, kind
 
 OLD, NEW = "00000000000a", "00000000000b"
@@ -67,16 +66,12 @@ class Toy(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+def toy(a_server: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
     import torch
 
     from stages import export
     from stages.networks import network
 
-    try:
-        find_server()
-    except UserError as error:
-        pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("toy")
     torch.manual_seed(0)
     schemas = {release: schema(labels) for release, labels in LABELS.items()}

@@ -25,17 +25,11 @@ from serving import launcher
 from serving.launcher import Endpoint, find_server, inference_count, running
 from stages.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("a_server")
+
 grpc = pytest.importorskip("tritonclient.grpc")
 
 MODELS = ("first", "second")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server_or_skip() -> None:
-    try:
-        find_server()
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -24,22 +24,15 @@ from releases import asked, flipped, live_answers, served, variant
 
 from serving import ledger
 from serving.admin import Admin, administered
-from serving.launcher import find_server
 from serving.release import Candidate, exported, from_champion, release, rollback, settle
 from serving.repository import Names
 from serving.store import Store
 from stages import params
 from stages.errors import Misuse, Refused, UserError
 
+pytestmark = pytest.mark.usefixtures("a_server")
+
 KEEP = 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server_or_skip() -> None:
-    try:
-        find_server()
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -22,18 +22,11 @@ from serving import ledger
 from serving.launcher import find_server
 from serving.release import Candidate
 from serving.store import Store
-from stages.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("a_server")
 
 HEALED_S = 40
 PORTS = ("http", "grpc", "metrics")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server_or_skip() -> None:
-    try:
-        find_server()
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 def options(ports: list[int]) -> list[str]:
