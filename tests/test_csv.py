@@ -161,6 +161,15 @@ def test_rows_are_numbered_over_many_blocks(tmp_path, monkeypatch):
         assert isinstance(each, Reject) or each.values["a"] == str(i)
 
 
+def test_a_file_of_any_length_is_held_a_block_at_a_time(tmp_path):
+    path = table(tmp_path, "a,b,c\n" + "1234.5,some words,y\n" * 300_000)
+    held = [
+        (len(chunk.numbers), chunk.cells.get_total_buffer_size()) for chunk in csv.chunks(path, SCHEMA, csv.Options())
+    ]
+    assert sum(rows for rows, _ in held) == 300_000
+    assert max(size for _, size in held) < 3 * csv.BLOCK_BYTES < path.stat().st_size
+
+
 def test_thousands_of_columns(tmp_path):
     names = [f"x{i}" for i in range(5000)]
     path = table(tmp_path, ",".join([*names, "a", "b", "c"]) + "\n" + ",".join(["0"] * 5000 + ["1", "x", "y"]) + "\n")
