@@ -96,10 +96,9 @@ def writings(columns: Iterable[Sequence[str | None]]) -> list[csv.Marks]:
     """Those in which most cells are numbers, of columns that mostly are."""
     texts = [[cell for cell in cells if cell is not None] for cells in columns]
     odd = [cells for cells in texts if not numbers(cells, csv.PLAIN)]
-    if not any(numbers(cells, marks) for cells in odd for marks in WRITINGS):
-        return [csv.PLAIN]
-    found = {marks: sum(numbers(cells, marks) for cells in texts) for marks in WRITINGS}
-    return [marks for marks in WRITINGS if found[marks] == max(found.values())]
+    some = [marks for marks in WRITINGS if any(numbers(cells, marks) for cells in odd)]
+    found = {marks: sum(numbers(cells, marks) for cells in texts) if some else 0 for marks in (csv.PLAIN, *some)}
+    return [marks for marks in found if found[marks] == max(found.values())]
 
 
 def numbers(texts: Sequence[str], marks: csv.Marks) -> int:
