@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -32,6 +33,7 @@ def main(path: Path, name: str | None = None, target: str = "", options: str = "
     place = RAW / name
     said = parsed(options, form)
     guessed = guess.table(path, form, settings.options(sources.source(form), said, "data.options"), target)
+    said |= guessed.options() if guessed else {}
     bring(path, place)
     track(place)
     changes: dict[str, dict[str, Any]] = {
@@ -43,10 +45,12 @@ def main(path: Path, name: str | None = None, target: str = "", options: str = "
         changes |= schema_of(guessed.features, guessed.target)
     params.edit(changes)
     print(f"{place} is under DVC, and params.yaml says:\n  data:\n    path: {place}\n    format: {form}")
+    if said:
+        print(f"    options: {json.dumps(said, ensure_ascii=False)}    # how the files are written")
     print(f"  export:\n    name: {public(name)}    # what callers will know the model by")
     if guessed:
         show(guessed)
-    print(f"Next: `git add {RAW} params.yaml`, `git commit`, and `millrace run`")
+    print(f"Next: {upcoming(guessed, place)}`git add {RAW} params.yaml`, `git commit`, and `millrace run`")
 
 
 def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dict[str, Any]]:
@@ -106,6 +110,13 @@ def show(guessed: guess.Guessed) -> None:
         print(f"warning: {doubt}")
 
 
+def upcoming(guessed: guess.Guessed | None, place: Path) -> str:
+    """What a person does with a table before it goes into git."""
+    again = f"where a warning is right, `millrace data add {place} --options ...`; "
+    mended = "mend the guesses under schema in params.yaml, `millrace data expect`, "
+    return (again if guessed and guessed.doubts else "") + (mended if guessed else "")
+
+
 def recognise(path: Path) -> str:
     """The format whose source claims the path.
 
@@ -133,7 +144,8 @@ def bring(path: Path, place: Path) -> None:
         raise Misuse(f"{path} holds this project itself: name the folder that holds the data alone")
     if place.exists():
         again = f"millrace data add {shlex.quote(str(path))} --name NAME"
-        raise Misuse(f"{place} exists: give another name, `{again}`, or remove it first")
+        anew = f"`millrace data add {place}` reads it anew"
+        raise Misuse(f"{place} exists: {anew}; for other data give another name, `{again}`, or remove it first")
     with command.replacing(place) as whole:
         if path.is_dir():
             shutil.copytree(path, whole, symlinks=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -18,6 +18,10 @@ ROWS = 5000  # that are looked at
 TARGETS = ("target", "label", "class", "outcome", "y", "price", "value", "intent")  # what it is often called
 MOST_REFUSED = 0.05  # share of a feature's cells that its kind does not take; with more it is left out
 SURE = 0.5  # a smaller claim of a target's kind is told
+WRITINGS = (  # of numbers; the first one where several fit
+    *(csv.PLAIN, csv.Marks(".", ","), csv.Marks(","), csv.Marks(",", ".")),
+    *(csv.Marks(decimal, thousands) for thousands in " '\u2019\u00a0\u202f" for decimal in ".,"),
+)
 _ID = re.compile(r"(.*[ _-])?(id|uuid|guid)", re.IGNORECASE)
 _DATA = re.compile(r"[+-]?\d+([.,]\d+)*|\d{4}-\d\d-\d\d.*")  # what is rather a cell than a column's name
 
@@ -40,6 +44,11 @@ class Guessed(NamedTuple):
     features: list[Guess]
     target: Guess
     doubts: list[str]
+    marks: csv.Marks  # of its numbers
+
+    def options(self) -> dict[str, str]:
+        """What `data.options` must say of them."""
+        return {mark: said for mark, said in self.marks._asdict().items() if said != getattr(csv.PLAIN, mark)}
 
 
 def table(path: Path, form: str, options: Any = None, target: str = "") -> Guessed | None:
@@ -63,17 +72,39 @@ def table(path: Path, form: str, options: Any = None, target: str = "") -> Guess
     rows, unread = len(cells[names[0]]), f"the first: {' '.join(rejects[0])}" if rejects else ""
     if not rows:
         raise UserError(f"no row of {path} can be read: {unread}" if rejects else f"{path} has no rows")
+    fits = [csv.PLAIN]
+    if isinstance(options, csv.Options):
+        fits = writings(cells.values()) if options.marks == csv.PLAIN else [options.marks]
     chosen = target or next((name for name in names if name.lower() in TARGETS), names[-1])
     if len({str(value) for value in cells[chosen] if value is not None}) < 2:
         raise UserError(f"{path}: the target {chosen!r} is the same in all rows: say another with --target")
-    features = [feature(name, values) for name, values in cells.items() if name != chosen]
+    features = [feature(name, values, fits[0]) for name, values in cells.items() if name != chosen]
     features += [Guess(name, "", 0.0, 0, "", f"left out: {why}") for name, why in nested.items()]
     if not any(column.kind for column in features):
         raise UserError(f"{path} has no feature: " + "; ".join(f"{each.name!r} is {each.note}" for each in features))
     doubts = [f"{len(rejects):,} of {rows + len(rejects):,} rows cannot be read: {unread}"] if rejects else []
+    if fits[0] == csv.Marks(".", ",") and csv.Marks(",") in fits:
+        doubts.append("the commas in numbers may stand before fractions: if so, say --options '{decimal: \",\"}'")
     if isinstance(options, csv.Options) and not options.columns and (data := list(filter(_DATA.fullmatch, there))):
-        doubts.append(f"the first row looks like data ({', '.join(data[:3])}): if it is, say data.options.columns")
-    return Guessed(features, answer(chosen, cells[chosen]), doubts)
+        doubts.append(
+            f"the first row looks like data ({', '.join(data[:3])}): if it is, say --options '{{columns: [...]}}'"
+        )
+    return Guessed(features, answer(chosen, cells[chosen], fits[0]), doubts, fits[0])
+
+
+def writings(columns: Iterable[Sequence[str | None]]) -> list[csv.Marks]:
+    """Those in which most cells are numbers, of columns that mostly are."""
+    texts = [[cell for cell in cells if cell is not None] for cells in columns]
+    odd = [cells for cells in texts if not numbers(cells, csv.PLAIN)]
+    some = [marks for marks in WRITINGS if any(numbers(cells, marks) for cells in odd)]
+    found = {marks: sum(numbers(cells, marks) for cells in texts) if some else 0 for marks in (csv.PLAIN, *some)}
+    return [marks for marks in found if found[marks] == max(found.values())]
+
+
+def numbers(texts: Sequence[str], marks: csv.Marks) -> int:
+    """How many are numbers so written, if more than half of them are."""
+    found = sum(bool(csv.numeral(marks).fullmatch(text)) for text in texts)
+    return found if 2 * found > len(texts) else 0
 
 
 def first_rows(
@@ -88,27 +119,32 @@ def first_rows(
     return {name: [row[name] for row in rows] for name in names}, [each for each in found if isinstance(each, Reject)]
 
 
-def feature(name: str, values: list[Any]) -> Guess:
+def feature(name: str, values: list[Any], marks: csv.Marks = csv.PLAIN) -> Guess:
     """What a column holds, or why it is left out."""
     known = [value for value in values if value is not None]
     if len(set(map(str, known))) < 2:
         return told(name, values, "", "left out: the same in all rows" if known else "left out: all missing")
-    if counts_rows(name, known):
+    plain = [bare(value, marks) for value in known]
+    if counts_rows(name, plain):
         return told(name, values, "", "left out: it only tells the rows apart")
-    chosen, _ = best(settings.feature_kinds(), known)
+    chosen, _ = best(settings.feature_kinds(), plain)
     if not chosen:
         return told(name, values, "", "left out: a different word in nearly each row")
-    wrong, share = refused(kind(chosen), known)
-    return told(name, values, "", f"left out: {wrong}") if share > MOST_REFUSED else told(name, values, chosen, wrong)
+    wrong, share = refused(kind(chosen), known, marks)
+    if share > MOST_REFUSED:
+        return told(name, values, "", f"left out: {wrong}")
+    return told(name, values, chosen, said(rewritten(kind(chosen), known, marks), wrong))
 
 
-def answer(name: str, values: list[Any]) -> Guess:
+def answer(name: str, values: list[Any], marks: csv.Marks = csv.PLAIN) -> Guess:
     """What the target holds."""
     known = [value for value in values if value is not None]
-    chosen, claim = best(settings.target_kinds(), known, "target_")
+    chosen, claim = best(settings.target_kinds(), [bare(value, marks) for value in known], "target_")
+    module = target_kind(f"target_{chosen}")
     unsure = f"{len(set(map(str, known))):,} different values in {len(values):,} rows: is it another column?"
-    wrong, _ = refused(target_kind(f"target_{chosen}"), known)
-    return told(name, values, chosen, ", ".join(filter(None, ["the target", wrong, unsure if claim < SURE else ""])))
+    wrong, _ = refused(module, known, marks)
+    notes = "the target", rewritten(module, known, marks), wrong, unsure if claim < SURE else ""
+    return told(name, values, chosen, said(*notes))
 
 
 def best(kinds: Sequence[str], values: Sequence[Any], prefix: str = "") -> tuple[str, float]:
@@ -118,15 +154,36 @@ def best(kinds: Sequence[str], values: Sequence[Any], prefix: str = "") -> tuple
     return (most, claims[most]) if claims[most] > 0 else ("", 0.0)
 
 
-def refused(module: Kind | Target, values: Sequence[Any]) -> tuple[str, float]:
+def refused(module: Kind | Target, values: Sequence[Any], marks: csv.Marks) -> tuple[str, float]:
     """What is wrong with the cells that a kind does not take, in words, and their share; files are not looked into."""
     faults = []
     for value in values if module.RAW != "bytes" else ():
         try:
-            module.raw(value)
+            module.raw(csv.plain(value, marks) if marked(module, marks) else value)
         except ValueError as error:
             faults.append(str(error))
     return f"{len(faults):,} cells cannot be read: {faults[0]}" if faults else "", len(faults) / max(1, len(values))
+
+
+def rewritten(module: Kind | Target, values: Sequence[Any], marks: csv.Marks) -> str:
+    """The first cell that its kind reads as another number than stands there, in words."""
+    other = (value for value in values if bare(value, marks) != value) if marked(module, marks) else iter(())
+    return next((f"{value} is read as {bare(value, marks)}" for value in other), "")
+
+
+def marked(module: Kind | Target, marks: csv.Marks) -> bool:
+    """Whether its cells are numbers that are not written as Python has them."""
+    return marks != csv.PLAIN and module.RAW == "float64"
+
+
+def bare(value: Any, marks: csv.Marks) -> Any:
+    """A number so written as Python has it, anything else as it is."""
+    return csv.plain(value, marks) if marks != csv.PLAIN and csv.numeral(marks).fullmatch(value) else value
+
+
+def said(*notes: str) -> str:
+    """Those that there are, in a row."""
+    return ", ".join(filter(None, notes))
 
 
 def counts_rows(name: str, values: Sequence[Any]) -> bool:

@@ -381,16 +381,17 @@ def test_answers_are_written_row_by_row(toy: Toy, tmp_path: Path, ending: str) -
 
 
 def test_a_project_says_how_its_tables_are_written(toy: Toy, fresh: Any) -> None:
-    """No header row, another delimiter and words of its own, with and without the target's column."""
+    """No header row, another delimiter, words and marks of its own, with and without the target's column."""
     options = {"columns": ["town", "amount", "answer"], "delimiter": ";", "missing": ["-"], "replace": {"B.": "Bonn"}}
+    options |= {"decimal": ",", "thousands": "."}
     features = {"town": "category", "amount": "number"}
     fresh.params(
         data={"format": "csv", "options": options}, schema={"features": features, "target": {"answer": "class"}}
     )
-    (fresh.folder / "with.csv").write_text("B.;3;yes\n-;-;no\n")
-    (fresh.folder / "without.csv").write_text("B.;3\n-;-\n")
-    (fresh.folder / "headed.csv").write_text("amount;town\n3;B.\n-;-\n")
-    ways = ["with.csv", "without.csv", "headed.csv", '{"town": "Bonn", "amount": 3}', "{}"]
+    (fresh.folder / "with.csv").write_text("B.;1.003,5;yes\n-;-;no\n")
+    (fresh.folder / "without.csv").write_text("B.;1003,5\n-;-\n")
+    (fresh.folder / "headed.csv").write_text("amount;town\n1.003,5;B.\n-;-\n")
+    ways = ["with.csv", "without.csv", "headed.csv", '{"town": "Bonn", "amount": 1003.5}', "{}"]
     said = fresh.millrace("predict", "--server", toy.endpoint.grpc, "--model", "toy", *ways)
     answers = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert len(answers) == 8

@@ -95,6 +95,22 @@ def test_any_cells_by_column_are_those_by_row(tmp_path, seed):
             same(*both("csv", chunk, schema))
 
 
+@pytest.mark.parametrize("marks", [(",", ""), (".", ","), (",", "."), (",", " "), (".", "'"), (",", "\u202f")])
+def test_numbers_with_other_marks_by_column_are_those_by_row(tmp_path, marks):
+    draw = random.Random(0)
+    point, mark = marks
+    good = [f"{draw.uniform(-1e7, 1e7):_.2f}".replace(".", point).replace("_", mark) for _ in range(400)]
+    odd = ["".join(draw.choices(f"0123456789.,+-e{mark}", k=draw.randint(1, 9))) for _ in range(20)]
+    options = {"decimal": point, "thousands": mark, "replace": {"NA": "", "a word": f"7{point}5"}}
+    for schema in (SCHEMA, AMOUNT):
+        for pool in (good, ["a word", "NA", "?", "many", *good], [value for value in NASTY if "\0" not in value], odd):
+            rows = [[draw.choice(pool) for _ in range(len(schema.features) + 1)] for _ in range(100)]
+            (chunk,) = csv_chunks(tmp_path / "t.csv", rows, schema, **options)
+            same(ingest.encode(chunk, "csv", schema), ingest._by_row(csv.read(chunk), schema))
+            if pool[-1] == good[-1]:
+                same(*both("csv", chunk, schema))  # none of them is looked at by itself
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_texts_that_are_nearly_numbers(tmp_path, seed):
     draw = random.Random(seed)

@@ -76,6 +76,48 @@ def test_a_header_of_another_encoding_is_told(tmp_path):
     assert rows(path, encoding="latin-1")[0].values == {"a": "1", "b": "x", "c": "y"}
 
 
+@pytest.mark.parametrize(
+    ("marks", "cell", "number"),
+    [
+        ({"decimal": ","}, "52,9", "52.9"),
+        ({"decimal": ","}, "-,5e3", "-.5e3"),
+        ({"decimal": ",", "thousands": "."}, "+1.234.567,5", "+1234567.5"),
+        ({"thousands": ","}, "152,632", "152632"),
+        ({"thousands": ","}, "1234567.8", "1234567.8"),
+        ({"decimal": ",", "thousands": "\u202f"}, "12\u202f345,0", "12345.0"),
+        ({"decimal": ",", "replace": {"half": "0,5"}}, "half", "0.5"),
+        ({"decimal": ","}, "NA", None),
+        ({"decimal": ","}, "many", "many"),
+    ],
+)
+def test_numbers_are_written_with_other_marks(tmp_path, marks, cell, number):
+    (found,) = rows(table(tmp_path, f"a;b;c\n {cell} ;{cell};{cell}\n"), **marks)
+    unread = marks.get("replace", {}).get(cell, cell) if number else None
+    assert found.values == {"a": number, "b": unread, "c": unread}  # words stay as they are
+
+
+@pytest.mark.parametrize(
+    ("marks", "cell", "words"),
+    [
+        ({"decimal": ","}, "1.5", "'1.5' is no number with the decimal mark ','"),
+        ({"decimal": ","}, "1.234", "'1.234' is no number with the decimal mark ','"),
+        ({"decimal": ","}, "1,2,3", "'1,2,3' is no number with the decimal mark ','"),
+        ({"thousands": ","}, "1,2,3", "'1,2,3' is no number with the decimal mark '.' and ',' between thousands"),
+        ({"thousands": ","}, "1,23", "'1,23' is no number"),
+        ({"thousands": ","}, "0,123", "'0,123' is no number"),
+        ({"thousands": ","}, "1,2345", "'1,2345' is no number"),
+        ({"thousands": ","}, "1234,567", "'1234,567' is no number"),
+        ({"thousands": ","}, "1.234,5", "'1.234,5' is no number"),
+        ({"decimal": ",", "thousands": "."}, "1.2", "'1.2' is no number with the decimal mark ',' and '.' between"),
+        ({"decimal": ",", "thousands": "."}, "1,234.5", "'1,234.5' is no number"),
+    ],
+)
+def test_numbers_with_marks_in_wrong_places_are_rejected(tmp_path, marks, cell, words):
+    good, bad = rows(table(tmp_path, f"a;b;c\n7;x;y\n{cell};x;y\n"), **marks)
+    assert good.values["a"] == "7"
+    assert bad.source == "table.csv row 3" and bad.reason.startswith(f"a: {words}")
+
+
 def test_faulty_rows_are_rejected_by_their_number(tmp_path):
     text = b'a,b,c\n1,x,y\n2,x\n\n3,x,y,z\n4,\xff,y\n5,n\0l,y\n=cmd(),x,y\n6,"never closed,y\n7,x,y\n'
     found = rows(table(tmp_path, text))
@@ -119,6 +161,15 @@ def test_rows_are_numbered_over_many_blocks(tmp_path, monkeypatch):
         assert isinstance(each, Reject) or each.values["a"] == str(i)
 
 
+def test_a_file_of_any_length_is_held_a_block_at_a_time(tmp_path):
+    path = table(tmp_path, "a,b,c\n" + "1234.5,some words,y\n" * 300_000)
+    held = [
+        (len(chunk.numbers), chunk.cells.get_total_buffer_size()) for chunk in csv.chunks(path, SCHEMA, csv.Options())
+    ]
+    assert sum(rows for rows, _ in held) == 300_000
+    assert max(size for _, size in held) < 3 * csv.BLOCK_BYTES < path.stat().st_size
+
+
 def test_thousands_of_columns(tmp_path):
     names = [f"x{i}" for i in range(5000)]
     path = table(tmp_path, ",".join([*names, "a", "b", "c"]) + "\n" + ",".join(["0"] * 5000 + ["1", "x", "y"]) + "\n")
@@ -131,8 +182,8 @@ def test_thousands_of_columns(tmp_path):
         ("", "is empty: it needs a header row, or names in data.options.columns"),
         ("a,b\n1,x\n", "has no column 'c', which params.yaml names under schema: it has a, b"),
         ("a,bb,c\n1,x,y\n", "has no column 'b', which params.yaml names under schema: did you mean 'bb'?"),
-        ("a,b,b\n1,x,y\n", "two columns are named 'b'"),
-        ("a,,c\n1,x,y\n", "column 2 has no name"),
+        ("a,b,b\n1,x,y\n", "two columns are named 'b': if it has no header row, say data.options.columns"),
+        ("a,,c\n1,x,y\n", "column 2 has no name: if it has no header row, say data.options.columns"),
         (
             'a,b,c\n1,"' + "x" * 5_000_000,
             "the next one does not end: is a quote never closed, or the row longer than 1024 KiB",
@@ -154,7 +205,13 @@ def test_an_empty_folder_is_told(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"delimiter": "ab"}, "delimiter must be one character"), ({"encoding": "utf-9"}, "there is no encoding 'utf-9'")],
+    [
+        ({"delimiter": "ab"}, "delimiter must be one character"),
+        ({"encoding": "utf-9"}, "there is no encoding 'utf-9'"),
+        ({"decimal": ";"}, "decimal must be '.' or ',', not ';'"),
+        ({"thousands": "00"}, "thousands must be one mark, not '00'"),
+        ({"thousands": "."}, "decimal and thousands cannot both be '.': say the other one, too"),
+    ],
 )
 def test_wrong_options_are_told(options, words):
     with pytest.raises(ValueError, match=words):

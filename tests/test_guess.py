@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv as builtin
 import json
 import random
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from flows.data import upcoming
 from stages import guess
 from stages.errors import UserError
 from stages.params import parse
@@ -48,7 +50,7 @@ def houses(tmp_path):
 
 
 def test_each_column_finds_its_kind(houses):
-    features, target, doubts = guess.table(houses, "csv")
+    features, target, doubts, _ = guess.table(houses, "csv")
     kinds = {column.name: column.kind for column in features}
     assert kinds == {
         "code": "",
@@ -74,14 +76,14 @@ def test_each_column_finds_its_kind(houses):
 
 def test_few_numbers_are_classes(tmp_path):
     (tmp_path / "t.csv").write_text("x,answer\n" + "".join(f"{i}.5,{i % 3}\n" for i in range(90)))
-    _, target, _ = guess.table(tmp_path / "t.csv", "csv")
+    _, target, *_ = guess.table(tmp_path / "t.csv", "csv")
     assert (target.name, target.kind) == ("answer", "class")
 
 
 def test_json_lines_are_a_table(tmp_path):
     rows = [{"said": "play some music now", "n": i % 7, "intent": "ab"[i % 2]} for i in range(60)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    features, target, _ = guess.table(tmp_path / "t.jsonl", "json")
+    features, target, *_ = guess.table(tmp_path / "t.jsonl", "json")
     assert [column.name for column in features] == ["said", "n"]
     assert (target.name, target.kind) == ("intent", "class")
 
@@ -92,7 +94,9 @@ def test_pictures_are_no_table(tmp_path):
 
 def test_a_table_without_a_header_is_told(tmp_path):
     (tmp_path / "t.csv").write_text("1,1,a\n2,3,b\n")
-    with pytest.raises(UserError, match="two columns are named '1'"):
+    with pytest.raises(
+        UserError, match=r"two columns are named '1': .*\(`data add --options '\{columns: \[\.\.\.\]\}'`"
+    ):
         guess.table(tmp_path / "t.csv", "csv")
 
 
@@ -125,6 +129,56 @@ def test_cells_that_cannot_be_read_are_told(cell, kind, note):
     found = guess.feature("x", [cell(i) for i in range(100)])
     assert found.kind == kind
     assert found.note.startswith(note)
+
+
+FRACTIONS = [f"{i}.{i % 10}" for i in range(100)]
+AMOUNTS = [f"{1234 + 7 * i:,}" for i in range(100)]  # 1,234
+WRONG = "cells cannot be read: '97.7' is no number with the decimal mark ','"
+
+
+def swapped(cells):
+    return [cell.translate(str.maketrans(".,", ",.")) for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("area", "price", "options", "read"),
+    [
+        (FRACTIONS, AMOUNTS, {"thousands": ","}, "1,234 is read as 1234"),
+        (swapped(FRACTIONS), swapped(AMOUNTS), {"decimal": ",", "thousands": "."}, "1.234 is read as 1234"),
+        (swapped(FRACTIONS), FRACTIONS[::-1], {}, ""),
+        (
+            swapped(FRACTIONS),
+            swapped(FRACTIONS[:97]) + FRACTIONS[97:],
+            {"decimal": ","},
+            f"0,0 is read as 0.0, 3 {WRONG}",
+        ),
+        (swapped(FRACTIONS), [cell.replace(",", " ") for cell in AMOUNTS], {"decimal": ",", "thousands": " "}, "1 234"),
+        (FRACTIONS, [f"{cell}.5" for cell in AMOUNTS], {"thousands": ","}, "1,234.5 is read as 1234.5"),
+        (FRACTIONS, FRACTIONS[::-1], {}, ""),
+        (FRACTIONS, WORDS * 12 + WORDS[:4], {}, ""),
+    ],
+)
+def test_the_marks_in_numbers_are_guessed(tmp_path, area, price, options, read):
+    lines = [f"{i % 9};{area[i]};{price[i]}\n" for i in range(100)]
+    (tmp_path / "t.csv").write_text("".join(["rooms;area;price\n", *lines]))
+    found = guess.table(tmp_path / "t.csv", "csv")
+    assert found.options() == options
+    assert found.target.note.startswith(f"the target, {read}" if read else "the target")
+    assert found.doubts == []
+
+
+def test_what_a_mark_means_may_be_in_doubt(tmp_path):
+    (tmp_path / "t.csv").write_text("n;price\n" + "".join(f"{i % 9};{cell}\n" for i, cell in enumerate(AMOUNTS)))
+    place = Path("data/raw/t")
+    found = guess.table(tmp_path / "t.csv", "csv")
+    assert found.options() == {"thousands": ","}
+    assert found.doubts == ["the commas in numbers may stand before fractions: if so, say --options '{decimal: \",\"}'"]
+    assert upcoming(found, place).startswith("where a warning is right, `millrace data add data/raw/t --options ...`; ")
+    found = guess.table(tmp_path / "t.csv", "csv", csv.Options(decimal=","))
+    assert (found.options(), found.doubts) == ({"decimal": ","}, [])
+    assert found.target.note == "the target, 1,234 is read as 1.234"
+    assert upcoming(found, place).startswith("mend the guesses under schema in params.yaml, `millrace data expect`, ")
+    assert upcoming(None, place) == ""
 
 
 def test_a_target_that_cannot_be_read_or_is_hardly_one_is_told():
@@ -164,7 +218,7 @@ def test_a_nested_column_is_left_out_and_hurts_no_other(tmp_path, form):
         path.write_text("\n".join(map(json.dumps, rows)))
     else:
         parquet.write_table(pa.Table.from_pylist(rows), path)
-    features, target, doubts = guess.table(path, form)
+    features, target, doubts, _ = guess.table(path, form)
     found = notes(features)
     assert found["n"] == ("category", "") and target.kind == "class" and doubts == []
     for name in ("a", "l"):
@@ -175,7 +229,7 @@ def test_a_nested_column_is_left_out_and_hurts_no_other(tmp_path, form):
 def test_a_first_row_of_data_is_told(tmp_path):
     (tmp_path / "t.csv").write_text("".join(f"{i % 3 + 0.5},2024-01-01,Ulm,{i}\n" for i in range(50)))
     assert guess.table(tmp_path / "t.csv", "csv").doubts == [
-        "the first row looks like data (0.5, 2024-01-01, 0): if it is, say data.options.columns"
+        "the first row looks like data (0.5, 2024-01-01, 0): if it is, say --options '{columns: [...]}'"
     ]
     options = csv.Options(columns=("a", "b", "c", "y"))
     assert guess.table(tmp_path / "t.csv", "csv", options).doubts == []
@@ -216,6 +270,17 @@ def test_what_a_person_says_of_the_files_is_heeded(fresh, tmp_path):
     assert "has no column 'prize'" in fresh.millrace(
         *add, "--options", json.dumps(options), "--target", "prize", code=1
     )
+
+
+def test_marks_in_numbers_are_written_down(fresh, tmp_path):
+    lines = [f'{i % 60},{i % 7}.5,"{price}"\n' for i, price in enumerate(AMOUNTS)]
+    (tmp_path / "t.csv").write_text("rooms,area,price\n" + "".join(lines))
+    said = fresh.millrace("data", "add", str(tmp_path / "t.csv"))
+    assert "the target, 1,234 is read as 1234" in said and 'options: {"thousands": ","}' in said
+    assert "Next: mend the guesses under schema in params.yaml, `millrace data expect`, `git add data/raw" in said
+    assert parse(fresh.folder / "params.yaml").data.options == {"thousands": ","}
+    taken = fresh.millrace("data", "add", str(tmp_path / "t.csv"), code=2)
+    assert "data/raw/t exists: `millrace data add data/raw/t` reads it anew; for other data give another name" in taken
 
 
 def test_a_table_that_is_added_is_ready_to_run(fresh, houses):

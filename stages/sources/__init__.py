@@ -110,7 +110,7 @@ def two_columns(schema: Schema, name: str, *offered: str) -> tuple[str, str]:
     return schema.features[0].name, schema.target.name
 
 
-def named(names: list[str], where: str) -> list[str]:
+def named(names: list[str], where: str, hint: str = "") -> list[str]:
     """The names of a table's columns.
 
     Raises:
@@ -118,9 +118,9 @@ def named(names: list[str], where: str) -> list[str]:
     """
     for place, name in enumerate(names, 1):
         if not name:
-            raise UserError(f"{where}: column {place} has no name")
+            raise UserError(f"{where}: column {place} has no name{hint and f': {hint}'}")
         if names.count(name) > 1:
-            raise UserError(f"{where}: two columns are named {name!r}")
+            raise UserError(f"{where}: two columns are named {name!r}{hint and f': {hint}'}")
     return names
 
 
@@ -154,6 +154,12 @@ def asking(schema: Schema, name: str) -> Schema:
 def files(schema: Schema) -> tuple[str, ...]:
     """The columns of a table whose cells name a file: those whose raw values are bytes."""
     return tuple(column.name for column in schema.features if kind(column.kind).RAW == "bytes")
+
+
+def numeric(schema: Schema) -> tuple[str, ...]:
+    """The columns of a table whose raw values are numbers."""
+    columns = {column.name: column for column in (*schema.features, schema.target)}
+    return tuple(name for name, column in columns.items() if kind(column.kind).RAW == "float64")
 
 
 def nested(name: str, what: Any) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +17,21 @@ from pyarrow import csv
 from stages.columns import array, numbered
 from stages.errors import UserError
 from stages.schema import Schema
-from stages.sources import Columns, Reject, Sample, beside, files, named, split_in, wanted
+from stages.sources import Columns, Reject, Sample, beside, files, named, numeric, split_in, wanted
 
 LAYOUT = "a .csv or .tsv file, or a folder of such files; train.csv, val.csv and test.csv are official splits"
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data")
 BLOCK_BYTES = 1 << 20  # of a file at a time, which becomes a chunk
+
+
+class Marks(NamedTuple):
+    """What stands in a number before its fraction, and between its groups of three digits."""
+
+    decimal: str = "."
+    thousands: str = ""
+
+
+PLAIN = Marks()  # as Python has numbers
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,12 @@ class Options:
     encoding: str = "utf-8"
     missing: tuple[str, ...] = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
     replace: dict[str, str] = field(default_factory=dict)  # cells that mean another
+    decimal: str = "."  # before the fraction of a number, in columns of numbers
+    thousands: str = ""  # between its groups of three digits
+
+    @property
+    def marks(self) -> Marks:
+        return Marks(self.decimal, self.thousands)
 
     def __post_init__(self) -> None:
         if len(self.delimiter) > 1:
@@ -39,6 +57,12 @@ class Options:
             "".encode(self.encoding)
         except LookupError:
             raise ValueError(f"there is no encoding {self.encoding!r}") from None
+        if self.decimal not in (".", ","):
+            raise ValueError(f"decimal must be '.' or ',', not {self.decimal!r}")
+        if len(self.thousands) > 1 or self.thousands.isalnum() or self.thousands in ("+", "-"):
+            raise ValueError(f"thousands must be one mark, not {self.thousands!r}")
+        if self.thousands == self.decimal:
+            raise ValueError(f"decimal and thousands cannot both be {self.decimal!r}: say the other one, too")
 
 
 class Chunk(NamedTuple):
@@ -53,6 +77,8 @@ class Chunk(NamedTuple):
     meaning: dict[str, str | None]
     folder: str
     files: tuple[str, ...]  # columns whose cells name a file there
+    marks: Marks
+    marked: tuple[str, ...]  # columns of numbers that are written with these
 
 
 def claims(path: Path) -> bool:
@@ -99,12 +125,14 @@ def read_columns(chunk: Chunk) -> Columns:
     """A chunk's rows by column.
 
     Raises:
-        ValueError: a cell is not text of the declared encoding, holds a NUL byte, or may name a file.
+        ValueError: a cell is not text of the declared encoding, holds a NUL byte, may name a file, or is a number
+            that is written otherwise than declared.
     """
     if chunk.files:
         raise ValueError("each file that a cell names is looked at by itself")
     said, meant = (array(list(each), pa.string()) for each in (chunk.meaning.keys(), chunk.meaning.values()))
     cells = {name: _texts(chunk.cells.column(name), said, meant) for name in chunk.columns}
+    cells |= {name: _plain(cells[name], chunk.marks) for name in chunk.marked}
     return Columns(numbered(chunk.name, chunk.numbers), chunk.split, cells, chunk.faults)
 
 
@@ -119,11 +147,52 @@ def _texts(cells: pa.Array, said: pa.Array, meant: pa.Array) -> pa.Array:
     return pc.if_else(found.is_valid(), meant.take(found), texts)
 
 
+def plain(text: str, marks: Marks) -> str:
+    """A number as Python has it, `1234.5` for `1.234,5`; what is none stays as it is.
+
+    Raises:
+        ValueError: it is made of digits and marks, but not with these.
+    """
+    if numeral(marks).fullmatch(text):
+        return text.replace(marks.thousands, "").replace(marks.decimal, ".")
+    signs = {".", ",", *marks} - {""}
+    if signs & set(text) and not set(text) - signs - set("0123456789+-eE"):
+        between = f" and {marks.thousands!r} between thousands" if marks.thousands else ""
+        raise ValueError(f"{text!r} is no number with the decimal mark {marks.decimal!r}{between}: see data.options")
+    return text
+
+
+@cache
+def numeral(marks: Marks) -> re.Pattern[str]:
+    """What a number so written looks like, for Arrow's regular expressions as well."""
+    point, mark = map(re.escape, marks)
+    groups = f"[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|" if mark else ""
+    return re.compile(f"[+-]?(?:(?:{groups}[0-9]+)(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def _plain(texts: pa.Array, marks: Marks) -> pa.Array:
+    """`plain` of each of texts [N]."""
+    written = pc.match_substring_regex(texts, f"^(?:{numeral(marks).pattern})$")
+    found = pc.replace_substring(texts, marks.thousands, "") if marks.thousands else texts
+    found = pc.replace_substring(found, marks.decimal, ".") if marks.decimal != "." else found
+    if pc.all(written).as_py():
+        return found
+    for text in texts.filter(pc.invert(written)).unique().to_pylist():
+        plain(text, marks)
+    return pc.if_else(written, found, texts)
+
+
 def _values(chunk: Chunk, cells: list[bytes]) -> dict[str, str | None]:
     texts = [cell.decode().strip() for cell in cells]
     if any("\0" in text for text in texts):
         raise ValueError("holds a NUL byte")
     values = dict(zip(chunk.columns, (chunk.meaning.get(text, text) for text in texts), strict=True))
+    for name in chunk.marked:
+        try:
+            text = values[name]
+            values[name] = None if text is None else plain(text, chunk.marks)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     return values | {name: beside(chunk.folder, values[name]) for name in chunk.files}
 
 
@@ -142,6 +211,7 @@ def _read(
 ) -> Iterator[Chunk]:
     header = _header(file, options)
     columns = wanted(schema, header, str(file))
+    ways = str(file.parent), files(schema), options.marks, () if options.marks == PLAIN else numeric(schema)
     bad: dict[int, Reject] = {}
     cells = pa.RecordBatch.from_arrays([array([], pa.binary()) for _ in columns], list(columns))
 
@@ -174,7 +244,7 @@ def _read(
         ) as batches:
             for cells in batches:
                 numbers, number, faults = _numbered(len(cells), number, bad)
-                yield Chunk(name, split, columns, numbers, cells, faults, meaning, str(file.parent), files(schema))
+                yield Chunk(name, split, columns, numbers, cells, faults, meaning, *ways)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         fault = str(error)
         if "straddling" in fault or "block boundaries" in fault:
@@ -182,7 +252,7 @@ def _read(
             fault = f"the next one does not end: is a quote never closed, or the row longer than {size}?"
         raise UserError(f"{file}, after row {number - 1}: {fault}") from error
     if bad:
-        yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, "", ())
+        yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, *ways)
 
 
 def _numbered(count: int, number: int, bad: dict[int, Reject]) -> tuple[Sequence[int], int, list[Reject]]:
@@ -207,7 +277,8 @@ def _header(file: Path, options: Options) -> list[str]:
     """
     if options.columns:
         return named(list(options.columns), "data.options.columns")
-    return named(first_row(file, options), str(file))
+    unnamed = "if it has no header row, say data.options.columns (`data add --options '{columns: [...]}'`)"
+    return named(first_row(file, options), str(file), unnamed)
 
 
 def first_row(file: Path, options: Options) -> list[str]:
