@@ -34,7 +34,8 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from ruamel.yaml import YAML
 
-from flows.artifacts import publish, read_json
+from flows import report
+from flows.artifacts import publish, publish_card, read_json
 from serving.children import Children
 from stages.command import holding
 from stages.errors import UserError
@@ -80,7 +81,12 @@ def pipeline() -> State[Any]:
         paths = declared_paths()
         settled = [stage for stage in stages if states[stage.name].name in ("Completed", "Refused")]
         publish(paths, {out for stage in settled for out in stage.outs})
-        return conclude(states, paths)
+        state = conclude(states, paths)
+        if state.is_completed() and "verdict" in paths:
+            page = report.write(paths)
+            publish_card(page)
+            get_run_logger().info("the page of this run: %s", page)
+        return state
     except UserError as error:
         return Failed(message=str(error))
 
