@@ -83,7 +83,7 @@ def chart(title: str, columns: Mapping[str, Sequence[float]]) -> Chart | None:
 
     marks = steep_ticks(10**low, 10**high) if steep else ticks(low, high)
     return Chart(
-        title + (", on a logarithmic scale" if steep else ""),
+        title + (", log scale" if steep else ""),
         {name: points(column) for name, column in columns.items()},
         [(height(x), f"{x:.4g}") for x in marks],
         epochs,

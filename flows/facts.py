@@ -168,9 +168,9 @@ def _charts(curves: Path | None) -> list[Chart]:
     columns = {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
     first = next((name for name in columns if name.startswith("val_") and name != "val_loss"), None)
     losses = {"training": columns.get("train_loss", []), "validation": columns.get("val_loss", [])}
-    drawn = [chart("Loss", {name: column for name, column in losses.items() if column})]
+    drawn = [chart("loss", {name: column for name, column in losses.items() if column})]
     if first:
-        drawn.append(chart(first.removeprefix("val_").replace("_", " ").capitalize(), {"validation": columns[first]}))
+        drawn.append(chart(first.removeprefix("val_"), {"validation": columns[first]}))
     return [each for each in drawn if each]
 
 
@@ -224,7 +224,7 @@ def _measured(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, An
         if bracket and value is not None:
             by_label[label.removesuffix("]")][metric] = value
     return {
-        "splits": list(metrics),
+        "splits": ["boosted trees, test" if name == "trees" else name for name in metrics],
         "metrics": {name: [number(values.get(name)) for values in metrics.values()] for name in names},
         "by_label": sorted(by_label.items(), key=lambda pair: min(pair[1].values())),
     }

@@ -83,9 +83,7 @@ def pipeline() -> State[Any]:
         publish(paths, {out for stage in settled for out in stage.outs})
         state = conclude(states, paths)
         if state.is_completed() and "verdict" in paths:
-            page = report.write(paths)
-            publish_card(page)
-            get_run_logger().info("the page of this run: %s", page)
+            tell(paths)
         return state
     except UserError as error:
         return Failed(message=str(error))
@@ -251,6 +249,16 @@ def conclude(states: Mapping[str, State[Any]], paths: Mapping[str, str]) -> Stat
         return Completed(message=f"release {verdict['release']} passes")
     reasons = [criterion["reason"] or criterion["name"] for criterion in verdict["criteria"] if not criterion["holds"]]
     return Completed(name="Refused", message=f"release {verdict['release']} is refused: {'; '.join(reasons)}")
+
+
+def tell(paths: Mapping[str, str]) -> None:
+    """Write the page of this run and say where it lies. Whether there is one changes nothing of the run."""
+    try:
+        page = report.write(paths)
+        publish_card(page)
+        get_run_logger().info("the page of this run: %s", page)
+    except UserError as error:
+        get_run_logger().warning("there is no page of this run: %s", error)
 
 
 def cancelled(client: Any) -> bool:

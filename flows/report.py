@@ -31,7 +31,7 @@ def write(paths: Mapping[str, str]) -> Path:
     """
     run = gather({name: Path(path) for name, path in paths.items()})
     folder = Path(paths["verdict"]).parent
-    for name, environment in ((PAGE, _html()), (CARD, _markdown())):
+    for name, environment in ((PAGE, _environment(autoescape=True)), (CARD, _environment(finalize=escaped))):
         with replacing(folder / name) as whole:
             whole.write_text(environment.get_template(name).render(run=run), encoding="utf-8")
     return folder / PAGE
@@ -45,15 +45,14 @@ def escaped(value: Any) -> str:
     return text
 
 
-def _html() -> Environment:
+def _environment(**how: Any) -> Environment:
     return Environment(
-        loader=_TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-
-def _markdown() -> Environment:
-    return Environment(
-        loader=_TEMPLATES, finalize=escaped, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=_TEMPLATES,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **how,
     )
 
 

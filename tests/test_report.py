@@ -102,7 +102,7 @@ def test_the_page_is_whole_and_says_every_criterion(finished):
     for each in verdict["criteria"]:
         assert each["name"].removeprefix("served: ") in page.said
         assert each["bound"] in page.said
-    for words in (verdict["release"], "1,797 rows", "latency", "Loss", "Learning", "Lineage", "no champion yet"):
+    for words in (verdict["release"], "1,797 rows", "latency", "loss", "Learning", "Lineage", "no champion yet"):
         assert words in page.said
     assert {"confusion", "reliability", "worst mistakes"} <= {said.get("alt") for _, said in page.elements}
     assert len([tag for tag, said in page.elements if said.get("class") == "drawn"]) == 4
