@@ -11,6 +11,8 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
+from flows.report import CARD
+
 
 def publish(paths: Mapping[str, str], outs: Container[str]) -> None:
     """As Prefect artifacts: those of this run's outputs that are metrics, plots, verdict or report on the data."""
@@ -26,6 +28,13 @@ def publish(paths: Mapping[str, str], outs: Container[str]) -> None:
         create_markdown_artifact(
             validation_page(read_json(fresh["validation"] / "validation.json")), "millrace-validation"
         )
+
+
+def publish_card(page: Path) -> None:
+    """As a Prefect artifact: the model card, which says what the page beside it shows."""
+    create_markdown_artifact(
+        page.with_name(CARD).read_text(encoding="utf-8"), "millrace-card", description=f"The page of this run: {page}"
+    )
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:

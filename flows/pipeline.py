@@ -34,7 +34,8 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from ruamel.yaml import YAML
 
-from flows.artifacts import publish, read_json
+from flows import report
+from flows.artifacts import publish, publish_card, read_json
 from serving.children import Children
 from stages.command import holding
 from stages.errors import UserError
@@ -80,7 +81,10 @@ def pipeline() -> State[Any]:
         paths = declared_paths()
         settled = [stage for stage in stages if states[stage.name].name in ("Completed", "Refused")]
         publish(paths, {out for stage in settled for out in stage.outs})
-        return conclude(states, paths)
+        state = conclude(states, paths)
+        if state.is_completed() and "verdict" in paths:
+            tell(paths)
+        return state
     except UserError as error:
         return Failed(message=str(error))
 
@@ -245,6 +249,16 @@ def conclude(states: Mapping[str, State[Any]], paths: Mapping[str, str]) -> Stat
         return Completed(message=f"release {verdict['release']} passes")
     reasons = [criterion["reason"] or criterion["name"] for criterion in verdict["criteria"] if not criterion["holds"]]
     return Completed(name="Refused", message=f"release {verdict['release']} is refused: {'; '.join(reasons)}")
+
+
+def tell(paths: Mapping[str, str]) -> None:
+    """Write the page of this run and say where it lies. Whether there is one changes nothing of the run."""
+    try:
+        page = report.write(paths)
+        publish_card(page)
+        get_run_logger().info("the page of this run: %s", page)
+    except UserError as error:
+        get_run_logger().warning("there is no page of this run: %s", error)
 
 
 def cancelled(client: Any) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from serving.store import Store
 
 PASSED, FAILED, INTERRUPTED = 0, 1, 130
+REPORT = [sys.executable, "-m", "flows.report"]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -60,10 +61,13 @@ def run(
         before = stamp(validation)
         code = child([sys.executable, "-m", "dvc", "repro"])
         if code != 0:
-            refused = stamp(validation) != before and read(validation).get("outcome") == "refused"
-            sys.exit(Refused.code if refused else FAILED)
+            if stamp(validation) != before and read(validation).get("outcome") == "refused":
+                child(REPORT)
+                sys.exit(Refused.code)
+            sys.exit(FAILED)
         verdict = read(Path(paths["verdict"]))
     show(verdict)
+    child(REPORT)
     sys.exit(PASSED if verdict["verdict"] == "pass" else Refused.code)
 
 
@@ -77,6 +81,13 @@ def check() -> None:
     preflight.data(Path(said.data.path), Path(params.paths()["builtin"]), said.data.builtin)
     preflight.everything(said)
     print("params.yaml is sound", flush=True)
+
+
+@app.command(epilog="Example: `millrace report`, after `millrace run`")
+def report() -> None:
+    """Write the page of the last run anew: the verdict, what it rests on, and the same as a model card."""
+    os.chdir(project())
+    sys.exit(child(REPORT))
 
 
 @data.command(epilog="Example: `millrace data add ~/pictures`, or `millrace data add houses.csv --target price`")

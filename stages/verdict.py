@@ -61,7 +61,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One reason to pass or to refuse. `value` is None where stating it would make equal outcomes differ."""
+    """One reason to pass or to refuse. `value` is None where stating it would make equal outcomes differ.
+
+    `limits`: the least and the largest value that hold, None where there is no such end.
+    """
 
     name: str
     bound: str
@@ -70,6 +73,7 @@ class Criterion:
     reason: str = ""
     interval: tuple[float, float] | None = None
     note: str = ""
+    limits: tuple[float | None, float | None] | None = None
 
 
 def judge(
@@ -87,7 +91,7 @@ def judge(
         *_against(evidence.champion, evidence.differences, margins, level),
     ]
     return {
-        "version": 2,
+        "version": 3,
         "verdict": "pass" if all(criterion.holds for criterion in criteria) else "refuse",
         "release": evidence.release,
         "champion": evidence.champion["outcome"],
@@ -112,7 +116,7 @@ def _thresholds(
         holds = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
         reason = "" if holds else f"{name} is {value:.4f}, which is not {said}"
         ends = (measured[name].low, measured[name].high)
-        yield Criterion(name, said, _stated(value), holds, reason, _interval(*ends))
+        yield Criterion(name, said, _stated(value), holds, reason, _interval(*ends), limits=(low, high))
 
 
 def _served(checks: Sequence[Mapping[str, Any]]) -> Iterator[Criterion]:
@@ -127,7 +131,7 @@ def _served(checks: Sequence[Mapping[str, Any]]) -> Iterator[Criterion]:
 def _latency(p99_ms: float, bound_ms: float) -> Criterion:
     fast = p99_ms <= bound_ms
     reason = "" if fast else "one sample takes longer than gate.p99_ms allows"
-    return Criterion("latency p99", f"at most {bound_ms:g} ms", None, fast, reason)
+    return Criterion("latency p99", f"at most {bound_ms:g} ms", None, fast, reason, limits=(None, _stated(bound_ms)))
 
 
 def _against(
@@ -153,8 +157,8 @@ def _against(
             possibly = f", and may be by {-difference.low:.4f}" if tells and difference.low < difference.value else ""
             than = f"worse by {-difference.value:.4f}" if difference.value < 0 else f"better by {difference.value:.4f}"
             reason = f"{name} is {than} than the champion's{possibly}; gate.margins allows {margin:g}"
-        value, low = _stated(difference.value), difference.low
-        yield Criterion(f"{COMPARED}{name}", said, value, holds, reason, _interval(low, math.inf), note)
+        value, ends = _stated(difference.value), _interval(difference.low, math.inf)
+        yield Criterion(f"{COMPARED}{name}", said, value, holds, reason, ends, note, limits=(-margin, None))
 
 
 def _too_few(name: str, samples: int, margin: float, needed: float) -> str:

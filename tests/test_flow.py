@@ -167,6 +167,7 @@ def test_independent_stages_overlap_and_leave_the_lock_of_dvc_repro(project: Pro
     assert code == 0, output
     assert project.lock() == pattern.lock()
     assert "release 0123456789ab passes" in output
+    assert "the page of this run: out/index.html" in output
 
 
 def test_a_failed_stage_stops_what_is_below_it_and_dvc_repro_goes_on(project: Project, pattern: Project) -> None:
@@ -206,6 +207,7 @@ def test_a_refused_verdict_completes_under_its_name(project: Project) -> None:
     state = last_run().state
     assert (state.type.value, state.name) == ("COMPLETED", "Refused")
     assert "0.8 is not at least 0.9" in state.message
+    assert "0.8 is not at least 0.9" in (project.folder / "out/card.md").read_text()
 
 
 def test_refused_data_are_no_failure(project: Project) -> None:
@@ -213,6 +215,7 @@ def test_refused_data_are_no_failure(project: Project) -> None:
     code, output = project.run()
     assert code == 3, output
     assert "error: left: the data are refused: no rows\n" in output
+    assert "there is no page of this run: nothing was judged yet" in output
     assert last_run().state.name == "Refused"
 
 

@@ -139,6 +139,7 @@ def test_a_refused_gate_ends_with_3_and_says_why(done):
     said = done.millrace("run", code=3)
     assert re.search(r"refused: accuracy is 0\.9\d+, which is not at least 0\.9999", said)
     assert "refused: recall" not in said
+    assert "which is not at least 0.9999" in (done.folder / "reports/index.html").read_text().partition("Criteria")[0]
     assert done.run("dvc", "repro")  # for DVC a refusal is an answer
 
 
@@ -152,6 +153,7 @@ def test_a_refused_table_ends_with_3_and_leaves_its_report(done):
     said = done.millrace("run", code=3)
     assert "image.width" in said
     assert (done.folder / "reports/validation/index.html").exists()
+    assert "Data refused" in (done.folder / "reports/index.html").read_text()
 
 
 def test_a_wrong_parameter_ends_with_2_and_names_the_nearest(done):
