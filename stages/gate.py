@@ -112,8 +112,7 @@ def known_bad(
 ) -> Iterator[Tried]:
     """The evidence on each control: what it did itself, and of the candidate what it was not asked for.
 
-    One that a threshold must refuse has the candidate's parity. Its own would refuse every wrong answer, and so hide a
-    threshold that refuses none.
+    One that a threshold must refuse has the candidate's parity: its own would refuse every wrong answer.
     """
     chosen = some_rows(len(truth))
     candidate = replace(evidence, champion=NOBODY, differences={})
