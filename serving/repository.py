@@ -48,6 +48,10 @@ class Names:
     def network(self) -> str:
         return f"{self.candidate}_network"
 
+    def beside(self, called: str) -> str:
+        """The ensemble of another network that is served beside this release's, such as a control's."""
+        return f"{self.candidate}_{called.replace(' ', '_')}"
+
     @property
     def router(self) -> str:
         """What the public name leads to while this release is on trial."""
@@ -88,6 +92,27 @@ def rename(folder: Path, old: Names, new: Names) -> None:
         (folder / before).rename(folder / after)
 
 
+def add_network(folder: Path, names: Names, called: str, onnx: bytes, delay_ms: float = 0.0) -> str:
+    """Put another network beside a release's, with an ensemble that shares its encode part; the ensemble's name.
+
+    `delay_ms`: how long that network lets a request wait for others.
+    """
+    model = names.beside(called)
+    renamed = {names.network: f"{model}_network", names.candidate: model}
+    for old, new in renamed.items():
+        shutil.copytree(folder / old, folder / new, copy_function=shutil.copyfile)  # not the mode: it may be read-only
+        config = _parsed(folder / new)
+        config.name = new
+        for step in config.ensemble_scheduling.step:
+            step.model_name = renamed.get(step.model_name, step.model_name)
+        if delay_ms and old == names.network:
+            config.dynamic_batching.max_queue_delay_microseconds = round(delay_ms * 1000)
+            config.max_batch_size = max(2, config.max_batch_size)  # a full batch would not wait
+        _write_config(folder / new, config)
+    (folder / renamed[names.network] / "1" / "model.onnx").write_bytes(onnx)
+    return model
+
+
 def golden(folder: Path, names: Names) -> tuple[Schema, dict[str, list[Any]]]:
     """The schema of a release, and the raw rows {column: [n]} that every copy of it must answer alike."""
     import base64
@@ -107,7 +132,7 @@ def contract(folder: Path, names: Names) -> dict[str, Any]:
     """What callers of a release rely on: its inputs, its outputs, and their labels in order."""
     from tritonclient.grpc import model_config_pb2
 
-    config = _parsed(folder, names)
+    config = _parsed(folder / names.candidate)
     kinds = model_config_pb2.DataType.Name
     labels = {path.name[: -len(_LABELS)]: path for path in (folder / names.network / "1").glob(f"*{_LABELS}")}
     return {
@@ -119,7 +144,7 @@ def contract(folder: Path, names: Names) -> dict[str, Any]:
 
 def largest_batch(folder: Path, names: Names) -> int:
     """Rows that a request may have at most."""
-    return int(_parsed(folder, names).max_batch_size)
+    return int(_parsed(folder / names.candidate).max_batch_size)
 
 
 def contract_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -226,11 +251,11 @@ def _tensor(described: Any, name: str, tensor: Tensor) -> None:
         described.format = model_config_pb2.ModelInput.Format.Value(tensor.layout)
 
 
-def _parsed(folder: Path, names: Names) -> Any:
+def _parsed(folder: Path) -> Any:
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
-    text = (folder / names.candidate / "config.pbtxt").read_text(encoding="utf-8")
+    text = (folder / "config.pbtxt").read_text(encoding="utf-8")
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 

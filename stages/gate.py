@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ import numpy as np
 
 from stages import command, params
 from stages.arrays import open_split
+from stages.controls import some_rows
+from stages.resampling import ROUNDS
 from stages.schema import Schema
-from stages.verdict import Difference, Estimate, Evidence, judge
+from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Tried, judge
+
+NOBODY = {"champion": None, "state": "none", "outcome": ""}
+FEW_ROUNDS = 20  # tell that a model beside itself is no other
 
 
 def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path, verdict: Path) -> None:
@@ -20,11 +26,15 @@ def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path
     said = params.load("gate").gate
     fitted, truth = Schema.load(schema), open_split(arrays, "test").target
     parity, champion = read(answers / "parity.json"), read(challenge / "challenge.json")
-    timed = read(times)["one_client"]
+    timed, slow = read(times)["one_client"], read(times)["slow"]
     bounds = {name: bound.model_dump() for name, bound in said.thresholds.items()}
     ours, theirs = (served(folder, fitted) for folder in (answers, challenge))
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(said.margins), said.level)
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
+    _, same = measure(fitted, truth, ours, ours, (), set(said.margins), said.level, FEW_ROUNDS)
+    bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
+    controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
+    evidence = replace(evidence, controls=controls)
     result = judge(evidence, bounds, said.margins, said.level, said.p99_ms)
     with command.replacing(verdict) as whole:
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -51,6 +61,7 @@ def measure(
     bounded: Collection[str],
     compared: Collection[str],
     level: float,
+    rounds: int = ROUNDS,
 ) -> tuple[dict[str, Estimate], dict[str, Difference]]:
     """Every metric, by the definitions that training uses; with an interval those that are bounded or compared."""
     import torch
@@ -59,18 +70,14 @@ def measure(
     from stages.resampling import resampled
 
     head, target, y = network.head_module(schema.target), schema.target, torch.from_numpy(truth)
-
-    def values(answers: np.ndarray) -> dict[str, float]:
-        metrics = head.metrics(target)
-        metrics.update(torch.from_numpy(answers), y)
-        return head.scalars(metrics.compute(), target)
-
-    mine, drawn = values(ours), resampled(head, target, torch.from_numpy(ours), y, {*bounded, *compared})
+    mine = figures(schema, truth, ours)
+    drawn = resampled(head, target, torch.from_numpy(ours), y, {*bounded, *compared}, rounds)
     ends = {name: np.nanquantile(each, [level, 1 - level]) for name, each in drawn.items() if np.isfinite(each).any()}
     measured = {name: Estimate(value, *map(float, ends.get(name, ()))) for name, value in mine.items()}
     if theirs is None:
         return measured, {}
-    his, his_drawn = values(theirs), resampled(head, target, torch.from_numpy(theirs), y, compared)
+    his = figures(schema, truth, theirs)
+    his_drawn = resampled(head, target, torch.from_numpy(theirs), y, compared, rounds)
     whole, differences = head.metrics(target), {}
     for name in compared & mine.keys():
         sign = 1 if whole[name.partition("[")[0]].higher_is_better else -1
@@ -82,6 +89,47 @@ def measure(
             len(truth),
         )
     return measured, differences
+
+
+def figures(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
+    """Every metric of answers [N, ...], held against the truth [N, ...]."""
+    import torch
+
+    from stages.networks import network
+
+    head = network.head_module(schema.target)
+    metrics = head.metrics(schema.target)
+    metrics.update(torch.from_numpy(answers), torch.from_numpy(truth))
+    return dict(head.scalars(metrics.compute(), schema.target))
+
+
+def known_bad(
+    evidence: Evidence,
+    controls: Iterable[Mapping[str, Any]],
+    answers: Mapping[str, np.ndarray],
+    schema: Schema,
+    truth: np.ndarray,
+) -> Iterator[Tried]:
+    """The evidence on each control: what it did itself, and of the candidate what it was not asked for.
+
+    One that a threshold must refuse has the candidate's parity: its own would refuse every wrong answer.
+    """
+    chosen = some_rows(len(truth))
+    candidate = replace(evidence, champion=NOBODY, differences={})
+    for control in controls:
+        own = dict(control["evidence"])
+        if control["name"] in answers:
+            found = figures(schema, truth[chosen], answers[control["name"]])
+            own["measured"] = {name: Estimate(value) for name, value in found.items()}
+        known = None if control["inapplicable"] else replace(candidate, **own)
+        yield Tried(control["name"], control["what"], control["expected"], known, control["inapplicable"])
+
+
+def beside_itself(evidence: Evidence, differences: Mapping[str, Difference]) -> Tried:
+    """The candidate as its own champion."""
+    told = {name: each for name, each in differences.items() if each.told}
+    known = replace(evidence, champion={**NOBODY, "state": "answers"}, differences=told) if told else None
+    return Tried("itself", "the candidate", NO_DIFFERENCE, known, "" if told else "gate.margins names no metric")
 
 
 def show(result: dict[str, Any], p99_ms: float) -> None:

@@ -7,11 +7,12 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from stages import command, manifest, params
+from stages import command, controls, manifest, params
 from stages.arrays import open_split
 from stages.host import fingerprint
 from stages.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
@@ -19,22 +20,27 @@ from stages.schema import Schema
 
 SAMPLES = 64  # different ones, sent in turn
 WARM_UP = 20  # requests that are not timed
+SLOW_REQUESTS, SLOW_MS = 3, 1000.0  # of the slow control: at most so many, and none once so much time is over
 
 
 def main(repository: Path, described: Path, arrays: Path, schema: Path, source: Path, times: Path) -> None:
-    """Time single samples one after another, then from several clients at once."""
-    said = params.load("measure").measure
+    """Time single samples one after another, then from several clients at once; and the control that is too slow."""
+    listed = params.load("measure")
+    said, slow = listed.measure, controls.slow(listed.gate.p99_ms)
     fitted, made = Schema.load(schema), manifest.load(described)
     some = next(raw_rows(fitted, source, open_split(arrays, "test").rows[:SAMPLES], whole=True))
     raw = list(batches(some, 1))
-    with sandbox(repository, made, fitted) as box:
+    few = int(min(SLOW_REQUESTS, 1 + SLOW_MS // slow.delay_ms))
+    with sandbox(repository, made, fitted, partial(controls.add, [slow])) as box:
         latency = latencies_ms(box, raw, said.requests)
         rate = throughput_per_s(box, raw, said.requests, said.clients)
+        slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.beside(slow.name))
     result = {
         "release": made.id,
         "host": fingerprint(),
         "one_client": {"requests": said.requests, **percentiles(latency)},
         "together": {"clients": said.clients, "requests": said.requests, "requests_per_s": round(rate, 1)},
+        "slow": slow.described() | {"requests": few, "evidence": {"p99_ms": percentiles(slowly)["p99_ms"]}},
     }
     with command.replacing(times) as whole:
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -42,15 +48,17 @@ def main(repository: Path, described: Path, arrays: Path, schema: Path, source: 
     print(f"one client: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms; {said.clients} clients: {rate:,.0f} requests/s")
 
 
-def latencies_ms(box: Sandbox, raw: Sequence[Raw], requests: int) -> np.ndarray:
+def latencies_ms(
+    box: Sandbox, raw: Sequence[Raw], requests: int, warm_up: int = WARM_UP, model: str = ""
+) -> np.ndarray:
     """[requests], each of one sample, one after another."""
     taken = np.empty(requests)
     with box.client() as client:
-        for one in itertools.islice(itertools.cycle(raw), WARM_UP):
-            box.ask(client, one)
+        for one in itertools.islice(itertools.cycle(raw), warm_up):
+            box.ask(client, one, model)
         for i, one in zip(range(requests), itertools.cycle(raw), strict=False):
             began = time.perf_counter()
-            box.ask(client, one)
+            box.ask(client, one, model)
             taken[i] = (time.perf_counter() - began) * 1000
     return taken
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,15 @@ def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def sandbox(repository: Path, manifest: manifests.Manifest, schema: Schema) -> Iterator[Sandbox]:
+def sandbox(
+    repository: Path,
+    manifest: manifests.Manifest,
+    schema: Schema,
+    add: Callable[[Path, Names], Sequence[str]] = lambda copy, names: (),
+) -> Iterator[Sandbox]:
     """Copy the repository, check every byte of the copy against the manifest, and serve it while the block lasts.
+
+    `add` may then put more models into the copy, which are served too; it returns their names.
 
     Raises:
         UserError: other bytes than the manifest's, no server, or a model that does not load.
@@ -88,5 +95,6 @@ def sandbox(repository: Path, manifest: manifests.Manifest, schema: Schema) -> I
         copy = Path(folder) / "repository"
         shutil.copytree(repository, copy)
         manifests.check(copy, manifest)
-        with running(copy, [names.public, names.candidate], drain_s=0) as endpoint:
+        models = [names.public, names.candidate, *add(copy, names)]
+        with running(copy, models, drain_s=0) as endpoint:
             yield Sandbox(endpoint, names, schema)

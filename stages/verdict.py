@@ -3,19 +3,30 @@
 Each comparison is made at the stated level, with no correction for their number, since a candidate passes only if it
 passes every one (an intersection-union test: Berger, "Multiparameter hypothesis testing and acceptance sampling",
 Technometrics 1982).
+
+Controls are held to the same criteria: candidates that are bad on purpose, and the candidate beside itself. Under
+`controls` the verdict says of each: `name`; `what` it is; what is `expected`, namely what should refuse it ("a
+threshold", "parity", "latency") or "no difference"; the `outcome` ("refused", for that reason; "passed"; "another
+reason"; "no difference"; "a difference"; "not applicable"); whether that `holds`; `told`, why not or not applicable;
+and what it `scored` by the criteria that should refuse it, {criterion: value}. One that does not hold refuses.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain
 from statistics import NormalDist
 from typing import Any
 
 from stages import settings
+from stages.controls import LATENCY, PARITY, THRESHOLD
 
+CHAMPION, NO_DIFFERENCE = "the champion", "no difference"
 COMPARED = "against the champion: "  # begins the name of each criterion that needs one
+CONTROL = "control: "
 MANY = 1000.0  # times; a sample size beyond its square is no advice
 POWER = 0.8  # how often a candidate as good as the champion should pass
 
@@ -57,6 +68,31 @@ class Evidence:
     p99_ms: float
     champion: Mapping[str, Any]
     differences: Mapping[str, Difference] = field(default_factory=dict)
+    controls: Sequence[Tried] = ()
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A control, and the evidence on it; None where there can be none, with the reason in `inapplicable`."""
+
+    name: str
+    what: str
+    expected: str
+    evidence: Evidence | None
+    inapplicable: str = ""
+
+
+@dataclass(frozen=True)
+class Control:
+    """How a control fared: see above."""
+
+    name: str
+    what: str
+    expected: str
+    outcome: str
+    holds: bool
+    told: str = ""
+    scored: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,18 +120,32 @@ def judge(
     p99_bound_ms: float,
 ) -> dict[str, Any]:
     """The verdict: pass only if every criterion holds. What cannot be judged does not hold."""
-    criteria = [
-        *_thresholds(evidence.measured, thresholds),
-        *_served(evidence.checks),
-        _latency(evidence.p99_ms, p99_bound_ms),
-        *_against(evidence.champion, evidence.differences, margins, level),
-    ]
+    judged = partial(_judged, thresholds=thresholds, margins=margins, level=level, p99_bound_ms=p99_bound_ms)
+    controls = [_control(tried, judged, thresholds, p99_bound_ms) for tried in evidence.controls]
+    criteria = [*chain.from_iterable(judged(evidence).values()), *map(_bitten, controls)]
     return {
         "version": 3,
         "verdict": "pass" if all(criterion.holds for criterion in criteria) else "refuse",
         "release": evidence.release,
         "champion": evidence.champion["outcome"],
         "criteria": [asdict(criterion) for criterion in criteria],
+        "controls": [asdict(control) for control in controls],
+    }
+
+
+def _judged(
+    evidence: Evidence,
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    margins: Mapping[str, float],
+    level: float,
+    p99_bound_ms: float,
+) -> dict[str, list[Criterion]]:
+    """The criteria, by what they are about."""
+    return {
+        THRESHOLD: list(_thresholds(evidence.measured, thresholds)),
+        PARITY: list(_served(evidence.checks)),
+        LATENCY: [_latency(evidence.p99_ms, p99_bound_ms)],
+        CHAMPION: list(_against(evidence.champion, evidence.differences, margins, level)),
     }
 
 
@@ -159,6 +209,66 @@ def _against(
             reason = f"{name} is {than} than the champion's{possibly}; gate.margins allows {margin:g}"
         value, ends = _stated(difference.value), _interval(difference.low, math.inf)
         yield Criterion(f"{COMPARED}{name}", said, value, holds, reason, ends, note, limits=(-margin, None))
+
+
+def _control(
+    tried: Tried,
+    judged: Callable[[Evidence], Mapping[str, Sequence[Criterion]]],
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    p99_bound_ms: float,
+) -> Control:
+    """How one fares before the same criteria."""
+    fared = partial(Control, tried.name, tried.what, tried.expected)
+    if tried.evidence is None or (tried.expected == THRESHOLD and not thresholds):
+        return fared("not applicable", True, tried.inapplicable or "gate.thresholds is empty")
+    about = judged(tried.evidence)
+    refusing = [criterion for criterion in chain.from_iterable(about.values()) if not criterion.holds]
+    if tried.expected == NO_DIFFERENCE:
+        other = [name for name, each in tried.evidence.differences.items() if (each.value, each.low) != (0, 0)]
+        compared = {f"{COMPARED}{name}": name for name in tried.evidence.differences}
+        other += [compared[each.name] for each in about[CHAMPION] if each.name in compared and not each.holds]
+        names = ", ".join(dict.fromkeys(other))
+        told = f"{tried.what} is not found to be as good as itself in {names}: the comparison with champions is wrong"
+        return fared("a difference", False, told) if other else fared(NO_DIFFERENCE, True)
+    own = about.get(tried.expected, ())
+    scored = {criterion.name: criterion.value for criterion in own}
+    if not all(criterion.holds for criterion in own):
+        return fared("refused", True, "", scored)
+    loose = _loose(tried, scored, thresholds, p99_bound_ms)
+    if refusing:
+        reasons = "; ".join(criterion.reason for criterion in refusing)
+        return fared("another reason", False, f"{loose}; it is refused for another reason alone: {reasons}", scored)
+    return fared("passed", False, loose, scored)
+
+
+def _loose(
+    tried: Tried,
+    scored: Mapping[str, float | None],
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    p99_bound_ms: float,
+) -> str:
+    """What lets a bad candidate through, and what to do about it."""
+    if tried.expected == LATENCY:
+        return f"gate.p99_ms: {p99_bound_ms:g} would pass {tried.what}: lower it"
+    if tried.expected == PARITY:
+        return f"nothing tells {tried.what} from the checkpoint: all answers are alike, or the comparison is wrong"
+    found, ends = [], set()
+    for name, bound in thresholds.items():
+        given = {end: limit for end, limit in bound.items() if limit is not None}
+        found.append(f"{name}: {{{', '.join(f'{end}: {limit:g}' for end, limit in given.items())}}}")
+        ends |= given.keys()
+    do = "tighten" if len(ends) > 1 else "raise" if "min" in ends else "lower"
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in scored.items() if value is not None)
+    one = "it" if len(found) == 1 else "one"
+    return f"{' and '.join(found)} would pass {tried.what} ({scores}): {do} {one}, or bound another metric too"
+
+
+def _bitten(control: Control) -> Criterion:
+    """A control as a criterion of the candidate."""
+    bound = NO_DIFFERENCE if control.expected == NO_DIFFERENCE else f"refused by {control.expected}"
+    note = f"{CONTROL}{control.name}: {control.outcome}, {control.told}" if control.outcome == "not applicable" else ""
+    reason = "" if control.holds else control.told
+    return Criterion(f"{CONTROL}{control.name}", bound, None, control.holds, reason, note=note)
 
 
 def _too_few(name: str, samples: int, margin: float, needed: float) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages import command, manifest, params, parity
+from stages import command, controls, manifest, params, parity
 from stages.arrays import open_split
+from stages.controls import Control
 from stages.sandbox import Raw, Sandbox, joined, raw_rows, sandbox, size
 from stages.schema import Schema
 
@@ -30,7 +32,8 @@ def main(
     fitted, made = Schema.load(schema), manifest.load(described)
     rows = open_split(arrays, "test").rows
     reference = dict(np.load(expected, allow_pickle=False))
-    with sandbox(repository, made, fitted) as box:
+    bad, chosen = controls.wrong(fitted, reference, min(largest, len(rows))), controls.some_rows(len(rows))
+    with sandbox(repository, made, fitted, partial(controls.add, bad)) as box:
         served = box.ask_all(raw_rows(fitted, source, rows), largest)
         some = next(raw_rows(fitted, source, rows[:PARITY_ROWS], whole=True))
         checks = [compare(f"batches of {largest}", served, reference, fitted)]
@@ -42,8 +45,13 @@ def main(
         checks.append(compare(f"as {box.names.candidate}", by_id, reference, fitted))
         sent = len(rows) + size(some) * (len(checks) - 1)
         checks.append(counted(box, sent))
+        wrong = ask_controls(box, bad, next(raw_rows(fitted, source, rows[chosen], whole=True)), largest)
     checks.append(released(served, made.id))
-    write(answers, served, {"release": made.id, "samples": len(rows), "checks": checks})
+    right = {output: reference[output][chosen] for output in fitted.outputs()}
+    tried = [record(each, wrong.get(each.name), right, fitted) for each in bad]
+    with command.replacing(answers) as whole:
+        write(whole, served, {"release": made.id, "samples": len(rows), "checks": checks})
+        write_controls(whole, wrong, tried, fitted)
     failed = [check["name"] for check in checks if not check["holds"]]
     print(
         f"Triton answered {len(rows):,} test samples as {made.id}; "
@@ -93,12 +101,35 @@ def released(served: Mapping[str, np.ndarray], release: str) -> dict[str, Any]:
     }
 
 
+def ask_controls(box: Sandbox, bad: Sequence[Control], raw: Raw, largest: int) -> dict[str, dict[str, np.ndarray]]:
+    """What each of the controls that there can be answers, by its name."""
+    some = [control for control in bad if not control.inapplicable]
+    return {control.name: box.ask_all([raw], largest, box.names.beside(control.name)) for control in some}
+
+
+def record(
+    control: Control, served: Mapping[str, np.ndarray] | None, right: Mapping[str, np.ndarray], schema: Schema
+) -> dict[str, Any]:
+    """What a control is, and the check of its answers where that is to refuse it."""
+    own = served is not None and control.expected == controls.PARITY
+    evidence = {"checks": [compare(control.name, served, right, schema)]} if own else {}
+    return control.described() | {"evidence": evidence}
+
+
 def write(folder: Path, served: Mapping[str, np.ndarray], report: dict[str, Any]) -> None:
     """`answers.npz`: the outputs in the order of the test split; `parity.json`: how they compare."""
-    with command.replacing(folder) as whole:
-        whole.mkdir()
-        np.savez(whole / "answers.npz", **{name: array for name, array in served.items() if name != "release"})
-        (whole / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    folder.mkdir()
+    np.savez(folder / "answers.npz", **{name: array for name, array in served.items() if name != "release"})
+    (folder / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def write_controls(
+    folder: Path, served: Mapping[str, Mapping[str, np.ndarray]], tried: Sequence[dict[str, Any]], schema: Schema
+) -> None:
+    """`controls.npz`: each one's first output for `controls.some_rows`, by name; `controls.json`: what each is."""
+    first = next(iter(schema.outputs()))
+    np.savez(folder / "controls.npz", **{name: answers[first] for name, answers in served.items()})
+    (folder / "controls.json").write_text(json.dumps({"controls": tried}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from stages import gate, params
 from stages.arrays import create_split
 from stages.schema import Column, Schema
-from stages.verdict import Difference, Estimate, Evidence, judge
+from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Tried, judge
 
 ROOT = Path(__file__).parent.parent
 MEASURED = {"accuracy": 0.97, "f1_macro": 0.96, "calibration_error": 0.02, "recall[3]": 0.9, "recall[8]": 0.7}
@@ -44,9 +44,10 @@ def verdict(
     differences=None,
     margins=MARGINS,
     level=0.05,
+    controls=(),
 ):
     estimates = {name: Estimate(value) for name, value in measured.items()}
-    evidence = Evidence("0123456789ab", estimates, checks, p99_ms, champion, differences or {})
+    evidence = Evidence("0123456789ab", estimates, checks, p99_ms, champion, differences or {}, controls)
     return judge(evidence, bounds, margins, level, p99_bound_ms)
 
 
@@ -214,6 +215,94 @@ def test_a_difference_that_nobody_could_measure_refuses():
     assert list(compared(math.nan, math.nan)[1]) == ["against the champion: accuracy"]
 
 
+def tried(expected, what, **evidence):
+    """A control of which this is known beside what holds."""
+    measured = {name: Estimate(value) for name, value in MEASURED.items()}
+    known = {"measured": measured, "checks": CHECKS, "p99_ms": 5.0, "champion": NONE} | evidence
+    return Tried("bad", what, expected, Evidence("0123456789ab", **known))
+
+
+SHUFFLED = tried("a threshold", "a model with its labels shuffled", measured={"accuracy": Estimate(0.0945)})
+SLOW = tried("latency", "a model that takes 200 ms to answer", p99_ms=201.0)
+REPEATED = tried("parity", "a model that repeats itself", checks=[{"name": "x", "holds": False, "max_delta": 0.5}])
+
+
+def test_controls_that_are_refused_hold_and_tell_what_they_scored():
+    said = verdict(controls=[SHUFFLED, REPEATED, SLOW], bounds=at_least(0.95))
+    assert reasons(said) == {}
+    assert [(each["outcome"], each["scored"]) for each in said["controls"]] == [
+        ("refused", {"accuracy": 0.0945}),
+        ("refused", {"served: x": 0.5}),
+        ("refused", {"latency p99": None}),
+    ]
+    assert [each["bound"] for each in said["criteria"][-3:]] == [
+        *("refused by a threshold", "refused by parity", "refused by latency")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("control", "gate", "reason"),
+    [
+        (
+            SHUFFLED,
+            {"bounds": at_least(0.05)},
+            "accuracy: {min: 0.05} would pass a model with its labels shuffled (accuracy 0.0945): raise it, or bound"
+            " another metric too",
+        ),
+        (
+            tried("a threshold", "a bad model", measured={"accuracy": Estimate(0.5), "rmse": Estimate(9.0)}),
+            {"bounds": at_least(0.05) | {"rmse": {"min": None, "max": 10.0}}, "measured": MEASURED | {"rmse": 1.0}},
+            "accuracy: {min: 0.05} and rmse: {max: 10} would pass a bad model (accuracy 0.5000, rmse 9.0000): tighten"
+            " one, or bound another metric too",
+        ),
+        (
+            SLOW,
+            {"p99_bound_ms": 1e6},
+            "gate.p99_ms: 1e+06 would pass a model that takes 200 ms to answer: lower it",
+        ),
+        (
+            tried("parity", "a model that repeats itself"),
+            {},
+            "nothing tells a model that repeats itself from the checkpoint: all answers are alike, or the comparison is"
+            " wrong",
+        ),
+    ],
+)
+def test_a_control_that_passes_refuses_and_says_what_to_do(control, gate, reason):
+    said = verdict(controls=[control], **gate)
+    assert reasons(said) == {"control: bad": reason}
+    assert said["controls"][0]["outcome"] == "passed"
+
+
+def test_a_control_that_is_refused_for_another_reason_refuses():
+    control = tried("a threshold", "a bad model", p99_ms=1e6)
+    said = verdict(controls=[control], bounds=at_least(0.9))
+    assert said["controls"][0]["outcome"] == "another reason"
+    assert reasons(said)["control: bad"].endswith(
+        "it is refused for another reason alone: one sample takes longer than gate.p99_ms allows"
+    )
+
+
+def test_a_control_that_cannot_be_is_said_to_be_not_applicable():
+    batch = Tried("one row repeated", "a model", "parity", None, "no request holds more than one row")
+    said = verdict(controls=[batch, SHUFFLED], bounds={})
+    assert list(reasons(said)) == ["thresholds"]
+    assert [(each["outcome"], each["told"]) for each in said["controls"]] == [
+        ("not applicable", "no request holds more than one row"),
+        ("not applicable", "gate.thresholds is empty"),
+    ]
+    note = "control: one row repeated: not applicable, no request holds more than one row"
+    assert said["criteria"][-2]["note"] == note
+
+
+@pytest.mark.parametrize(("value", "low", "holds"), [(0.0, 0.0, True), (0.01, 0.001, False), (0.0, -0.01, False)])
+def test_the_candidate_is_not_better_than_itself(value, low, holds):
+    known = {"champion": ANSWERS, "differences": {"accuracy": Difference(value, low, 0.0, 400)}}
+    said = verdict(controls=[tried(NO_DIFFERENCE, "the candidate", **known)])
+    assert bool(reasons(said)) != holds
+    assert said["controls"][0]["outcome"] == ("no difference" if holds else "a difference")
+
+
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     """Runs the stage on two labels' worth of served answers, given the p99; what it wrote, as bytes."""
@@ -232,12 +321,16 @@ def stage(tmp_path, monkeypatch):
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], np.float32)
     np.savez(answers / "answers.npz", probabilities=probabilities)
     (answers / "parity.json").write_text(json.dumps({"release": "0123456789ab", "samples": 4, "checks": CHECKS}))
+    shuffled = {"name": "labels shuffled", "what": "a model", "expected": "a threshold", "inapplicable": ""}
+    slow = {"name": "slow", "what": "a model", "expected": "latency", "inapplicable": "", "evidence": {"p99_ms": 201.0}}
+    (answers / "controls.json").write_text(json.dumps({"controls": [shuffled | {"evidence": {}}]}))
+    np.savez(answers / "controls.npz", **{"labels shuffled": probabilities[:, ::-1]})
     challenge.mkdir()
     (challenge / "challenge.json").write_text(json.dumps(NONE))
     np.savez(challenge / "answers.npz")
 
     def run(p99_ms):
-        times.write_text(json.dumps({"one_client": {"p99_ms": p99_ms}}))
+        times.write_text(json.dumps({"one_client": {"p99_ms": p99_ms}, "slow": slow}))
         gate.main(answers, challenge, times, arrays, schema, out)
         return out.read_bytes()
 
@@ -253,6 +346,16 @@ def test_the_stage_judges_what_was_served(stage, capsys):
     assert "12.5" in shown
     assert "recall[no]" in shown  # neither a style nor its end
     assert "recall[/yes]" in shown
+
+
+def test_the_stage_judges_the_controls(stage):
+    fared = {each["name"]: each for each in json.loads(stage(12.5))["controls"]}
+    assert {name: each["outcome"] for name, each in fared.items()} == {
+        "labels shuffled": "refused",
+        "slow": "refused",
+        "itself": "no difference",
+    }
+    assert fared["labels shuffled"]["scored"]["accuracy"] == 0.25
 
 
 def test_the_stage_writes_the_same_bytes_for_another_passing_time(stage):

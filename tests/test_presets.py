@@ -22,7 +22,7 @@ from serving.launcher import find_server, running
 from serving.served import Served, flat
 from stages import params, parity, table
 from stages.errors import UserError
-from stages.schema import Schema
+from stages.schema import Schema, target_kind
 
 ROWS = 1000
 
@@ -89,6 +89,17 @@ def raw_rows(made, schema):
     return {
         name: [chance.choice(strange[kinds[name]]) if chance.random() < 0.1 else values[i] for i in rows]
         for name, values in columns.items()
+    }
+
+
+def test_every_control_is_refused_for_its_own_reason(line):
+    _, made = line
+    controls = json.loads((made.folder / "reports/verdict.json").read_text())["controls"]
+    spoilt = target_kind(Schema.load(made.folder / "data/schema.json").target.kind).SPOILT
+    refused = [spoilt, "noise for weights", "one answer", "one row repeated", "slow"]
+    assert {each["name"]: each["outcome"] for each in controls} == {
+        **dict.fromkeys(refused, "refused"),
+        "itself": "no difference",
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from stages.schema import Tensor
 
 RAW = "str"
+SPOILT = "labels shuffled"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,15 @@ def transform(values: Iterable[str], fitted: dict[str, Any]) -> np.ndarray:
 def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
     """probabilities: float32 (C,), one for each label."""
     return {"probabilities": Tensor("float32", (len(fitted["labels"]),), labels=tuple(fitted["labels"]))}
+
+
+def spoilt(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
+    """How a control (stages/controls.py) answers wrongly: each label has the probability of the one before it.
+
+    By output: the new order of its last axis, a factor, and what is added then.
+    """
+    labels = len(fitted["labels"])
+    return {"probabilities": ([(code - 1) % labels for code in range(labels)], 1.0, 0.0)}
 
 
 def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,9 +11,24 @@ import numpy as np
 from stages.kinds.number import are_meant, raw, raws
 from stages.schema import Tensor
 
-__all__ = ["RAW", "Options", "agree", "answers", "fit", "likely", "outputs", "raw", "raws", "strata", "transform"]
+__all__ = [
+    "RAW",
+    "SPOILT",
+    "Options",
+    "agree",
+    "answers",
+    "fit",
+    "likely",
+    "outputs",
+    "raw",
+    "raws",
+    "spoilt",
+    "strata",
+    "transform",
+]
 
 RAW = "float64"
+SPOILT = "answers mirrored"
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,15 @@ def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
     """value: float32 (1,), and interval: float32 (2,), its ends; in the target's own unit."""
     unit = fitted["std"]
     return {"value": Tensor("float32", (1,), scale=unit), "interval": Tensor("float32", (2,), scale=unit)}
+
+
+def spoilt(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
+    """How a control (stages/controls.py) answers wrongly: as far below the mean as it should be above, or the reverse.
+
+    By output: the new order of its last axis, a factor, and what is added then.
+    """
+    twice = 2 * fitted["mean"]
+    return {"value": ([0], -1.0, twice), "interval": ([1, 0], -1.0, twice)}
 
 
 def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
