@@ -11,15 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import workspace
-from benchmarks.releases import result, variant
+from benchmarks.releases import released, result, variant
 from serving import canary, wire
 from serving import release as releases
 from serving.admin import administered, announcement
 from serving.launcher import running
 from serving.repository import golden
-from serving.store import Store
-from stages import params
 
 CLIENTS, SHARE = 8, 0.05
 ROUNDS, REQUESTS, SECONDS = 5, 400, 3.0
@@ -38,13 +35,8 @@ TRIAL = canary.Trial(
 def main() -> list[dict[str, Any]]:
     """Medians of one connection and throughput of several, with and without in turn, in one server."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = workspace.init(workspace.project(Path(temporary) / "project"))
-        workspace.timed(folder, "dvc", "repro", "--quiet")
-        paths = {name: folder / path for name, path in params.paths(folder / "dvc.yaml").items()}
-        live = releases.exported(paths)
+        _, store, live = released(Path(temporary) / "project")
         new = variant(live, Path(temporary) / "new", 0.05)
-        store = Store(folder / "live")
-        releases.release(folder, store, live, keep=3)
         p50_ms: dict[bool, list[float]] = {False: [], True: []}
         rate: dict[bool, list[float]] = {False: [], True: []}
         models = [live.names.public, live.names.candidate]

@@ -35,12 +35,7 @@ AROUND_S = 0.05  # before and after a switch that counts as during it
 def main() -> list[dict[str, Any]]:
     """Answers, latencies and memory; every answer is held against those of the release that it names."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = workspace.init(workspace.project(Path(temporary) / "project"))
-        workspace.timed(folder, "dvc", "repro", "--quiet")
-        paths = {name: folder / path for name, path in params.paths(folder / "dvc.yaml").items()}
-        first = releases.exported(paths)
-        store = Store(folder / "live")
-        releases.release(folder, store, first, keep=KEEP)
+        folder, store, first = released(Path(temporary) / "project")
         candidates = [variant(first, Path(temporary) / str(number), 0.05 * number) for number in range(1, RELEASES + 1)]
         known = {each.manifest.id: each.golden for each in (first, *candidates)}
         models = [first.names.public, first.names.candidate]
@@ -90,6 +85,16 @@ def main() -> list[dict[str, Any]]:
         result("rollback: from the switch to a proven answer", f"{switch_s:.3f} s", "at most 0.1 s", "to the standby"),
         result("rollback: the whole work", f"{rollback_s:.1f} s", "at most 2 s", "champion and ledger included"),
     ]
+
+
+def released(project: Path) -> tuple[Path, Store, Candidate]:
+    """A new project with its first release, without a server."""
+    folder = workspace.init(workspace.project(project))
+    workspace.timed(folder, "dvc", "repro", "--quiet")
+    paths = {name: folder / path for name, path in params.paths(folder / "dvc.yaml").items()}
+    first, store = releases.exported(paths), Store(folder / "live")
+    releases.release(folder, store, first, keep=KEEP)
+    return folder, store, first
 
 
 def result(what: str, figure: str, goal: str, beside: str) -> dict[str, Any]:

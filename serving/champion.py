@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from serving.children import surroundings
@@ -40,10 +39,12 @@ def judge_again(root: Path) -> None:
 
 def catch_up(root: Path, store: Store) -> None:
     """Commit the champion that a killed command has set, so that git says what is live."""
-    with suppress(UserError):  # there is none yet
+    try:
         made = manifests.load(root / "champion" / "manifest.json")
-        if store.current(made.name) == made.id:
-            commit(root, root / "champion", f"Release {made.id} is live")
+    except UserError:  # there is none yet
+        return
+    if store.current(made.name) == made.id:
+        commit(root, root / "champion", f"Release {made.id} is live")
 
 
 def commit(root: Path, folder: Path, message: str, also: Sequence[str] = ()) -> str:

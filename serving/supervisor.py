@@ -121,11 +121,13 @@ def watch(
                 store.announce(announcement(endpoint, os.getpid()))
                 store.keep_key(endpoint.admin_key)
             if store.routed():
-                with (
-                    suppress(UserError),
-                    store.writing("the end of a canary"),
-                ):  # whose command holds the lock, or is dead
-                    settle(root, store, admin)
+                try:
+                    with store.writing("the end of a canary"):
+                        settle(root, store, admin)
+                except Busy:  # its command is alive
+                    pass
+                except UserError as error:
+                    tell(f"the canary's router cannot be removed: {error}")
             for name in store.names():
                 faults = list(takewhile(bool, (probe(store, admin, name, timeout_s) for _ in range(MISSES))))
                 if len(faults) == MISSES:
@@ -180,7 +182,7 @@ def heal(root: Path, store: Store, admin: Admin, name: str, fault: str) -> bool:
                 return healthy
             ledger.append(store.ledger, "healed", name=name, release=current, reason=fault)
             return True
-    except UserError:
+    except Busy:
         return True
 
 

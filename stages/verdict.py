@@ -107,7 +107,7 @@ class Criterion:
     value: float | None
     holds: bool
     reason: str = ""
-    interval: tuple[float, float] | None = None
+    interval: tuple[float | None, float | None] | None = None
     note: str = ""
     limits: tuple[float | None, float | None] | None = None
 
@@ -287,4 +287,4 @@ def _stated(value: float) -> float | None:
 
 def _interval(low: float, high: float) -> tuple[float | None, float | None] | None:
     ends = _stated(low), _stated(high)
-    return ends if any(end is not None for end in ends) else None  # type: ignore[return-value]
+    return ends if any(end is not None for end in ends) else None
