@@ -16,20 +16,21 @@ from typing import Any
 from flows.drawing import Chart, Interval, chart, interval
 from stages import manifest as manifests
 from stages.arrays import read_summary
+from stages.controls import LATENCY, PARITY
 from stages.errors import UserError
 from stages.manifest import Manifest
 from stages.schema import Schema
-from stages.verdict import COMPARED
+from stages.verdict import COMPARED, COMPARISON, CONTROL
 
-SERVED, CONTROL, LATENCY = "served", "control: ", "latency p99"  # begin the names of such criteria
 UNITS = ("bytes", "kB", "MB", "GB")
-HEADLINES = {"pass": "Pass", "refuse": "Refused"}
+HEADLINES = {"pass": "Pass", "refuse": "Refused", "needs a person": "Needs a person"}
 
 
 @dataclass(frozen=True)
 class Shown:
     """A criterion. `title`: its name within its group; `ends`: its interval; `limits`: the least and the most."""
 
+    about: str
     name: str
     title: str
     bound: str
@@ -104,11 +105,11 @@ def gather(paths: Mapping[str, Path]) -> Run:
         name=manifest.name if manifest else "",
         release=verdict["release"],
         reasons=[each.reason or each.name for each in criteria if not each.holds],
-        notes=[each.note for each in criteria if each.note and not each.name.startswith(CONTROL)],
-        criteria=[each for each in criteria if not each.name.startswith((SERVED, COMPARED, CONTROL))],
-        served=[each for each in criteria if each.name.startswith(SERVED)],
+        notes=[each.note for each in criteria if each.note and each.about != CONTROL],
+        criteria=[each for each in criteria if each.about not in (PARITY, COMPARISON, CONTROL)],
+        served=[each for each in criteria if each.about == PARITY],
         champion=verdict.get("champion", ""),
-        against=[each for each in criteria if each.name.startswith(COMPARED)],
+        against=[each for each in criteria if each.about == COMPARISON],
         controls=[_control(control) for control in verdict.get("controls", ())],
         data=data,
         charts=_charts(paths.get("curves")),
@@ -126,14 +127,15 @@ def gather(paths: Mapping[str, Path]) -> Run:
 
 def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
     """As the verdict has it; the time, which is not in there, from where it was measured."""
-    compared = criterion["name"].startswith(COMPARED)
+    compared = criterion["about"] == COMPARISON
     value, unit = criterion["value"], ""
-    if criterion["name"] == LATENCY and times:
+    if criterion["about"] == LATENCY and times:
         value, unit = times["one_client"]["p99_ms"], " ms"
     ends, limits = (criterion.get(name) or (None, None) for name in ("interval", "limits"))
     return Shown(
+        criterion["about"],
         criterion["name"],
-        criterion["name"].removeprefix(COMPARED).removeprefix(f"{SERVED}: "),
+        criterion["name"].removeprefix(COMPARED).removeprefix("served: "),
         criterion["bound"],
         "" if value is None else number(value, signed=compared) + unit,
         _ends(ends, signed=compared),

@@ -22,7 +22,7 @@ from serving.store import Store, parts
 from stages import manifest as manifests
 from stages.errors import Misuse, UserError
 from stages.manifest import Manifest
-from stages.verdict import COMPARED
+from stages.verdict import COMPARISON
 
 VERDICT, GOLDEN = f"{CHAMPION}/verdict.json", f"{CHAMPION}/golden.json"
 REPOSITORY, POINTER = f"{CHAMPION}/repository", f"{CHAMPION}/repository.dvc"
@@ -261,7 +261,7 @@ def _unlike_gate(verdict: Mapping[str, Any], state: State, made: Manifest) -> li
 
 def _alone(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """What a verdict says of the release itself."""
-    own = [each for each in verdict["criteria"] if not each["name"].startswith(COMPARED)]
+    own = [each for each in verdict["criteria"] if each["about"] != COMPARISON]
     return {**verdict, "champion": "", "verdict": "", "criteria": own}
 
 

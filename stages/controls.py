@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Tail = Callable[[str, str], list[NodeProto]]  # an output's name and a new one -> how the new is made of it
 
-THRESHOLD, PARITY, LATENCY = "a threshold", "parity", "latency"  # what may be expected to refuse a control
+THRESHOLD, PARITY, LATENCY = "threshold", "parity", "latency"  # what may be expected to refuse a control
 ROWS = 512  # of the test split, which are enough to tell a bad model
 SLOWEST_MS = 10_000.0  # a latency bound beyond that bounds nothing
 WAS = "before:"  # begins the name of an output before it was spoilt

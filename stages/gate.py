@@ -15,7 +15,7 @@ from stages.arrays import open_split
 from stages.controls import some_rows
 from stages.resampling import ROUNDS
 from stages.schema import Schema
-from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Tried, judge
+from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Policy, Tried, judge
 
 NOBODY = {"champion": None, "state": "none", "outcome": ""}
 FEW_ROUNDS = 20  # tell that a model beside itself is no other
@@ -28,6 +28,7 @@ def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path
     parity, champion = read(answers / "parity.json"), read(challenge / "challenge.json")
     timed, slow = read(times)["one_client"], read(times)["slow"]
     bounds = {name: bound.model_dump() for name, bound in said.thresholds.items()}
+    policy = Policy(bounds, said.margins, said.level, said.p99_ms, said.approval)
     ours, theirs = (served(folder, fitted) for folder in (answers, challenge))
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(said.margins), said.level)
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
@@ -35,7 +36,7 @@ def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
     evidence = replace(evidence, controls=controls)
-    result = judge(evidence, bounds, said.margins, said.level, said.p99_ms)
+    result = judge(evidence, policy)
     with command.replacing(verdict) as whole:
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     show(result, timed["p99_ms"])

@@ -207,6 +207,7 @@ class Gate(Section):
     margins: dict[str, Annotated[float, Field(ge=0)]]
     level: Annotated[float, Field(gt=0, lt=0.5)]
     p99_ms: Annotated[float, Field(gt=0)]
+    approval: list[str]
 
 
 class Canary(Section):

@@ -2,20 +2,20 @@
 
 Each comparison is made at the stated level, with no correction for their number, since a candidate passes only if it
 passes every one (an intersection-union test: Berger, "Multiparameter hypothesis testing and acceptance sampling",
-Technometrics 1982).
+Technometrics 1982). Where only criteria fail that the policy leaves to a person, the verdict is "needs a person".
 
 Controls are held to the same criteria: candidates that are bad on purpose, and the candidate beside itself. Under
-`controls` the verdict says of each: `name`; `what` it is; what is `expected`, namely what should refuse it ("a
-threshold", "parity", "latency") or "no difference"; the `outcome` ("refused", for that reason; "passed"; "another
-reason"; "no difference"; "a difference"; "not applicable"); whether that `holds`; `told`, why not or not applicable;
-and what it `scored` by the criteria that should refuse it, {criterion: value}. One that does not hold refuses.
+`controls` the verdict says of each: `name`; `what` it is; what is `expected`, namely what should refuse it (what
+criteria are `about`) or "no difference"; the `outcome` ("refused", for that reason; "passed"; "another reason"; "no
+difference"; "a difference"; "not applicable"); whether that `holds`; `told`, why not or not applicable; and what it
+`scored` by the criteria that should refuse it, {criterion: value}. One that does not hold refuses.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from statistics import NormalDist
@@ -24,11 +24,23 @@ from typing import Any
 from stages import settings
 from stages.controls import LATENCY, PARITY, THRESHOLD
 
-CHAMPION, NO_DIFFERENCE = "the champion", "no difference"
+PASS, REFUSE, PERSON = "pass", "refuse", "needs a person"
+COMPARISON, CONTROL = "champion", "control"  # what criteria may be about, as are THRESHOLD, PARITY and LATENCY
+NO_DIFFERENCE = "no difference"
 COMPARED = "against the champion: "  # begins the name of each criterion that needs one
-CONTROL = "control: "
 MANY = 1000.0  # times; a sample size beyond its square is no advice
 POWER = 0.8  # how often a candidate as good as the champion should pass
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is asked of a candidate: `gate` in params.yaml. `approval`: what a person may decide instead."""
+
+    thresholds: Mapping[str, Mapping[str, float | None]]
+    margins: Mapping[str, float]
+    level: float
+    p99_ms: float
+    approval: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,25 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Something else that was measured, and the most that it may be; `about`: what kind of thing it is.
+
+    `reason`: a sentence for when it is more, or is not a number. `note`: why it is not judged, if it is not.
+    `stated`: False where it differs from run to run, as times do.
+    """
+
+    about: str
+    name: str
+    value: float
+    most: float
+    reason: str
+    low: float = math.nan
+    high: float = math.nan
+    note: str = ""
+    stated: bool = True
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that a verdict rests on. `champion`: how `challenge` found it, one of its states with a sentence."""
 
@@ -68,6 +99,7 @@ class Evidence:
     p99_ms: float
     champion: Mapping[str, Any]
     differences: Mapping[str, Difference] = field(default_factory=dict)
+    figures: Sequence[Figure] = ()
     controls: Sequence[Tried] = ()
 
 
@@ -99,9 +131,11 @@ class Control:
 class Criterion:
     """One reason to pass or to refuse. `value` is None where stating it would make equal outcomes differ.
 
-    `limits`: the least and the largest value that hold, None where there is no such end.
+    `limits`: the least and the largest value that hold, None where there is no such end. `person`: whether one may
+    decide, should it not hold.
     """
 
+    about: str
     name: str
     bound: str
     value: float | None
@@ -110,22 +144,17 @@ class Criterion:
     interval: tuple[float | None, float | None] | None = None
     note: str = ""
     limits: tuple[float | None, float | None] | None = None
+    person: bool = False
 
 
-def judge(
-    evidence: Evidence,
-    thresholds: Mapping[str, Mapping[str, float | None]],
-    margins: Mapping[str, float],
-    level: float,
-    p99_bound_ms: float,
-) -> dict[str, Any]:
+def judge(evidence: Evidence, policy: Policy) -> dict[str, Any]:
     """The verdict: pass only if every criterion holds. What cannot be judged does not hold."""
-    judged = partial(_judged, thresholds=thresholds, margins=margins, level=level, p99_bound_ms=p99_bound_ms)
-    controls = [_control(tried, judged, thresholds, p99_bound_ms) for tried in evidence.controls]
-    criteria = [*chain.from_iterable(judged(evidence).values()), *map(_bitten, controls)]
+    controls = [_control(tried, policy) for tried in evidence.controls]
+    criteria = [*_judged(evidence, policy), *map(_bitten, controls)]
+    failed = [criterion for criterion in criteria if not criterion.holds]
     return {
-        "version": 3,
-        "verdict": "pass" if all(criterion.holds for criterion in criteria) else "refuse",
+        "version": 4,
+        "verdict": PASS if not failed else PERSON if all(criterion.person for criterion in failed) else REFUSE,
         "release": evidence.release,
         "champion": evidence.champion["outcome"],
         "criteria": [asdict(criterion) for criterion in criteria],
@@ -133,20 +162,16 @@ def judge(
     }
 
 
-def _judged(
-    evidence: Evidence,
-    thresholds: Mapping[str, Mapping[str, float | None]],
-    margins: Mapping[str, float],
-    level: float,
-    p99_bound_ms: float,
-) -> dict[str, list[Criterion]]:
-    """The criteria, by what they are about."""
-    return {
-        THRESHOLD: list(_thresholds(evidence.measured, thresholds)),
-        PARITY: list(_served(evidence.checks)),
-        LATENCY: [_latency(evidence.p99_ms, p99_bound_ms)],
-        CHAMPION: list(_against(evidence.champion, evidence.differences, margins, level)),
-    }
+def _judged(evidence: Evidence, policy: Policy) -> list[Criterion]:
+    """All criteria but the controls."""
+    criteria = chain(
+        _thresholds(evidence.measured, policy.thresholds),
+        _served(evidence.checks),
+        [_latency(evidence.p99_ms, policy.p99_ms)],
+        _against(evidence.champion, evidence.differences, policy.margins, policy.level),
+        map(_bounded, evidence.figures),
+    )
+    return [replace(each, person=not {each.about, each.name}.isdisjoint(policy.approval)) for each in criteria]
 
 
 def _thresholds(
@@ -154,34 +179,37 @@ def _thresholds(
 ) -> Iterator[Criterion]:
     if not bounds:
         reason = "gate.thresholds in params.yaml is empty: nothing could be refused"
-        yield Criterion("thresholds", "at least one", 0.0, False, reason)
+        yield Criterion(THRESHOLD, "thresholds", "at least one", 0.0, False, reason)
     for name, bound in bounds.items():
         low, high = bound["min"], bound["max"]
         limits = ("at least", low), ("at most", high)
         said = " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
         if name not in measured:
-            yield Criterion(name, said, None, False, f"there is no metric {name!r}{settings.nearest(name, measured)}")
+            yield Criterion(
+                THRESHOLD, name, said, None, False, f"there is no metric {name!r}{settings.nearest(name, measured)}"
+            )
             continue
         value = measured[name].value
         holds = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
         reason = "" if holds else f"{name} is {value:.4f}, which is not {said}"
         ends = (measured[name].low, measured[name].high)
-        yield Criterion(name, said, _stated(value), holds, reason, _interval(*ends), limits=(low, high))
+        yield Criterion(THRESHOLD, name, said, _stated(value), holds, reason, _interval(*ends), limits=(low, high))
 
 
 def _served(checks: Sequence[Mapping[str, Any]]) -> Iterator[Criterion]:
     if not checks:
-        yield Criterion("served", "as the checkpoint", None, False, "no answer was held against it")
+        yield Criterion(PARITY, "served", "as the checkpoint", None, False, "no answer was held against it")
     for check in checks:
         reason = "" if check["holds"] else "the served answers are not the checkpoint's: parity.json tells by how much"
         name = f"served: {check['name']}"
-        yield Criterion(name, "as the checkpoint", check["max_delta"], check["holds"], reason)
+        yield Criterion(PARITY, name, "as the checkpoint", check["max_delta"], check["holds"], reason)
 
 
 def _latency(p99_ms: float, bound_ms: float) -> Criterion:
     fast = p99_ms <= bound_ms
     reason = "" if fast else "one sample takes longer than gate.p99_ms allows"
-    return Criterion("latency p99", f"at most {bound_ms:g} ms", None, fast, reason, limits=(None, _stated(bound_ms)))
+    limits = None, _stated(bound_ms)
+    return Criterion(LATENCY, "latency p99", f"at most {bound_ms:g} ms", None, fast, reason, limits=limits)
 
 
 def _against(
@@ -189,13 +217,13 @@ def _against(
 ) -> Iterator[Criterion]:
     """No worse than the champion by more than the margin, in each metric; where it can be asked."""
     if champion["state"] == "lost" and margins:
-        yield Criterion(f"{COMPARED}answers", "needed", None, False, champion["outcome"])
+        yield Criterion(COMPARISON, f"{COMPARED}answers", "needed", None, False, champion["outcome"])
     if champion["state"] != "answers":
         return
     for name, margin in margins.items():
         said = f"at most {margin:g} worse"
         if name not in differences or not differences[name].told:
-            yield Criterion(f"{COMPARED}{name}", said, None, False, f"{name} cannot be told of both models")
+            yield Criterion(COMPARISON, f"{COMPARED}{name}", said, None, False, f"{name} cannot be told of both models")
             continue
         difference = differences[name]
         needed = difference.error * sum(map(NormalDist().inv_cdf, (1 - level, POWER)))
@@ -208,52 +236,58 @@ def _against(
             than = f"worse by {-difference.value:.4f}" if difference.value < 0 else f"better by {difference.value:.4f}"
             reason = f"{name} is {than} than the champion's{possibly}; gate.margins allows {margin:g}"
         value, ends = _stated(difference.value), _interval(difference.low, math.inf)
-        yield Criterion(f"{COMPARED}{name}", said, value, holds, reason, ends, note, limits=(-margin, None))
+        yield Criterion(COMPARISON, f"{COMPARED}{name}", said, value, holds, reason, ends, note, limits=(-margin, None))
 
 
-def _control(
-    tried: Tried,
-    judged: Callable[[Evidence], Mapping[str, Sequence[Criterion]]],
-    thresholds: Mapping[str, Mapping[str, float | None]],
-    p99_bound_ms: float,
-) -> Control:
+def _bounded(figure: Figure) -> Criterion:
+    judged = not figure.note
+    holds = not judged or figure.value <= figure.most
+    return Criterion(
+        figure.about,
+        figure.name,
+        f"at most {figure.most:g}",
+        _stated(figure.value) if figure.stated else None,
+        holds,
+        "" if holds else figure.reason,
+        _interval(figure.low, figure.high) if figure.stated else None,
+        figure.note,
+        limits=(None, _stated(figure.most)),
+    )
+
+
+def _control(tried: Tried, policy: Policy) -> Control:
     """How one fares before the same criteria."""
     fared = partial(Control, tried.name, tried.what, tried.expected)
-    if tried.evidence is None or (tried.expected == THRESHOLD and not thresholds):
+    if tried.evidence is None or (tried.expected == THRESHOLD and not policy.thresholds):
         return fared("not applicable", True, tried.inapplicable or "gate.thresholds is empty")
-    about = judged(tried.evidence)
-    refusing = [criterion for criterion in chain.from_iterable(about.values()) if not criterion.holds]
+    criteria = _judged(tried.evidence, policy)
+    refusing = [criterion for criterion in criteria if not criterion.holds]
     if tried.expected == NO_DIFFERENCE:
         other = [name for name, each in tried.evidence.differences.items() if (each.value, each.low) != (0, 0)]
         compared = {f"{COMPARED}{name}": name for name in tried.evidence.differences}
-        other += [compared[each.name] for each in about[CHAMPION] if each.name in compared and not each.holds]
+        other += [compared[each.name] for each in refusing if each.name in compared]
         names = ", ".join(dict.fromkeys(other))
         told = f"{tried.what} is not found to be as good as itself in {names}: the comparison with champions is wrong"
         return fared("a difference", False, told) if other else fared(NO_DIFFERENCE, True)
-    own = about.get(tried.expected, ())
+    own = [criterion for criterion in criteria if criterion.about == tried.expected]
     scored = {criterion.name: criterion.value for criterion in own}
     if not all(criterion.holds for criterion in own):
         return fared("refused", True, "", scored)
-    loose = _loose(tried, scored, thresholds, p99_bound_ms)
+    loose = _loose(tried, scored, policy)
     if refusing:
         reasons = "; ".join(criterion.reason for criterion in refusing)
         return fared("another reason", False, f"{loose}; it is refused for another reason alone: {reasons}", scored)
     return fared("passed", False, loose, scored)
 
 
-def _loose(
-    tried: Tried,
-    scored: Mapping[str, float | None],
-    thresholds: Mapping[str, Mapping[str, float | None]],
-    p99_bound_ms: float,
-) -> str:
+def _loose(tried: Tried, scored: Mapping[str, float | None], policy: Policy) -> str:
     """What lets a bad candidate through, and what to do about it."""
     if tried.expected == LATENCY:
-        return f"gate.p99_ms: {p99_bound_ms:g} would pass {tried.what}: lower it"
+        return f"gate.p99_ms: {policy.p99_ms:g} would pass {tried.what}: lower it"
     if tried.expected == PARITY:
         return f"nothing tells {tried.what} from the checkpoint: all answers are alike, or the comparison is wrong"
     found, ends = [], set()
-    for name, bound in thresholds.items():
+    for name, bound in policy.thresholds.items():
         given = {end: limit for end, limit in bound.items() if limit is not None}
         found.append(f"{name}: {{{', '.join(f'{end}: {limit:g}' for end, limit in given.items())}}}")
         ends |= given.keys()
@@ -266,9 +300,10 @@ def _loose(
 def _bitten(control: Control) -> Criterion:
     """A control as a criterion of the candidate."""
     bound = NO_DIFFERENCE if control.expected == NO_DIFFERENCE else f"refused by {control.expected}"
-    note = f"{CONTROL}{control.name}: {control.outcome}, {control.told}" if control.outcome == "not applicable" else ""
+    name = f"control: {control.name}"
+    note = f"{name}: {control.outcome}, {control.told}" if control.outcome == "not applicable" else ""
     reason = "" if control.holds else control.told
-    return Criterion(f"{CONTROL}{control.name}", bound, None, control.holds, reason, note=note)
+    return Criterion(CONTROL, name, bound, None, control.holds, reason, note=note)
 
 
 def _too_few(name: str, samples: int, margin: float, needed: float) -> str:

@@ -13,7 +13,7 @@ import pytest
 from stages import gate, params
 from stages.arrays import create_split
 from stages.schema import Column, Schema
-from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Tried, judge
+from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Policy, Tried, judge
 
 ROOT = Path(__file__).parent.parent
 MEASURED = {"accuracy": 0.97, "f1_macro": 0.96, "calibration_error": 0.02, "recall[3]": 0.9, "recall[8]": 0.7}
@@ -45,10 +45,11 @@ def verdict(
     margins=MARGINS,
     level=0.05,
     controls=(),
+    approval=(),
 ):
     estimates = {name: Estimate(value) for name, value in measured.items()}
-    evidence = Evidence("0123456789ab", estimates, checks, p99_ms, champion, differences or {}, controls)
-    return judge(evidence, bounds, margins, level, p99_bound_ms)
+    evidence = Evidence("0123456789ab", estimates, checks, p99_ms, champion, differences or {}, controls=controls)
+    return judge(evidence, Policy(bounds, margins, level, p99_bound_ms, approval))
 
 
 def reasons(said):
@@ -222,7 +223,7 @@ def tried(expected, what, **evidence):
     return Tried("bad", what, expected, Evidence("0123456789ab", **known))
 
 
-SHUFFLED = tried("a threshold", "a model with its labels shuffled", measured={"accuracy": Estimate(0.0945)})
+SHUFFLED = tried("threshold", "a model with its labels shuffled", measured={"accuracy": Estimate(0.0945)})
 SLOW = tried("latency", "a model that takes 200 ms to answer", p99_ms=201.0)
 REPEATED = tried("parity", "a model that repeats itself", checks=[{"name": "x", "holds": False, "max_delta": 0.5}])
 
@@ -236,7 +237,7 @@ def test_controls_that_are_refused_hold_and_tell_what_they_scored():
         ("refused", {"latency p99": None}),
     ]
     assert [each["bound"] for each in said["criteria"][-3:]] == [
-        *("refused by a threshold", "refused by parity", "refused by latency")
+        *("refused by threshold", "refused by parity", "refused by latency")
     ]
 
 
@@ -250,7 +251,7 @@ def test_controls_that_are_refused_hold_and_tell_what_they_scored():
             " another metric too",
         ),
         (
-            tried("a threshold", "a bad model", measured={"accuracy": Estimate(0.5), "rmse": Estimate(9.0)}),
+            tried("threshold", "a bad model", measured={"accuracy": Estimate(0.5), "rmse": Estimate(9.0)}),
             {"bounds": at_least(0.05) | {"rmse": {"min": None, "max": 10.0}}, "measured": MEASURED | {"rmse": 1.0}},
             "accuracy: {min: 0.05} and rmse: {max: 10} would pass a bad model (accuracy 0.5000, rmse 9.0000): tighten"
             " one, or bound another metric too",
@@ -275,7 +276,7 @@ def test_a_control_that_passes_refuses_and_says_what_to_do(control, gate, reason
 
 
 def test_a_control_that_is_refused_for_another_reason_refuses():
-    control = tried("a threshold", "a bad model", p99_ms=1e6)
+    control = tried("threshold", "a bad model", p99_ms=1e6)
     said = verdict(controls=[control], bounds=at_least(0.9))
     assert said["controls"][0]["outcome"] == "another reason"
     assert reasons(said)["control: bad"].endswith(
@@ -321,7 +322,7 @@ def stage(tmp_path, monkeypatch):
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], np.float32)
     np.savez(answers / "answers.npz", probabilities=probabilities)
     (answers / "parity.json").write_text(json.dumps({"release": "0123456789ab", "samples": 4, "checks": CHECKS}))
-    shuffled = {"name": "labels shuffled", "what": "a model", "expected": "a threshold", "inapplicable": ""}
+    shuffled = {"name": "labels shuffled", "what": "a model", "expected": "threshold", "inapplicable": ""}
     slow = {"name": "slow", "what": "a model", "expected": "latency", "inapplicable": "", "evidence": {"p99_ms": 201.0}}
     (answers / "controls.json").write_text(json.dumps({"controls": [shuffled | {"evidence": {}}]}))
     np.savez(answers / "controls.npz", **{"labels shuffled": probabilities[:, ::-1]})

@@ -86,7 +86,15 @@ def outputs(finished, tmp_path, monkeypatch):
 
 
 def criterion(name, holds=True, **keys):
-    said = {"name": name, "bound": "at least 0.97", "value": 0.98, "holds": holds, "reason": "" if holds else "bad"}
+    about = {"against the champion": "champion", "control": "control"}.get(name.partition(": ")[0], "threshold")
+    said = {
+        "about": about,
+        "name": name,
+        "bound": "at least 0.97",
+        "value": 0.98,
+        "holds": holds,
+        "reason": "" if holds else "bad",
+    }
     return said | {"interval": [0.97, 0.99], "note": "", "limits": [0.97, None]} | keys
 
 
@@ -149,7 +157,7 @@ def test_the_champion_stands_beside_its_challenger(outputs):
 def test_controls_are_shown_where_there_are_any(outputs):
     outputs.change("verdict", controls=[])
     assert "Controls" not in outputs.page().said
-    control = {"name": "noise", "what": "noise for weights", "expected": "a threshold", "outcome": "passed"}
+    control = {"name": "noise", "what": "noise for weights", "expected": "threshold", "outcome": "passed"}
     told = "accuracy: {min: 0.05} would pass it: raise it"
     judged = [criterion("accuracy"), criterion("control: noise", False, reason=told)]
     controls = [control | {"holds": False, "told": told, "scored": {"accuracy": 0.1, "f1": None}}]

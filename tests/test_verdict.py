@@ -8,7 +8,19 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.verdict import COMPARED, NO_DIFFERENCE, Difference, Estimate, Evidence, Tried, judge
+from stages.verdict import (
+    COMPARED,
+    NO_DIFFERENCE,
+    PASS,
+    REFUSE,
+    Difference,
+    Estimate,
+    Evidence,
+    Figure,
+    Policy,
+    Tried,
+    judge,
+)
 
 settings.register_profile("here", derandomize=True, deadline=None, database=None)  # the same on every machine
 settings.load_profile("here")
@@ -21,7 +33,19 @@ bounds = st.dictionaries(
     st.sampled_from(NAMES), st.fixed_dictionaries({"min": st.none() | share, "max": st.none() | share})
 )
 margins = st.dictionaries(st.sampled_from(NAMES), st.floats(0, 1))
-level = st.floats(0.001, 0.499)
+GROUPS = ("threshold", "parity", "latency", "champion", "robustness")
+
+
+def policies(bound_ms):
+    """Policies whose latency bound is drawn from `bound_ms`."""
+    return st.builds(
+        Policy,
+        thresholds=bounds,
+        margins=margins,
+        level=st.floats(0.001, 0.499),
+        p99_ms=bound_ms,
+        approval=st.lists(st.sampled_from([*GROUPS, *NAMES])),
+    )
 
 
 no_controls = st.just(())
@@ -39,21 +63,32 @@ def evidences(number, controls=no_controls):
         differences=st.dictionaries(
             st.sampled_from(NAMES), st.builds(Difference, number, number, number, st.integers(1, 10**9))
         ),
+        figures=st.lists(
+            st.builds(
+                Figure,
+                about=st.sampled_from(GROUPS[-1:]),
+                name=st.text(),
+                value=number,
+                most=number,
+                reason=st.text(min_size=1),
+                low=number,
+                high=number,
+                note=st.just("") | st.text(),
+                stated=st.booleans(),
+            ),
+            max_size=3,
+        ),
         controls=controls,
     )
 
 
-REFUSING = {  # what a control may be expected to be refused by: whether a criterion is about that
-    "a threshold": lambda name: name in (*NAMES, "thresholds"),
-    "parity": lambda name: name.startswith("served"),
-    "latency": lambda name: name == "latency p99",
-}
+EXPECTED = ("threshold", "parity", "latency")
 controls = st.lists(
     st.builds(
         Tried,
         name=st.text(),
         what=st.text(),
-        expected=st.sampled_from([*REFUSING, NO_DIFFERENCE, "nothing known"]),
+        expected=st.sampled_from([*EXPECTED, NO_DIFFERENCE, "nothing known"]),
         evidence=st.none() | evidences(anything),
         inapplicable=st.text(min_size=1),
     ),
@@ -61,22 +96,24 @@ controls = st.lists(
 )
 
 
-@given(evidences(anything, controls), bounds, margins, level, anything)
-def test_any_evidence_gives_a_verdict_with_its_reasons(evidence, thresholds, margins, level, p99_bound_ms):
-    said = judge(evidence, thresholds, margins, level, p99_bound_ms)
+@given(evidences(anything, controls), policies(anything))
+def test_any_evidence_gives_a_verdict_with_its_reasons(evidence, policy):
+    said = judge(evidence, policy)
     refused = [criterion for criterion in said["criteria"] if not criterion["holds"]]
-    assert said["verdict"] == ("refuse" if refused else "pass")
+    asked = all({each["about"], each["name"]} & set(policy.approval) for each in refused)
+    assert said["verdict"] == ("pass" if not refused else "needs a person" if asked else "refuse")
     assert all(criterion["reason"] for criterion in refused)
     assert all(criterion["holds"] in (True, False) for criterion in said["criteria"])
     assert len(said["controls"]) == len(evidence.controls)
     json.dumps(said, allow_nan=False)
 
 
-@given(evidences(share, controls), bounds, margins, level, share, st.data())
-def test_worse_evidence_is_never_better(evidence, thresholds, margins, level, p99_bound_ms, data):
-    less = data.draw(st.floats(0, 1))
-    if judge(evidence, thresholds, margins, level, p99_bound_ms)["verdict"] == "pass":
+@given(evidences(share, controls), policies(share), st.data())
+def test_worse_evidence_is_never_better(evidence, policy, data):
+    less, before = data.draw(st.floats(0, 1)), judge(evidence, policy)["verdict"]
+    if before == PASS:
         return
+    thresholds = policy.thresholds
     at_least = {name for name, bound in thresholds.items() if bound["min"] is not None}
     at_most = {name for name, bound in thresholds.items() if bound["max"] is not None}
     worse = replace(
@@ -92,34 +129,34 @@ def test_worse_evidence_is_never_better(evidence, thresholds, margins, level, p9
             name: replace(each, value=each.value - less, low=each.low - less)
             for name, each in evidence.differences.items()
         },
+        figures=[replace(each, value=each.value + less) for each in evidence.figures],
     )
-    assert judge(worse, thresholds, margins, level, p99_bound_ms)["verdict"] == "refuse"
+    after = judge(worse, policy)["verdict"]
+    assert after == REFUSE if before == REFUSE else after != PASS
 
 
-@given(evidences(anything), evidences(anything), st.sampled_from(list(REFUSING)), bounds, margins, level, anything)
-def test_a_control_that_is_not_refused_for_its_own_reason_refuses(
-    evidence, bad, expected, thresholds, margins, level, p99_bound_ms
-):
+@given(evidences(anything), evidences(anything), st.sampled_from(EXPECTED), policies(anything))
+def test_a_control_that_is_not_refused_for_its_own_reason_refuses(evidence, bad, expected, policy):
     control = Tried("bad", "a bad model", expected, bad)
-    said = judge(replace(evidence, controls=[control]), thresholds, margins, level, p99_bound_ms)
+    said = judge(replace(evidence, controls=[control]), policy)
     (fared,) = said["controls"]
-    alone = judge(bad, thresholds, margins, level, p99_bound_ms)
-    own = any(REFUSING[expected](each["name"]) and not each["holds"] for each in alone["criteria"])
-    if expected == "a threshold" and not thresholds:
+    alone = judge(bad, policy)
+    own = any(each["about"] == expected and not each["holds"] for each in alone["criteria"])
+    if expected == "threshold" and not policy.thresholds:
         assert fared["outcome"] == "not applicable"
     elif own:
         assert (fared["outcome"], fared["holds"]) == ("refused", True)
     else:
-        assert fared["outcome"] == ("another reason" if alone["verdict"] == "refuse" else "passed")
+        assert fared["outcome"] == ("passed" if alone["verdict"] == "pass" else "another reason")
         assert said["verdict"] == "refuse" and said["criteria"][-1]["reason"] == fared["told"] != ""
 
 
-@given(evidences(share), bounds, margins, level, share)
-def test_the_candidate_beside_itself_must_not_differ(evidence, thresholds, margins, level, p99_bound_ms):
+@given(evidences(share), policies(share))
+def test_the_candidate_beside_itself_must_not_differ(evidence, policy):
     known = replace(evidence, champion={"state": "answers", "outcome": "itself"})
     control = Tried("itself", "the candidate", NO_DIFFERENCE, known)
-    said = judge(replace(evidence, controls=[control]), thresholds, margins, level, p99_bound_ms)
+    said = judge(replace(evidence, controls=[control]), policy)
     other = any((each.value, each.low) != (0, 0) for each in evidence.differences.values())
-    compared = judge(known, thresholds, margins, level, p99_bound_ms)["criteria"]
+    compared = judge(known, policy)["criteria"]
     worse = {each["name"].removeprefix(COMPARED) for each in compared if not each["holds"]}
     assert said["controls"][0]["holds"] == (not other and not worse & evidence.differences.keys())
