@@ -41,6 +41,7 @@ class Shown:
     note: str
     limits: Sequence[str]
     drawn: Interval | None
+    champion: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Run:
     criteria: Sequence[Shown] = ()
     served: Sequence[Shown] = ()
     champion: str = ""
+    better: Sequence[str] = ()  # metrics
     against: Sequence[Shown] = ()
     controls: Sequence[Mapping[str, Any]] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -109,6 +111,7 @@ def gather(paths: Mapping[str, Path]) -> Run:
         criteria=[each for each in criteria if each.about not in (PARITY, COMPARISON, CONTROL)],
         served=[each for each in criteria if each.about == PARITY],
         champion=verdict.get("champion", ""),
+        better=verdict.get("better", ()),
         against=[each for each in criteria if each.about == COMPARISON],
         controls=[_control(control) for control in verdict.get("controls", ())],
         data=data,
@@ -144,6 +147,7 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
         criterion.get("note", ""),
         [number(limit, signed=compared) for limit in limits],
         interval(value, ends, limits, zero=compared),
+        number(criterion.get("champion")),
     )
 
 

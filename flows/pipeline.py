@@ -38,12 +38,14 @@ from flows import report
 from flows.artifacts import publish, publish_card, read_json
 from serving.children import Children
 from stages.command import holding
-from stages.errors import UserError
+from stages.errors import NeedsPerson, Refused, UserError
 
 GRAPH = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 ONE_RUN = Path(".dvc/tmp/millrace.lock")
-REFUSED = 3  # a stage's exit code that says so, and ours
+REFUSED = 3  # a stage's exit code that says so
+OPEN = "NeedsPerson"  # the name of a run's state where somebody has to decide
+ENDS = {"Refused": Refused.code, OPEN: NeedsPerson.code}  # our own exit code, by the state's name
 
 _RETRIES = 2
 _RETRY_DELAYS_S = (2, 5)
@@ -232,7 +234,7 @@ def judge(code: int, lines: Sequence[str], seconds: float) -> State[Any]:
 
 
 def conclude(states: Mapping[str, State[Any]], paths: Mapping[str, str]) -> State[Any]:
-    """The run's own state: Failed, Completed, or Completed under the name Refused."""
+    """The run's own state: Failed, or Completed, with a name of its own where it was refused or needs a person."""
     failed = {name: state for name, state in states.items() if state.is_failed() and state.name != "Refused"}
     if failed:
         return Failed(message="; ".join(f"{name} failed: {state.message}" for name, state in failed.items()))
@@ -248,6 +250,8 @@ def conclude(states: Mapping[str, State[Any]], paths: Mapping[str, str]) -> Stat
     if verdict["verdict"] == "pass":
         return Completed(message=f"release {verdict['release']} passes")
     reasons = [criterion["reason"] or criterion["name"] for criterion in verdict["criteria"] if not criterion["holds"]]
+    if verdict["verdict"] == "needs a person":
+        return Completed(name=OPEN, message=f"release {verdict['release']} needs a person: {'; '.join(reasons)}")
     return Completed(name="Refused", message=f"release {verdict['release']} is refused: {'; '.join(reasons)}")
 
 
@@ -364,7 +368,7 @@ def main() -> int:
         return 130
     good = state.is_completed() and state.name != "Refused"
     print(state.message if good else f"error: {state.message}", file=sys.stdout if good else sys.stderr)
-    return 0 if good else REFUSED if state.name == "Refused" else 1
+    return ENDS.get(state.name or "", 0 if good else 1)
 
 
 if __name__ == "__main__":

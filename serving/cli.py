@@ -12,13 +12,14 @@ import typer
 
 from serving.children import Children, How
 from stages.command import holding, reporting
-from stages.errors import Misuse, Refused, UserError
+from stages.errors import Misuse, NeedsPerson, Refused, UserError
 
 if TYPE_CHECKING:
     from serving.release import Outcome
     from serving.store import Store
 
 PASSED, FAILED, INTERRUPTED = 0, 1, 130
+ENDS = {"pass": PASSED, "refuse": Refused.code, "needs a person": NeedsPerson.code}
 REPORT = [sys.executable, "-m", "flows.report"]
 
 app = typer.Typer(
@@ -38,8 +39,9 @@ def run(
     flow: Annotated[bool, typer.Option("--flow", help="Let Prefect drive the same graph.")] = False,
     preset: Annotated[str, typer.Option(help="First write these settings into params.yaml.")] = "",
 ) -> None:
-    """Bring everything up to date and print the verdict. Exit code: 0 pass, 1 failed, 2 wrong use, 3 refused.
+    """Bring everything up to date and print the verdict.
 
+    Exit code: 0 pass, 1 failed, 2 wrong use, 3 refused, 4 if a person has to decide.
     Ctrl-C loses nothing: the next run goes on from there.
     """
     from stages import params, preflight
@@ -68,7 +70,7 @@ def run(
         verdict = read(Path(paths["verdict"]))
     show(verdict)
     child(REPORT)
-    sys.exit(PASSED if verdict["verdict"] == "pass" else Refused.code)
+    sys.exit(ENDS[verdict["verdict"]])
 
 
 @app.command(epilog="Example: `millrace check`, after changing params.yaml")
@@ -171,6 +173,21 @@ def release(
         for fault in [] if trouble else history.head(root).disagreements:
             print(f"git alone could not restore this release: {fault}", file=sys.stderr)
     tell_outcome(store, candidate.manifest.name, done)
+
+
+@app.command(epilog='Example: `millrace approve --by "Ada" --reason "the new clinic has other patients"`')
+def approve(
+    by: Annotated[str, typer.Option(help="Who answers for it.")],
+    reason: Annotated[str, typer.Option(help="Why it may be released.")],
+) -> None:
+    """Say yes to the exported model where its verdict needs a person. Recorded for ever, and for this release alone."""
+    from serving import approval
+    from serving import release as releases
+
+    store, candidate = opened(), releases.exported(laid_out())
+    for accepted in approval.approve(store, candidate.manifest.name, candidate.verdict, by, reason):
+        print(f"accepted: {accepted}")
+    print(f"{candidate.manifest.id} may be released: `millrace release`")
 
 
 @app.command(epilog="Example: `millrace rollback`, or `millrace rollback --to 0123456789ab`")
@@ -401,7 +418,9 @@ def show(verdict: dict[str, Any]) -> None:
     print(f"{verdict['verdict']}: release {verdict['release']}")
     for criterion in verdict["criteria"]:
         if not criterion["holds"]:
-            print(f"  refused: {criterion['reason']}")
+            print(f"  {'for a person' if criterion['person'] else 'refused'}: {criterion['reason']}")
+    if verdict["verdict"] == "needs a person":
+        print("`millrace approve --by NAME --reason WHY` lets it be released")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving import canary, champion, ledger
+from serving import approval, canary, champion, ledger
 from serving.admin import Admin, administered, prove, running_server
 from serving.launcher import running
 from serving.repository import Names, contract, contract_changes, golden
@@ -21,6 +21,7 @@ from stages import manifest as manifests
 from stages.errors import Misuse, Refused, UserError
 from stages.host import fingerprint
 from stages.manifest import Manifest
+from stages.verdict import PASS, PERSON
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def release(
         UserError: it does not load, or does not answer as it was judged. The old release goes on answering.
     """
     names = candidate.names
+    candidate = replace(candidate, verdict=approval.with_approval(store, candidate.verdict))
     with store.writing("a release"), running_server(store) as admin:
         settle(root, store, admin)
         champion.catch_up(root, store)
@@ -238,7 +240,11 @@ def objections(candidate: Candidate) -> list[str]:
     if judged != candidate.manifest.id:
         return [f"the verdict is on {judged}, and not on these bytes: `millrace run` judges them"]
     told = [criterion["reason"] for criterion in candidate.verdict.get("criteria", []) if not criterion["holds"]]
-    if outcome != "pass" and not told:
+    if approval.needed(candidate.verdict):
+        told.append("this is for a person to decide: `millrace approve --by NAME --reason WHY`")
+    elif outcome == PERSON:
+        told = []
+    elif outcome != PASS and not told:
         told = [f"the verdict is {outcome!r}"]
     if candidate.host not in (None, fingerprint()):
         told.append("it was timed on another host: time it here by `dvc repro --single-item --force measure gate`")

@@ -10,6 +10,7 @@ from typing import Any
 
 from serving import canary, ledger
 from serving.admin import is_server
+from serving.approval import APPROVED
 from serving.store import Store
 from stages.errors import UserError
 
@@ -62,7 +63,10 @@ def _facts(
     yield "release", current
     yield "live since", own[-1]["time"] if own else "?"
     with suppress(UserError):
-        yield "verdict", store.read(current, "verdict.json")["verdict"]
+        verdict = store.read(current, "verdict.json")
+        yield "verdict", verdict["verdict"]
+        if APPROVED in verdict:
+            yield "approved", f"by {verdict[APPROVED]['by']}: {verdict[APPROVED]['reason']}"
     for fault in store.faults(current)[:3]:
         yield "fault", fault
     for line in own:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import history, ledger
+from serving.approval import APPROVED
 from serving.children import surroundings
 from serving.history import CHAMPION, MANIFEST, State, digest
 from serving.repository import Names
@@ -24,6 +25,7 @@ from stages.errors import Misuse, UserError
 from stages.manifest import Manifest
 from stages.verdict import COMPARISON
 
+SINCE = ("verdict", "champion", "better", APPROVED)  # of a verdict: what the gate says otherwise after the release
 VERDICT, GOLDEN = f"{CHAMPION}/verdict.json", f"{CHAMPION}/golden.json"
 REPOSITORY, POINTER = f"{CHAMPION}/repository", f"{CHAMPION}/repository.dvc"
 FEW = 5  # faults of a link that are named
@@ -261,14 +263,18 @@ def _unlike_gate(verdict: Mapping[str, Any], state: State, made: Manifest) -> li
 
 def _alone(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """What a verdict says of the release itself."""
-    own = [each for each in verdict["criteria"] if each["about"] != COMPARISON]
-    return {**verdict, "champion": "", "verdict": "", "criteria": own}
+    own = [each for each in verdict["criteria"] if each.get("about") != COMPARISON]
+    said = {name: each for name, each in verdict.items() if name not in SINCE}
+    return {**said, "criteria": own}
 
 
 def _say_verdict(verdict: Mapping[str, Any], released: list[dict[str, Any]]) -> str:
     values = [f"{each['name']} {each['value']:.4g}" for each in verdict["criteria"] if each["value"] is not None]
     override = [f"released in spite of it: {line['override']}" for line in released if "override" in line]
-    return ", ".join([verdict["verdict"], *override, *(value for value in values if not value.startswith("served"))])
+    approved = [f"approved by {verdict[APPROVED]['by']}: {verdict[APPROVED]['reason']}"] if APPROVED in verdict else []
+    return ", ".join(
+        [verdict["verdict"], *approved, *override, *(value for value in values if not value.startswith("served"))]
+    )
 
 
 def _say_metrics(metrics: Mapping[str, Any]) -> str:

@@ -23,3 +23,9 @@ class Refused(UserError):
     """Validation or a gate has looked at everything and says no."""
 
     code = 3
+
+
+class NeedsPerson(UserError):
+    """A gate leaves it to somebody to say yes."""
+
+    code = 4

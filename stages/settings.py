@@ -19,6 +19,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
 
+# What criteria may be about that a person may decide, beside each of `gate.thresholds`: not whether a gate is a gate.
+APPROVABLE = ("threshold", "latency", "champion", "slice", "robustness", "data")
+
 # The ways to split, and what `split.column` holds for each; nothing where it is none.
 WAYS = {"hash": "", "strata": "", "group": "the group", "time": "the time", "column": "the name of the split"}
 
@@ -208,6 +211,14 @@ class Gate(Section):
     level: Annotated[float, Field(gt=0, lt=0.5)]
     p99_ms: Annotated[float, Field(gt=0)]
     approval: list[str]
+
+    @model_validator(mode="after")
+    def _for_a_person(self) -> Gate:
+        known = (*APPROVABLE, *self.thresholds)
+        for name in self.approval:
+            if name not in known:
+                raise ValueError(f"approval: {name!r} is nothing that a person can decide{nearest(name, known)}")
+        return self
 
 
 class Canary(Section):

@@ -56,18 +56,24 @@ class Estimate:
 class Difference:
     """By how much a metric is better than the champion's on the same samples; less than 0 is worse.
 
-    `low` is what it falls below at the stated level only; `error` is its standard error.
+    `low` is what it falls below at the stated level only; `error` is its standard error; `theirs` the champion's value.
     """
 
     value: float
     low: float
     error: float
     samples: int
+    theirs: float = math.nan
 
     @property
     def told(self) -> bool:
         """Whether every figure is a number."""
         return all(map(math.isfinite, (self.value, self.low, self.error)))
+
+    @property
+    def better(self) -> bool:
+        """Whether it is better than the champion's by more than chance, at the stated level."""
+        return self.told and self.low > 0
 
 
 @dataclass(frozen=True)
@@ -131,8 +137,8 @@ class Control:
 class Criterion:
     """One reason to pass or to refuse. `value` is None where stating it would make equal outcomes differ.
 
-    `limits`: the least and the largest value that hold, None where there is no such end. `person`: whether one may
-    decide, should it not hold.
+    `limits`: the least and the largest value that hold, None where there is no such end. `champion`: its value, where
+    two are compared. `person`: whether one may decide, should it not hold.
     """
 
     about: str
@@ -144,6 +150,7 @@ class Criterion:
     interval: tuple[float | None, float | None] | None = None
     note: str = ""
     limits: tuple[float | None, float | None] | None = None
+    champion: float | None = None
     person: bool = False
 
 
@@ -157,6 +164,7 @@ def judge(evidence: Evidence, policy: Policy) -> dict[str, Any]:
         "verdict": PASS if not failed else PERSON if all(criterion.person for criterion in failed) else REFUSE,
         "release": evidence.release,
         "champion": evidence.champion["outcome"],
+        "better": [name for name, each in evidence.differences.items() if each.better],
         "criteria": [asdict(criterion) for criterion in criteria],
         "controls": [asdict(control) for control in controls],
     }
@@ -235,8 +243,19 @@ def _against(
             possibly = f", and may be by {-difference.low:.4f}" if tells and difference.low < difference.value else ""
             than = f"worse by {-difference.value:.4f}" if difference.value < 0 else f"better by {difference.value:.4f}"
             reason = f"{name} is {than} than the champion's{possibly}; gate.margins allows {margin:g}"
-        value, ends = _stated(difference.value), _interval(difference.low, math.inf)
-        yield Criterion(COMPARISON, f"{COMPARED}{name}", said, value, holds, reason, ends, note, limits=(-margin, None))
+        ends = _interval(difference.low, math.inf)
+        yield Criterion(
+            COMPARISON,
+            f"{COMPARED}{name}",
+            said,
+            _stated(difference.value),
+            holds,
+            reason,
+            ends,
+            note,
+            limits=(-margin, None),
+            champion=_stated(difference.theirs),
+        )
 
 
 def _bounded(figure: Figure) -> Criterion:
@@ -263,7 +282,7 @@ def _control(tried: Tried, policy: Policy) -> Control:
     criteria = _judged(tried.evidence, policy)
     refusing = [criterion for criterion in criteria if not criterion.holds]
     if tried.expected == NO_DIFFERENCE:
-        other = [name for name, each in tried.evidence.differences.items() if (each.value, each.low) != (0, 0)]
+        other = [name for name, each in tried.evidence.differences.items() if each.value != 0 or each.better]
         compared = {f"{COMPARED}{name}": name for name in tried.evidence.differences}
         other += [compared[each.name] for each in refusing if each.name in compared]
         names = ", ".join(dict.fromkeys(other))

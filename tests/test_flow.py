@@ -18,7 +18,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import deployments, pipeline
-from flows.pipeline import Stage, judge, waits
+from flows.pipeline import Stage, conclude, judge, waits
 from serving.children import surroundings
 from stages.command import holding
 
@@ -48,7 +48,9 @@ stages:
 VERDICT = {
     "verdict": "pass",
     "release": "0123456789ab",
-    "criteria": [{"name": "accuracy", "bound": "at least 0.9", "value": 0.8, "holds": True, "reason": ""}],
+    "criteria": [
+        {"about": "threshold", "name": "accuracy", "bound": "at least 0.9", "value": 0.8, "holds": True, "reason": ""}
+    ],
 }
 
 
@@ -208,6 +210,15 @@ def test_a_refused_verdict_completes_under_its_name(project: Project) -> None:
     assert (state.type.value, state.name) == ("COMPLETED", "Refused")
     assert "0.8 is not at least 0.9" in state.message
     assert "0.8 is not at least 0.9" in (project.folder / "out/card.md").read_text()
+
+
+def test_a_verdict_that_needs_a_person_completes_under_its_name(tmp_path: Path) -> None:
+    told = VERDICT | {"verdict": "needs a person"}
+    told["criteria"] = [{**VERDICT["criteria"][0], "holds": False, "reason": "0.8 is not at least 0.9"}]
+    (tmp_path / "verdict.json").write_text(json.dumps(told))
+    state = conclude({}, {"verdict": str(tmp_path / "verdict.json")})
+    assert (state.type.value, state.name) == ("COMPLETED", "NeedsPerson")
+    assert "needs a person: 0.8 is not at least 0.9" in (state.message or "")
 
 
 def test_refused_data_are_no_failure(project: Project) -> None:

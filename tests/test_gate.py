@@ -216,6 +216,15 @@ def test_a_difference_that_nobody_could_measure_refuses():
     assert list(compared(math.nan, math.nan)[1]) == ["against the champion: accuracy"]
 
 
+@pytest.mark.parametrize("approval", [["accuracy"], ["threshold"], ["threshold", "latency"]])
+def test_what_is_left_to_a_person_needs_one(approval):
+    said = verdict(bounds=at_least(0.98), approval=approval)
+    assert said["verdict"] == "needs a person"
+    assert [each["name"] for each in said["criteria"] if not each["holds"]] == ["accuracy"]
+    assert verdict(bounds=at_least(0.98), approval=approval, checks=[])["verdict"] == "refuse"
+    assert verdict(approval=approval)["verdict"] == "pass"
+
+
 def tried(expected, what, **evidence):
     """A control of which this is known beside what holds."""
     measured = {name: Estimate(value) for name, value in MEASURED.items()}
@@ -296,7 +305,9 @@ def test_a_control_that_cannot_be_is_said_to_be_not_applicable():
     assert said["criteria"][-2]["note"] == note
 
 
-@pytest.mark.parametrize(("value", "low", "holds"), [(0.0, 0.0, True), (0.01, 0.001, False), (0.0, -0.01, False)])
+@pytest.mark.parametrize(
+    ("value", "low", "holds"), [(0.0, -0.01, True), (0.01, -0.01, False), (0.0, 0.001, False), (0.0, -0.03, False)]
+)
 def test_the_candidate_is_not_better_than_itself(value, low, holds):
     known = {"champion": ANSWERS, "differences": {"accuracy": Difference(value, low, 0.0, 400)}}
     said = verdict(controls=[tried(NO_DIFFERENCE, "the candidate", **known)])

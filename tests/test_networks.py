@@ -297,6 +297,11 @@ def test_metrics_agree_with_scikit_learn(labels):
     for name, expected in zip(("precision", "recall", "f1"), each, strict=False):
         assert found[f"{name}_macro"] == pytest.approx(expected.mean(), abs=1e-6)
         assert [found[f"{name}[{label}]"] for label in target.fitted["labels"]] == pytest.approx(list(expected))
+    assert found["recall_worst"] == pytest.approx(min(each[1]))
+    hits = head_class.hits(probabilities, y, target)
+    assert {name: hit[among].mean() for name, (hit, among) in hits.items()} == pytest.approx(
+        {name: found[name] for name in ("accuracy", *(f"recall[{label}]" for label in target.fitted["labels"]))}
+    )
     each_auroc = [reference.roc_auc_score(y == code, probabilities[:, code]) for code in range(labels)]
     assert found["auroc"] == pytest.approx(np.mean(each_auroc), abs=1e-5)
     assert 0 < found["calibration_error"] < 1
@@ -309,7 +314,7 @@ def test_labels_that_the_split_lacks_do_not_count():
         warnings.simplefilter("error")
         collection.update(torch.eye(4)[[0, 1, 1]] * 0.9 + 0.025, torch.tensor([0, 1, 1]))
         found = collection.compute()
-    for name in ("accuracy", "precision_macro", "recall_macro", "f1_macro", "auroc"):
+    for name in ("accuracy", "precision_macro", "recall_macro", "recall_worst", "f1_macro", "auroc"):
         assert found[name] == 1
 
 

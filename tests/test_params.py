@@ -66,6 +66,12 @@ def test_the_projects_own_parse():
 
 
 MISTAKES = [
+    (
+        "gate.approval",
+        ["acuracy"],
+        "gate: approval: 'acuracy' is nothing that a person can decide: did you mean 'accuracy'?",
+    ),
+    ("gate.approval", ["parity"], "gate: approval: 'parity' is nothing that a person can decide"),
     # unknown and missing
     ("train.epoks", 3, "train.epoks is unknown: did you mean 'epochs'?"),
     ("trian", {}, "trian is unknown: did you mean 'train'?"),

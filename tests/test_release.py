@@ -24,6 +24,7 @@ from releases import asked, flipped, live_answers, served, variant
 
 from serving import ledger
 from serving.admin import Admin, administered
+from serving.approval import approve
 from serving.release import Candidate, exported, from_champion, release, rollback, settle
 from serving.repository import Names
 from serving.store import Store
@@ -162,6 +163,28 @@ def test_a_verdict_that_does_not_allow_it(root, store, judged, change, message):
     assert line["event"] == "refused" and message in line["reasons"][0]
     release(root, store, refused, keep=KEEP, override="the customer waits")
     assert ledger.lines(store.ledger)[-1]["override"] == "the customer waits"
+
+
+def test_what_needs_a_person_waits_for_one(empty, judged, tmp_path):
+    root = shutil.copytree(empty, tmp_path / "root")
+    store, failed = Store(root / "live"), {**judged.verdict["criteria"][0], "holds": False, "reason": "0.9 is too low"}
+    asking = replace(judged, verdict={**judged.verdict, "verdict": "needs a person", "criteria": [failed]})
+    with pytest.raises(Refused, match=r"0\.9 is too low; this is for a person to decide: `millrace approve"):
+        release(root, store, asking, keep=KEEP)
+    for by, reason in (("", "why"), ("Ada", " ")):
+        with pytest.raises(Misuse, match="is blank"):
+            approve(store, "digits", asking.verdict, by, reason)
+    assert approve(store, "digits", asking.verdict, "Ada", "seen by hand") == ["0.9 is too low"]
+    worse = {**asking.verdict, "criteria": [failed, {**failed, "name": "f1_macro"}]}
+    other = {**asking.verdict, "release": "0123456789ab"}
+    for not_approved in (worse, other, {**asking.verdict, "verdict": "refuse"}):
+        with pytest.raises(Refused):
+            release(root, store, replace(asking, verdict=not_approved), keep=KEEP)
+    release(root, store, asking, keep=KEEP)
+    told = json.loads((root / "champion" / "verdict.json").read_text())["approved"]
+    assert (told["by"], told["reason"]) == ("Ada", "seen by hand")
+    with pytest.raises(Misuse, match="'pass': `millrace release` needs no approval"):
+        approve(store, "digits", judged.verdict, "Ada", "why")
 
 
 def relabelled(labels: Callable[[list[str]], list[str]]) -> Callable[[Path, Names], None]:

@@ -156,7 +156,7 @@ def test_the_candidate_beside_itself_must_not_differ(evidence, policy):
     known = replace(evidence, champion={"state": "answers", "outcome": "itself"})
     control = Tried("itself", "the candidate", NO_DIFFERENCE, known)
     said = judge(replace(evidence, controls=[control]), policy)
-    other = any((each.value, each.low) != (0, 0) for each in evidence.differences.values())
+    other = any(each.value != 0 or each.better for each in evidence.differences.values())
     compared = judge(known, policy)["criteria"]
     worse = {each["name"].removeprefix(COMPARED) for each in compared if not each["holds"]}
     assert said["controls"][0]["holds"] == (not other and not worse & evidence.differences.keys())

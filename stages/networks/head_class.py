@@ -28,7 +28,7 @@ from stages.schema import Column
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_OF_ALL = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "auroc", "calibration_error")
+_OF_ALL = ("accuracy", "precision_macro", "recall_macro", "recall_worst", "f1_macro", "auroc", "calibration_error")
 METRICS = dict.fromkeys(_OF_ALL, (0.0, 1.0))  # their names and least and largest values
 METRICS_BY_LABEL = dict.fromkeys(("precision", "recall", "f1"), (0.0, 1.0))  # `recall[LABEL]` in params.yaml
 THRESHOLDS = {"f1_macro": {"min": 0.5}}  # to begin with, for a person to raise
@@ -93,6 +93,14 @@ class _AUROC(MulticlassAUROC):
         return torch.stack(each).mean()
 
 
+class _WorstRecall(MulticlassRecall):
+    """Of the label that is recalled worst, among those that the split has."""
+
+    def compute(self) -> Tensor:
+        there = self.tp + self.fn > 0
+        return super().compute()[there].min() if there.any() else torch.tensor(torch.nan)
+
+
 def metrics(target: Column) -> MetricCollection:
     """What training, evaluation and gate measure; `update(probabilities [N, C], y [N])`.
 
@@ -105,6 +113,7 @@ def metrics(target: Column) -> MetricCollection:
             "accuracy": MulticlassAccuracy(labels, average="micro"),
             "precision_macro": MulticlassPrecision(labels, average="macro"),
             "recall_macro": MulticlassRecall(labels, average="macro"),
+            "recall_worst": _WorstRecall(labels, average="none"),
             "f1_macro": MulticlassF1Score(labels, average="macro"),
             "auroc": _AUROC(labels),
             "calibration_error": MulticlassCalibrationError(labels, n_bins=BINS),
@@ -116,7 +125,7 @@ def metrics(target: Column) -> MetricCollection:
         # given, since torchmetrics would guess them from the numbers of the first batch
         compute_groups=[
             ["accuracy"],
-            ["precision_macro", "recall_macro", "f1_macro", "precision", "recall", "f1"],
+            ["precision_macro", "recall_macro", "recall_worst", "f1_macro", "precision", "recall", "f1"],
             ["auroc"],
             ["calibration_error"],
             ["confusion"],
@@ -131,6 +140,16 @@ def scalars(computed: Mapping[str, Tensor], target: Column) -> dict[str, float]:
         if value.ndim == 1:
             values |= {f"{name}[{label}]": float(x) for label, x in zip(target.fitted["labels"], value, strict=True)}
     return values
+
+
+def hits(answers: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The metrics that are shares of hits: of probabilities [N, C] and codes [N], which hit, and which count: bool [N].
+
+    Which samples count depends on the truth alone, so that two models can be compared on the same.
+    """
+    right = answers.argmax(1) == y
+    of_labels = {f"recall[{label}]": (right, y == code) for code, label in enumerate(target.fitted["labels"])}
+    return {"accuracy": (right, np.ones(len(y), bool)), **of_labels}
 
 
 def trees(x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:

@@ -95,6 +95,11 @@ def scalars(computed: Mapping[str, Tensor], target: Column) -> dict[str, float]:
     return {name: float(value) for name, value in computed.items()}
 
 
+def hits(answers: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The metrics that are shares of hits: none."""
+    return {}
+
+
 def trees(x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
     """The value that boosted trees which learnt from [N, C] with amounts y [N, 1] answer to `new` [M, C]."""
     from sklearn.ensemble import HistGradientBoostingRegressor

@@ -1,0 +1,49 @@
+"""Intervals of shares against figures from print and from scipy, and how often they are wrong with few samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from stages import shares
+
+
+def pairs(both, ours, theirs, neither):
+    """Hits of two models on as many samples, bool [N] each."""
+    counts = both, ours, theirs, neither
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
+@pytest.mark.parametrize(("hits", "samples"), [(0, 10), (10, 10), (7, 10), (1, 300), (299, 300)])
+def test_the_interval_of_one_share_is_exact(hits, samples):
+    low, high = shares.interval(np.arange(samples) < hits, 0.05)
+    expected = binomtest(hits, samples).proportion_ci(confidence_level=0.9, method="exact")
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_interval_of_a_difference_is_that_in_print():
+    """Fagerland, Lydersen, Laake: "Recommended tests and confidence intervals for paired binomial proportions", 2014.
+
+    Bentur's 21 patients, of whom 1, 1, 7 and 12: -0.286 with (-0.517, -0.026) at 95 %.
+    """
+    value, low, _ = shares.difference(*pairs(both=1, ours=1, theirs=7, neither=12), level=0.025)
+    assert (value, low) == pytest.approx((-0.286, -0.517), abs=5e-4)
+    value, low, _ = shares.difference(*pairs(both=1, ours=7, theirs=1, neither=12), level=0.025)
+    assert (value, low) == pytest.approx((0.286, 0.026), abs=5e-4)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 20, 381])
+def test_samples_that_show_no_difference_leave_one_possible(samples):
+    """n samples without one on which two models differ: z^2 / (n + z^2), the end of Wilson's interval of 0."""
+    all_hit, z = np.ones(samples, bool), 1.6448536
+    value, low, error = shares.difference(all_hit, all_hit, level=0.05)
+    assert (value, low) == (0, pytest.approx(-(z**2) / (samples + z**2)))
+    assert error == pytest.approx(z / samples)
+
+
+def test_the_ends_of_what_can_be():
+    hit, missed = np.ones(9, bool), np.zeros(9, bool)
+    assert shares.difference(missed, hit, level=0.05)[:2] == (-1, -1)
+    assert shares.difference(hit, missed, level=0.05)[0] == 1
+    assert 0.4 < shares.difference(hit, missed, level=0.05)[1] < 1
