@@ -20,7 +20,7 @@ from stages.controls import LATENCY, PARITY
 from stages.errors import UserError
 from stages.manifest import Manifest
 from stages.schema import Schema
-from stages.verdict import COMPARED, COMPARISON, CONTROL
+from stages.verdict import COMPARED, COMPARISON, CONTROL, COST
 
 UNITS = ("bytes", "kB", "MB", "GB")
 HEADLINES = {"pass": "Pass", "refuse": "Refused", "needs a person": "Needs a person"}
@@ -134,6 +134,8 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
     value, unit = criterion["value"], ""
     if criterion["about"] == LATENCY and times:
         value, unit = times["one_client"]["p99_ms"], " ms"
+    elif criterion["about"] == COST and value is None:
+        value = times["champion"]["candidate_p50_ms"] / times["champion"]["p50_ms"]
     ends, limits = (criterion.get(name) or (None, None) for name in ("interval", "limits"))
     return Shown(
         criterion["about"],

@@ -34,7 +34,7 @@ def crown(folder: Path, store: Store, names: Names) -> None:
 
 def judge_again(root: Path) -> None:
     """Let the graph see the new champion, so that the next run finds nothing to do."""
-    _dvc(root, "repro", "--quiet", "--single-item", "challenge", "gate")
+    _dvc(root, "repro", "--quiet", "--single-item", "challenge", "measure", "gate")
 
 
 def catch_up(root: Path, store: Store) -> None:

@@ -113,15 +113,19 @@ def add_network(folder: Path, names: Names, called: str, onnx: bytes, delay_ms: 
     return model
 
 
+def schema_of(folder: Path, names: Names) -> Schema:
+    """What a release was fitted to; its kinds need not be known here."""
+    return Schema.load(folder / names.encode / "1" / "schema.json")
+
+
 def golden(folder: Path, names: Names) -> tuple[Schema, dict[str, list[Any]]]:
     """The schema of a release, and the raw rows {column: [n]} that every copy of it must answer alike."""
     import base64
     import json
 
-    encode = folder / names.encode / "1"
-    schema = Schema.load(encode / "schema.json")
+    schema = schema_of(folder, names)
     inputs = schema.inputs()
-    rows = json.loads((encode / "golden.json").read_text(encoding="utf-8"))["rows"]
+    rows = json.loads((folder / names.encode / "1" / "golden.json").read_text(encoding="utf-8"))["rows"]
     return schema, {
         name: [base64.b64decode(value) for value in values] if inputs[name].dtype == "bytes" else values
         for name, values in rows.items()

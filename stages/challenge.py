@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from serving.repository import Names, golden, largest_batch
+from serving.repository import Names, largest_batch, schema_of
 from stages import command
 from stages import manifest as manifests
 from stages.arrays import open_split
@@ -59,7 +59,7 @@ def ask(
         return Standing(made.id, "lost", f"{made.id} cannot be asked, since its bytes are not here: {REMEDY}"), {}
     try:
         manifests.check(repository, made)
-        theirs, _ = golden(repository, Names(made.name, made.id))
+        theirs = schema_of(repository, Names(made.name, made.id))
         if unlike := differences(theirs, schema):
             return Standing(made.id, "incompatible", f"{made.id} answers another question: {unlike}"), {}
         with sandbox(repository, made, theirs) as box:
@@ -90,6 +90,8 @@ def differences(theirs: Schema, ours: Schema) -> str:
     for column in theirs.features:
         if kinds.get(column.name) != column.kind:
             return f"it needs the column {column.name!r}, of kind {column.kind}"
+    if theirs.target.kind != ours.target.kind:
+        return f"it tells {theirs.target.name!r}, of kind {theirs.target.kind.removeprefix('target_')}"
     for name, tensor in theirs.outputs().items():
         other = ours.outputs().get(name)
         if other is None or (other.dtype, other.shape, other.labels) != (tensor.dtype, tensor.shape, tensor.labels):

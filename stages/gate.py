@@ -16,7 +16,7 @@ from stages.arrays import open_split
 from stages.controls import some_rows
 from stages.resampling import ROUNDS
 from stages.schema import Schema
-from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Policy, Tried, judge
+from stages.verdict import COST, NO_DIFFERENCE, Difference, Estimate, Evidence, Figure, Policy, Tried, judge
 
 NOBODY = {"champion": None, "state": "none", "outcome": ""}
 FEW_ROUNDS = 20  # tell that a model beside itself is no other
@@ -33,6 +33,7 @@ def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path
     ours, theirs = (served(folder, fitted) for folder in (answers, challenge))
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(said.margins), said.level)
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
+    evidence = replace(evidence, figures=costs(read(times), said.max_slower, said.max_larger))
     _, same = measure(fitted, truth, ours, ours, (), set(said.margins), said.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
@@ -40,7 +41,7 @@ def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path
     result = judge(evidence, policy)
     with command.replacing(verdict) as whole:
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    show(result, timed["p99_ms"])
+    show(result, read(times))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -121,6 +122,20 @@ def figures(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> dict[str,
     return dict(head.scalars(metrics.compute(), schema.target))
 
 
+def costs(times: Mapping[str, Any], max_slower: float, max_larger: float) -> list[Figure]:
+    """The candidate's time and size over the champion's, where both were measured."""
+    other = times["champion"]
+    if other is None:
+        return []
+    size, latency = times["bytes"] / other["bytes"], other["candidate_p50_ms"] / other["p50_ms"]
+    slower = "asked in turn with the champion, it takes longer than gate.max_slower allows"
+    larger = f"what is served is {size:.2f} times as large as the champion's; gate.max_larger allows {max_larger:g}"
+    return [
+        Figure(COST, "latency over the champion's", latency, max_slower, slower, stated=False),
+        Figure(COST, "size over the champion's", size, max_larger, larger),
+    ]
+
+
 def known_bad(
     evidence: Evidence,
     controls: Iterable[Mapping[str, Any]],
@@ -133,7 +148,7 @@ def known_bad(
     One that a threshold must refuse has the candidate's parity: its own would refuse every wrong answer.
     """
     chosen = some_rows(len(truth))
-    candidate = replace(evidence, champion=NOBODY, differences={})
+    candidate = replace(evidence, champion=NOBODY, differences={}, figures=())
     for control in controls:
         own = dict(control["evidence"])
         if control["name"] in answers:
@@ -150,7 +165,7 @@ def beside_itself(evidence: Evidence, differences: Mapping[str, Difference]) -> 
     return Tried("itself", "the candidate", NO_DIFFERENCE, known, "" if told else "gate.margins names no metric")
 
 
-def show(result: dict[str, Any], p99_ms: float) -> None:
+def show(result: dict[str, Any], times: Mapping[str, Any]) -> None:
     """The verdict as a table; measured times are shown here and stored by measure alone."""
     from rich.console import Console
     from rich.table import Table
@@ -165,8 +180,10 @@ def show(result: dict[str, Any], p99_ms: float) -> None:
         ("", "left"),
     ):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    timed = {"latency p99": times["one_client"]["p99_ms"]}
+    timed |= {each.name: each.value for each in costs(times, 0.0, 0.0) if not each.stated}
     for criterion in result["criteria"]:
-        value = p99_ms if criterion["name"] == "latency p99" else criterion["value"]
+        value = timed.get(criterion["name"], criterion["value"])
         shown = "" if value is None else f"{value:.4g}"
         ends = ["" if end is None else f"{end:.4g}" for end in criterion["interval"] or ()]
         outcome = Text("holds", "green") if criterion["holds"] else Text(f"refused: {criterion['reason']}", "red")

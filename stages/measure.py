@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from serving.repository import Names, schema_of
 from stages import command, controls, manifest, params
 from stages.arrays import open_split
 from stages.host import fingerprint
@@ -23,8 +25,20 @@ WARM_UP = 20  # requests that are not timed
 SLOW_REQUESTS, SLOW_MS = 3, 1000.0  # of the slow control: at most so many, and none once so much time is over
 
 
-def main(repository: Path, described: Path, arrays: Path, schema: Path, source: Path, times: Path) -> None:
-    """Time single samples one after another, then from several clients at once; and the control that is too slow."""
+def main(
+    repository: Path,
+    described: Path,
+    champion: Path,
+    challenge: Path,
+    arrays: Path,
+    schema: Path,
+    source: Path,
+    times: Path,
+) -> None:
+    """Time single samples one after another, then from several clients at once, and the control that is too slow.
+
+    A champion that can be asked is timed beside the candidate, request by request.
+    """
     listed = params.load("measure")
     said, slow = listed.measure, controls.slow(listed.gate.p99_ms)
     fitted, made = Schema.load(schema), manifest.load(described)
@@ -35,11 +49,15 @@ def main(repository: Path, described: Path, arrays: Path, schema: Path, source: 
         latency = latencies_ms(box, raw, said.requests)
         rate = throughput_per_s(box, raw, said.requests, said.clients)
         slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.beside(slow.name))
+        asked = json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["state"] == "answers"
+        other = beside_champion(box, champion, raw, said.requests) if asked else None
     result = {
         "release": made.id,
         "host": fingerprint(),
         "one_client": {"requests": said.requests, **percentiles(latency)},
         "together": {"clients": said.clients, "requests": said.requests, "requests_per_s": round(rate, 1)},
+        "bytes": total_bytes(repository),
+        "champion": other,
         "slow": slow.described() | {"requests": few, "evidence": {"p99_ms": percentiles(slowly)["p99_ms"]}},
     }
     with command.replacing(times) as whole:
@@ -61,6 +79,33 @@ def latencies_ms(
             box.ask(client, one, model)
             taken[i] = (time.perf_counter() - began) * 1000
     return taken
+
+
+def beside_champion(box: Sandbox, champion: Path, raw: Sequence[Raw], requests: int) -> dict[str, Any]:
+    """Both models' p50 in milliseconds, asked in turn, so that whatever else the host does slows both; and its size."""
+    made, repository = manifest.load(champion), champion.parent / "repository"
+    theirs = schema_of(repository, Names(made.name, made.id))
+    ours_ms, theirs_ms = [], []
+    with sandbox(repository, made, theirs) as other, box.client() as client, other.client() as their_client:
+        for number, one in zip(range(WARM_UP + requests), itertools.cycle(raw), strict=False):
+            began = time.perf_counter()
+            box.ask(client, one)
+            between = time.perf_counter()
+            other.ask(their_client, one)
+            if number >= WARM_UP:
+                ours_ms.append((between - began) * 1000)
+                theirs_ms.append((time.perf_counter() - between) * 1000)
+    return {
+        "release": made.id,
+        "bytes": total_bytes(repository),
+        "p50_ms": round(float(np.median(theirs_ms)), 3),
+        "candidate_p50_ms": round(float(np.median(ours_ms)), 3),
+    }
+
+
+def total_bytes(folder: Path) -> int:
+    """Of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def throughput_per_s(box: Sandbox, raw: Sequence[Raw], requests: int, clients: int) -> float:

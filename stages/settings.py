@@ -20,7 +20,7 @@ Positive = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
 
 # What criteria may be about that a person may decide, beside each of `gate.thresholds`: not whether a gate is a gate.
-APPROVABLE = ("threshold", "latency", "champion", "slice", "robustness", "data")
+APPROVABLE = ("threshold", "latency", "champion", "cost", "slice", "robustness", "data")
 
 # The ways to split, and what `split.column` holds for each; nothing where it is none.
 WAYS = {"hash": "", "strata": "", "group": "the group", "time": "the time", "column": "the name of the split"}
@@ -210,6 +210,8 @@ class Gate(Section):
     margins: dict[str, Annotated[float, Field(ge=0)]]
     level: Annotated[float, Field(gt=0, lt=0.5)]
     p99_ms: Annotated[float, Field(gt=0)]
+    max_slower: Annotated[float, Field(gt=0)]
+    max_larger: Annotated[float, Field(gt=0)]
     approval: list[str]
 
     @model_validator(mode="after")

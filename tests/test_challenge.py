@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from releases import flipped, shifted
+from releases import flipped, shifted, variant
 
 from stages import challenge, params
 from stages.arrays import open_split
@@ -102,3 +102,40 @@ def test_a_worse_candidate_is_refused_through_the_graph(done, judged):
     assert refused["name"] == "against the champion: accuracy" and refused["value"] < -0.02
     assert verdict["champion"] == f"{judged.manifest.id} answered 381 test samples"
     assert f"refused: {refused['reason']}" in said
+    size = next(each for each in verdict["criteria"] if each["name"] == "size over the champion's")
+    assert size["value"] == 1 and "latency over the champion's" in {each["name"] for each in verdict["criteria"]}
+
+
+def test_no_champion_leaves_a_run_without_a_verdict(done, judged, tmp_path):
+    """Itself, of a kind that is no more, and without its bytes, through the graph."""
+
+    def of_another_kind(repository, names):
+        path = repository / names.encode / "1" / "schema.json"
+        path.write_text(path.read_text().replace('"image"', '"photo"'))
+
+    champion = done.folder / "champion"
+    strange = variant(judged, tmp_path / "strange", of_another_kind)
+    for released, repository, code, outcome in (
+        (judged.manifest, judged.repository, 0, f"{judged.manifest.id} is the champion itself"),
+        (
+            strange.manifest,
+            strange.repository,
+            0,
+            "answers another question: it needs the column 'photo', of kind photo",
+        ),
+        (
+            strange.manifest,
+            None,
+            3,
+            "cannot be asked, since its bytes are not here: `dvc pull champion/repository.dvc`",
+        ),
+    ):
+        shutil.rmtree(champion / "repository", ignore_errors=True)
+        (champion / "manifest.json").write_text(released.text + " " * code)
+        if repository:
+            shutil.copytree(repository, champion / "repository")
+        said = done.millrace("run", code=code)
+        assert (
+            outcome in said
+            and outcome in json.loads((done.folder / "reports" / "verdict.json").read_text())["champion"]
+        )

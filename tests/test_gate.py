@@ -341,8 +341,10 @@ def stage(tmp_path, monkeypatch):
     (challenge / "challenge.json").write_text(json.dumps(NONE))
     np.savez(challenge / "answers.npz")
 
-    def run(p99_ms):
-        times.write_text(json.dumps({"one_client": {"p99_ms": p99_ms}, "slow": slow}))
+    def run(p99_ms, champion_ms=None):
+        other = champion_ms and {"bytes": 1000, "p50_ms": champion_ms, "candidate_p50_ms": 2.0}
+        said = {"one_client": {"p99_ms": p99_ms}, "slow": slow, "bytes": 1500, "champion": other}
+        times.write_text(json.dumps(said))
         gate.main(answers, challenge, times, arrays, schema, out)
         return out.read_bytes()
 
@@ -372,6 +374,18 @@ def test_the_stage_judges_the_controls(stage):
 
 def test_the_stage_writes_the_same_bytes_for_another_passing_time(stage):
     assert stage(12.5) == stage(99.0)
+
+
+def test_the_stage_judges_time_and_size_beside_the_champion(stage):
+    assert reasons(json.loads(stage(12.5, champion_ms=1.9))) == {}
+    params.edit({"gate": {"max_slower": 1.5, "max_larger": 1.4}})
+    slower = stage(12.5, champion_ms=1.0)
+    larger = "what is served is 1.50 times as large as the champion's; gate.max_larger allows 1.4"
+    assert reasons(json.loads(slower)) == {
+        "latency over the champion's": "asked in turn with the champion, it takes longer than gate.max_slower allows",
+        "size over the champion's": larger,
+    }
+    assert stage(12.5, champion_ms=0.9) == slower
 
 
 def test_a_refusal_is_written_and_shown(stage, capsys):
