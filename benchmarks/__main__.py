@@ -9,11 +9,11 @@ import platform
 import sys
 from typing import Any
 
+from benchmarks import pages
 from benchmarks.workspace import ROOT
 from stages.host import fingerprint
 
-NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "peers", "presets")
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"  # in README
+NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "peers", "presets", "error_rates")
 STORE = ROOT / "benchmarks" / "figures.json"
 
 
@@ -28,10 +28,7 @@ def main(names: list[str]) -> None:
         STORE.write_text(json.dumps(kept, indent=1) + "\n")
         for result in results:
             print(f"  {result['what']}: {result['figure']} ({result['goal']}; {result['with']})", flush=True)
-    readme, table = ROOT / "README.md", "\n".join(rows(kept))
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    pages.write(ROOT / "README.md", rows(kept))
 
 
 def rows(kept: dict[str, Any]) -> list[str]:

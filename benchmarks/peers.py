@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import tritonclient.http
 
-from benchmarks import workspace
+from benchmarks import pages, workspace
 from serving import release as releases
 from serving import supervisor
 from serving.admin import announcement
@@ -44,7 +44,6 @@ ROUNDS, ROUND_S, PROBED_S = 4, 1, 3
 SEARCHED = 3  # rounds in which the peers' settings take turns
 HERE = Path(__file__).resolve().parent
 PAGE = workspace.ROOT / "docs" / "serving-speed.md"
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"  # in PAGE
 CORES = os.cpu_count() or 1
 FASTAPI = [  # an `async` endpoint computes on the event loop, a plain one in FastAPI's pool of threads
     {"workers": 1, "threads": CORES, "threadpool": False},
@@ -375,9 +374,7 @@ def write(contests: Mapping[str, Contest]) -> None:
             lines.append(f"| {count} | " + " | ".join(cells) + " |")
         best = "; ".join(f"{name}: {described(settings)}" for name, settings in found.settings.items())
         lines += ["", f"Best settings: {best}."]
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
+    pages.write(PAGE, lines)
 
 
 if __name__ == "__main__":
