@@ -23,6 +23,11 @@ CHECKS = [
     {"name": "counted", "holds": True, "max_delta": None},
 ]
 
+CHANGES = [
+    {"key": "image", "name": "flip", "what": "flip of image"},
+    {"key": "image", "name": "shift", "what": "shift of image by 0.1"},
+]
+
 
 def at_least(bound, metric="accuracy"):
     return {metric: {"min": bound, "max": None}}
@@ -312,7 +317,8 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
-    params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0}})
+    robustness = {"image": {"flip": {"max_changed": 0.0}, "shift": {"by": 0.1, "max_changed": 0.5}}}
+    params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0, "robustness": robustness}})
     answers, challenge, times, arrays, schema, out = (
         Path(name) for name in ("answers", "challenge", "times.json", "arrays", "schema.json", "verdict.json")
     )
@@ -326,11 +332,14 @@ def stage(tmp_path, monkeypatch):
     slow = {"name": "slow", "what": "a model", "expected": "latency", "inapplicable": "", "evidence": {"p99_ms": 201.0}}
     (answers / "controls.json").write_text(json.dumps({"controls": [shuffled | {"evidence": {}}]}))
     np.savez(answers / "controls.npz", **{"labels shuffled": probabilities[:, ::-1]})
+    (answers / "changed.json").write_text(json.dumps({"changes": CHANGES}))
+    np.savez(answers / "changed.npz", probabilities=np.array([probabilities, probabilities[::-1]]))
     challenge.mkdir()
     (challenge / "challenge.json").write_text(json.dumps(NONE))
     np.savez(challenge / "answers.npz")
 
-    def run(p99_ms):
+    def run(p99_ms, **said):
+        params.edit({"gate": said})
         times.write_text(json.dumps({"one_client": {"p99_ms": p99_ms}, "slow": slow}))
         gate.main(answers, challenge, times, arrays, schema, out)
         return out.read_bytes()

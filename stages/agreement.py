@@ -1,0 +1,69 @@
+"""How often one answer is another: to an input that was changed a little, and from the champion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.controls import some_rows
+from stages.schema import Schema, target_kind
+from stages.verdict import COMPARED, COMPARISON, Figure
+
+ROBUSTNESS = "robustness"  # what criteria are about
+DISAGREEMENT = f"{COMPARED}disagreement"
+
+Outputs = Mapping[str, np.ndarray]  # name: [n, *shape]
+
+
+def robustness(
+    answers: Path, schema: Schema, bounds: Mapping[str, Mapping[str, Any]], level: float
+) -> Iterator[Figure]:
+    """For each change that verify made, the share of answers that it changed; `max_changed` of its bound is the most.
+
+    `bounds`: by what is changed, then by how.
+    """
+    ours, changed = outputs(answers / "answers.npz"), outputs(answers / "changed.npz")
+    some = {name: each[some_rows(len(each))] for name, each in ours.items()}
+    for number, change in enumerate(json.loads((answers / "changed.json").read_text(encoding="utf-8"))["changes"]):
+        bound = bounds.get(change["key"], {}).get(change["name"])
+        if bound is None:  # judged again alone, as after a release, with other params by now
+            continue
+        after = {name: each[number] for name, each in changed.items()}
+        share, low, high, told = differing(schema, some, after, level)
+        most = bound.max_changed
+        key = f"gate.robustness.{change['key']}.{change['name']}"
+        reason = f"{change['what']} changes {told}; {key}.max_changed allows a share of {most:g}"
+        yield Figure(ROBUSTNESS, change["what"], share, most, reason, low, high)
+
+
+def disagreement(answers: Path, challenge: Path, schema: Schema, most: float, level: float) -> list[Figure]:
+    """The share of test samples that are answered otherwise than by the champion; none where that has no answers."""
+    theirs = outputs(challenge / "answers.npz")
+    if not theirs:
+        return []
+    share, low, high, told = differing(schema, theirs, outputs(answers / "answers.npz"), level)
+    reason = f"{told} are others than the champion's; gate.max_disagreement allows a share of {most:g}"
+    return [Figure(COMPARISON, DISAGREEMENT, share, most, reason, low, high)]
+
+
+def differing(schema: Schema, old: Outputs, new: Outputs, level: float) -> tuple[float, float, float, str]:
+    """The share of answers that became others, as the target's kind tells it; its interval; and it as words.
+
+    Each end of the interval is beyond the truth in `level` of all cases at most: Clopper and Pearson, "The use of
+    confidence or fiducial limits illustrated in the case of the binomial", Biometrika 26 (1934).
+    """
+    from scipy.stats import binomtest
+
+    other = ~target_kind(schema.target.kind).agree(old, new, schema.target.fitted)
+    count, of = int(other.sum()), len(other)
+    ends = binomtest(count, of).proportion_ci(1 - 2 * level, method="exact")
+    return count / of, float(ends.low), float(ends.high), f"{count:,} of {of:,} answers"
+
+
+def outputs(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file, by name."""
+    return dict(np.load(path, allow_pickle=False))
