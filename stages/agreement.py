@@ -22,9 +22,9 @@ Outputs = Mapping[str, np.ndarray]  # name: [n, *shape]
 def robustness(
     answers: Path, schema: Schema, bounds: Mapping[str, Mapping[str, Any]], level: float
 ) -> Iterator[Figure]:
-    """For each change that verify made, the share of answers that it changed; `max_changed` of its bound is the most.
+    """For each change that verify made, the share of answers that it changed, and how far it moved them if bounded.
 
-    `bounds`: by what is changed, then by how.
+    `bounds`: by what is changed, then by how; each has `max_changed` and `max_moved`.
     """
     ours, changed = outputs(answers / "answers.npz"), outputs(answers / "changed.npz")
     some = {name: each[some_rows(len(each))] for name, each in ours.items()}
@@ -34,10 +34,13 @@ def robustness(
             continue
         after = {name: each[number] for name, each in changed.items()}
         share, low, high, told = differing(schema, some, after, level)
-        most = bound.max_changed
-        key = f"gate.robustness.{change['key']}.{change['name']}"
-        reason = f"{change['what']} changes {told}; {key}.max_changed allows a share of {most:g}"
-        yield Figure(ROBUSTNESS, change["what"], share, most, reason, low, high)
+        what, key, most = change["what"], f"gate.robustness.{change['key']}.{change['name']}", bound.max_changed
+        reason = f"{what} changes {told}; {key}.max_changed allows a share of {most:g}"
+        yield Figure(ROBUSTNESS, what, share, most, reason, low, high)
+        if bound.max_moved is not None:
+            mean, most = moved(schema, some, after), bound.max_moved
+            reason = f"{what} moves answers by {mean:.4g} on average; {key}.max_moved allows {most:g}"
+            yield Figure(ROBUSTNESS, f"{what}: moved", mean, most, reason)
 
 
 def disagreement(answers: Path, challenge: Path, schema: Schema, most: float, level: float) -> list[Figure]:
@@ -62,6 +65,12 @@ def differing(schema: Schema, old: Outputs, new: Outputs, level: float) -> tuple
     count, of = int(other.sum()), len(other)
     ends = binomtest(count, of).proportion_ci(1 - 2 * level, method="exact")
     return count / of, float(ends.low), float(ends.high), f"{count:,} of {of:,} answers"
+
+
+def moved(schema: Schema, old: Outputs, new: Outputs) -> float:
+    """How far answers went on average: a probability, or an amount in standard deviations of the target in training."""
+    name, tensor = next(iter(schema.outputs().items()))
+    return float(np.abs(new[name].astype(np.float64) - old[name]).max(1).mean() / tensor.scale)
 
 
 def outputs(path: Path) -> dict[str, np.ndarray]:

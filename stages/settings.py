@@ -203,8 +203,11 @@ class Bound(Section):
 
 
 class Change(Section):
+    """`max_moved`: how far an answer may move on average, in the target's unit."""
+
     by: Annotated[float, Field(ge=0)] = 0.0
     max_changed: Share
+    max_moved: Annotated[float, Field(ge=0)] | None = None
 
 
 class Gate(Section):

@@ -14,6 +14,7 @@ from stages.schema import Column, Schema, kind, target_kind
 MOST = 24  # samples of a sheet
 ACROSS = 6
 DRAWN = 6  # columns of each
+FITS = 180.0  # characters in a line times their size in points
 
 
 def told(schema: Schema, outputs: Mapping[str, np.ndarray]) -> list[str]:
@@ -28,19 +29,21 @@ def draw(schema: Schema, source: Path, rows: np.ndarray, answered: Sequence[str]
 
     order = np.sort(rows)
     values = {column.name: cells(source, column.name, order) for column in schema.features[:DRAWN]}
-    truth = cells(source, schema.target.name, order)
-    lines = max((said.count("\n") for said in answered), default=0)
-    drawn = Figure(figsize=(9, (1.9 + 0.2 * lines) * max(1, -(-len(rows) // ACROSS))), layout="constrained")
+    values[schema.target.name] = cells(source, schema.target.name, order)
+    places = np.searchsorted(order, rows)
+    titles = [f"{said}\ntruly {values[schema.target.name][i]}" for said, i in zip(answered, places, strict=True)]
+    lines = max((title.count("\n") for title in titles), default=1)
+    longest = max((len(line) for title in titles for line in title.splitlines()), default=1)
+    drawn = Figure(figsize=(9, (1.7 + 0.2 * lines) * max(1, -(-len(rows) // ACROSS))), layout="constrained")
     if not len(rows):
         drawn.text(0.5, 0.5, otherwise, ha="center")
         return drawn
     axes = drawn.subplots(-(-len(rows) // ACROSS), ACROSS, squeeze=False).ravel()
     for place in axes:
         place.set_axis_off()
-    for place, row, said in zip(axes, rows, answered, strict=False):
-        i = int(np.searchsorted(order, row))
+    for place, i, title in zip(axes, places, titles, strict=False):
         sample(schema.features[:DRAWN], {name: column[i] for name, column in values.items()}, place)
-        place.set_title(f"{said}\ntruly {truth[i]}", fontsize=8)
+        place.set_title(title, fontsize=min(8, FITS / longest), parse_math=False)
     return drawn
 
 
@@ -51,7 +54,8 @@ def sample(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> N
         if len(columns) > 1:
             place = axes.inset_axes((0.5, 1 - (i + 1) / len(columns), 0.5, 1 / len(columns)))
             place.set_axis_off()
-            axes.text(0.45, 1 - (i + 0.5) / len(columns), column.name[:16], ha="right", va="center", fontsize=5)
+            middle = 1 - (i + 0.5) / len(columns)
+            axes.text(0.45, middle, column.name[:16], ha="right", va="center", fontsize=5, parse_math=False)
         kind(column.kind).draw(values[column.name], place)
 
 

@@ -24,31 +24,42 @@ def prices(*values):
     return {"value": value, "interval": value + np.array([-1, 1], np.float32)}
 
 
-def changed(folder, schema, before, after, most):
-    """The figure on one change, of answers before and after it."""
+def changed(folder, schema, before, after, most, **bound):
+    """The figures on one change, of answers before and after it."""
     np.savez(folder / "answers.npz", **before)
     np.savez(folder / "changed.npz", **{name: each[None] for name, each in after.items()})
     (folder / "changed.json").write_text(json.dumps({"changes": [{"key": "x", "name": "f", "what": "f of x"}]}))
-    (figure,) = agreement.robustness(folder, schema, {"x": {"f": Change(max_changed=most)}}, 0.05)
-    return figure
+    return agreement.robustness(folder, schema, {"x": {"f": Change(max_changed=most, **bound)}}, 0.05)
 
 
 def test_a_label_that_becomes_another_is_counted(tmp_path):
-    figure = changed(tmp_path, LABEL, labels(0, 0, 1, 1), labels(0, 1, 1, 0), 0.25)
+    (figure,) = changed(tmp_path, LABEL, labels(0, 0, 1, 1), labels(0, 1, 1, 0), 0.25)
     assert (figure.about, figure.name, figure.value, figure.most) == ("robustness", "f of x", 0.5, 0.25)
     assert figure.reason == "f of x changes 2 of 4 answers; gate.robustness.x.f.max_changed allows a share of 0.25"
 
 
 def test_an_amount_that_leaves_its_interval_is_counted(tmp_path):
-    assert changed(tmp_path, PRICE, prices(5, 6, 7, 8), prices(5.5, 5.1, 9, 8), 0.0).value == 0.25
+    (figure,) = changed(tmp_path, PRICE, prices(5, 6, 7, 8), prices(5.5, 5.1, 9, 8), 0.0)
+    assert figure.value == 0.25
+
+
+@pytest.mark.parametrize(
+    ("schema", "before", "after", "mean"),
+    [(PRICE, prices(5, 6), prices(5.2, 5.8), 0.1), (LABEL, labels(0, 1), labels(0, 0), 0.5)],
+)
+def test_how_far_answers_move_is_bounded_where_it_is_said(tmp_path, schema, before, after, mean):
+    _, figure = changed(tmp_path, schema, before, after, 1.0, max_moved=0.05)
+    assert (figure.name, figure.value, figure.most) == ("f of x: moved", pytest.approx(mean), 0.05)
+    key = "gate.robustness.x.f.max_moved"
+    assert figure.reason == f"f of x moves answers by {mean:g} on average; {key} allows 0.05"
 
 
 @pytest.mark.parametrize("samples", [1, 20, 381])
 def test_the_interval_is_exact(tmp_path, samples):
     """Where none or all of n answers change, that has the chance of the level at the other end: 0.05 ** (1 / n)."""
     zeros, ones = [0] * samples, [1] * samples
-    none = changed(tmp_path, LABEL, labels(*zeros), labels(*zeros), 0.0)
-    all_ = changed(tmp_path, LABEL, labels(*zeros), labels(*ones), 0.0)
+    (none,) = changed(tmp_path, LABEL, labels(*zeros), labels(*zeros), 0.0)
+    (all_,) = changed(tmp_path, LABEL, labels(*zeros), labels(*ones), 0.0)
     assert (none.value, none.low, all_.value, all_.high) == (0, 0, 1, 1)
     assert none.high == pytest.approx(1 - 0.05 ** (1 / samples)) and all_.low == pytest.approx(1 - none.high)
 
