@@ -39,7 +39,9 @@ def test_a_label_that_becomes_another_is_counted(tmp_path):
 
 
 def test_an_amount_that_leaves_its_interval_is_counted(tmp_path):
-    (figure,) = changed(tmp_path, PRICE, prices(5, 6, 7, 8), prices(5.5, 5.1, 9, 8), 0.0)
+    after = prices(5.5, 5.1, 9, 8)
+    after["interval"] += np.array([-9, 9], np.float32)  # it is the one before that counts
+    (figure,) = changed(tmp_path, PRICE, prices(5, 6, 7, 8), after, 0.0)
     assert figure.value == 0.25
 
 

@@ -368,6 +368,17 @@ def test_the_stage_judges_the_controls(stage):
     assert fared["labels shuffled"]["scored"]["accuracy"] == 0.25
 
 
+def test_the_stage_judges_what_a_change_of_the_input_does(stage):
+    said = json.loads(stage(12.5))
+    judged = {each["name"]: each["value"] for each in said["criteria"] if each["about"] == "robustness"}
+    assert judged == {"flip of image": 0.0, "shift of image by 0.1": 0.5}
+    tighter = {"image": {"shift": {"by": 0.1, "max_changed": 0.4}}}
+    assert reasons(json.loads(stage(12.5, robustness=tighter))) == {
+        "shift of image by 0.1": "shift of image by 0.1 changes 2 of 4 answers; gate.robustness.image.shift.max_changed"
+        " allows a share of 0.4"
+    }
+
+
 def test_the_stage_writes_the_same_bytes_for_another_passing_time(stage):
     assert stage(12.5) == stage(99.0)
 
