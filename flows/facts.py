@@ -15,6 +15,7 @@ from typing import Any
 
 from flows.drawing import Chart, Interval, chart, interval
 from stages import manifest as manifests
+from stages.agreement import DISAGREEMENT, ROBUSTNESS
 from stages.arrays import read_summary
 from stages.controls import LATENCY, PARITY
 from stages.errors import UserError
@@ -60,6 +61,9 @@ class Run:
     champion: str = ""
     better: Sequence[str] = ()  # metrics
     against: Sequence[Shown] = ()
+    differing: Sequence[Shown] = ()
+    differences: str = ""  # the PNG as an address that needs no network
+    robustness: Sequence[Shown] = ()
     controls: Sequence[Mapping[str, Any]] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)  # of each split
@@ -108,11 +112,14 @@ def gather(paths: Mapping[str, Path]) -> Run:
         release=verdict["release"],
         reasons=[each.reason or each.name for each in criteria if not each.holds],
         notes=[each.note for each in criteria if each.note and each.about != CONTROL],
-        criteria=[each for each in criteria if each.about not in (PARITY, COMPARISON, CONTROL)],
+        criteria=[each for each in criteria if each.about not in (PARITY, COMPARISON, ROBUSTNESS, CONTROL)],
         served=[each for each in criteria if each.about == PARITY],
         champion=verdict.get("champion", ""),
         better=verdict.get("better", ()),
-        against=[each for each in criteria if each.about == COMPARISON],
+        against=[each for each in criteria if each.about == COMPARISON and each.name != DISAGREEMENT],
+        differing=[each for each in criteria if each.name == DISAGREEMENT],
+        differences=_plots(paths.get("challenge")).get("differences", ""),
+        robustness=[each for each in criteria if each.about == ROBUSTNESS],
         controls=[_control(control) for control in verdict.get("controls", ())],
         data=data,
         charts=_charts(paths.get("curves")),
@@ -130,7 +137,7 @@ def gather(paths: Mapping[str, Path]) -> Run:
 
 def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
     """As the verdict has it; the time, which is not in there, from where it was measured."""
-    compared = criterion["about"] == COMPARISON
+    compared = criterion["about"] == COMPARISON and criterion["name"] != DISAGREEMENT
     value, unit = criterion["value"], ""
     if criterion["about"] == LATENCY and times:
         value, unit = times["one_client"]["p99_ms"], " ms"

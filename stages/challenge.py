@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from serving.repository import Names, largest_batch, schema_of
-from stages import command
+from stages import command, sheet
 from stages import manifest as manifests
 from stages.arrays import open_split
 from stages.errors import UserError
 from stages.manifest import Manifest
 from stages.sandbox import raw_rows, sandbox
-from stages.schema import Schema
+from stages.schema import Schema, target_kind
 
 REMEDY = "`dvc pull champion/repository.dvc`, then `dvc repro --force --single-item challenge`"
 
@@ -30,14 +31,19 @@ class Standing:
     outcome: str
 
 
-def main(champion: Path, described: Path, arrays: Path, schema: Path, source: Path, challenge: Path) -> None:
-    """Ask the champion as `verify` asks the candidate; write where it stands and what it answered."""
-    rows = open_split(arrays, "test").rows
-    standing, answers = ask(champion, manifests.load(described), Schema.load(schema), source, rows)
+def main(
+    champion: Path, described: Path, served: Path, arrays: Path, schema: Path, source: Path, challenge: Path
+) -> None:
+    """Ask the champion as `verify` asks the candidate; write where it stands, what it answered and what differs."""
+    rows, fitted = open_split(arrays, "test").rows, Schema.load(schema)
+    standing, answers = ask(champion, manifests.load(described), fitted, source, rows)
     with command.replacing(challenge) as whole:
         whole.mkdir()
         (whole / "challenge.json").write_text(json.dumps(asdict(standing), indent=1) + "\n", encoding="utf-8")
         np.savez(whole / "answers.npz", **answers)
+        if answers:
+            ours = dict(np.load(served / "answers.npz", allow_pickle=False))
+            sheet.save(draw(fitted, source, rows, answers, ours), whole / "differences.png")
     print(standing.outcome)
 
 
@@ -97,6 +103,19 @@ def differences(theirs: Schema, ours: Schema) -> str:
         if other is None or (other.dtype, other.shape, other.labels) != (tensor.dtype, tensor.shape, tensor.labels):
             return f"its {name} are of other labels" if tensor.labels else f"it answers {name!r}"
     return ""
+
+
+def draw(
+    schema: Schema, source: Path, rows: np.ndarray, theirs: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]
+) -> Any:
+    """A sheet of the samples that both answer otherwise, those furthest apart first, from outputs [N, *shape]."""
+    other = np.flatnonzero(~target_kind(schema.target.kind).agree(theirs, ours, schema.target.fitted))
+    first = next(iter(schema.outputs()))
+    apart = np.abs(ours[first][other] - theirs[first][other]).reshape(len(other), -1).max(1, initial=0.0)
+    furthest = other[np.argsort(-apart, kind="stable")][: sheet.MOST]
+    both = [sheet.told(schema, {name: each[furthest] for name, each in some.items()}) for some in (theirs, ours)]
+    answered = [f"champion: {his}\nthis: {own}" for his, own in zip(*both, strict=True)]
+    return sheet.draw(schema, source, rows[furthest], answered, "no differences")
 
 
 if __name__ == "__main__":

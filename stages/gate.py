@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, params, shares
+from stages import agreement, command, params, shares
 from stages.arrays import open_split
 from stages.controls import some_rows
 from stages.resampling import ROUNDS
@@ -32,12 +32,14 @@ def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path
     policy = Policy(bounds, said.margins, said.level, said.p99_ms, said.approval)
     ours, theirs = (served(folder, fitted) for folder in (answers, challenge))
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(said.margins), said.level)
-    evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
-    evidence = replace(evidence, figures=costs(read(times), said.max_slower, said.max_larger))
+    changed = list(agreement.robustness(answers, fitted, said.robustness, said.level))
+    evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences, changed)
     _, same = measure(fitted, truth, ours, ours, (), set(said.margins), said.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
-    evidence = replace(evidence, controls=controls)
+    disagreeing = agreement.disagreement(answers, challenge, fitted, said.max_disagreement, said.level)
+    costing = costs(read(times), said.max_slower, said.max_larger)
+    evidence = replace(evidence, figures=[*disagreeing, *costing, *changed], controls=controls)
     result = judge(evidence, policy)
     with command.replacing(verdict) as whole:
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -9,11 +9,11 @@ import re
 import shlex
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from stages import expectations, schema
+from stages import changes, expectations, schema
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -205,6 +205,14 @@ class Bound(Section):
         return self
 
 
+class Change(Section):
+    """`max_moved`: how far an answer may move on average, in the target's unit."""
+
+    by: Annotated[float, Field(ge=0)] = 0.0
+    max_changed: Share
+    max_moved: Annotated[float, Field(ge=0)] | None = None
+
+
 class Gate(Section):
     thresholds: dict[str, Bound]
     margins: dict[str, Annotated[float, Field(ge=0)]]
@@ -213,6 +221,8 @@ class Gate(Section):
     max_slower: Annotated[float, Field(gt=0)]
     max_larger: Annotated[float, Field(gt=0)]
     approval: list[str]
+    robustness: dict[str, dict[str, Change]]
+    max_disagreement: Share
 
     @model_validator(mode="after")
     def _for_a_person(self) -> Gate:
@@ -263,6 +273,7 @@ class Params(Section):
         for name, column in columns.items():
             _no_other_kinds(column, said.get(name, {}))
             options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
+        _changes(declared, self.gate.robustness)
         if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
             raise ValueError(f"split.by: strata are not known of a target like {declared.target.name!r}: say hash")
         return self
@@ -342,6 +353,24 @@ def _no_other_kinds(column: schema.Column, said: dict[str, Any]) -> None:
             raise ValueError(f"validate.columns.{column.name}.{option} {known}: {remedy}")
 
 
+def _changes(declared: schema.Schema, said: dict[str, dict[str, Change]]) -> None:
+    """Raise ValueError for what is no change of these columns, or not by such an amount; it names the key."""
+    kinds = {name: name for name in feature_kinds()} | {column.name: column.kind for column in declared.features}
+    for key, changed in said.items():
+        if key not in kinds:
+            raise ValueError(f"gate.robustness.{key}: there is no such column or kind{nearest(key, kinds)}")
+        known = changes.of(kinds[key])
+        for name, change in changed.items():
+            where = f"gate.robustness.{key}.{name}"
+            if name not in known:
+                raise ValueError(f"{where}: there is no such change{nearest(name, known)}")
+            most = known[name].most
+            if change.by and not most:
+                raise ValueError(f"{where}.by: there is no more or less of that: delete it")
+            if most and not 0 < change.by <= most:
+                raise ValueError(f"{where}.by must be above 0 and at most {most:g}, not {change.by:g}")
+
+
 def _names(module: Any) -> set[str]:
     return {option.name for option in fields(module.Options)}
 
@@ -350,11 +379,16 @@ def _siblings(loc: tuple[Any, ...]) -> list[str]:
     """The keys that may stand where a path of keys leads."""
     model: Any = Params
     for part in loc:
-        found = {field.alias or name: field.annotation for name, field in model.model_fields.items()}.get(str(part))
-        if not (isinstance(found, type) and issubclass(found, BaseModel)):
-            return list(Bound.model_fields) if str(loc[0]) == "gate" else []
-        model = found
-    return [field.alias or name for name, field in model.model_fields.items()]
+        if get_origin(model) is dict:
+            model = get_args(model)[1]
+        elif _is_section(model):
+            fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+            model = fields.get(str(part))
+    return [field.alias or name for name, field in model.model_fields.items()] if _is_section(model) else []
+
+
+def _is_section(model: Any) -> bool:
+    return isinstance(model, type) and issubclass(model, BaseModel)
 
 
 def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Column:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, controls, manifest, params, parity
+from stages import changes, command, controls, manifest, params, parity
 from stages.arrays import open_split
+from stages.changes import Changed
 from stages.controls import Control
 from stages.sandbox import Raw, Sandbox, joined, raw_rows, sandbox, size
 from stages.schema import Schema
@@ -28,11 +29,14 @@ def main(
     repository: Path, described: Path, expected: Path, arrays: Path, schema: Path, source: Path, answers: Path
 ) -> None:
     """Ask in every manner, compare with the checkpoint's answers, and write what was served."""
-    largest = params.load("verify").export.max_batch
+    listed = params.load("verify")
+    largest = listed.export.max_batch
     fitted, made = Schema.load(schema), manifest.load(described)
     rows = open_split(arrays, "test").rows
     reference = dict(np.load(expected, allow_pickle=False))
     bad, chosen = controls.wrong(fitted, reference, min(largest, len(rows))), controls.some_rows(len(rows))
+    amounts = {key: {name: each.by for name, each in some.items()} for key, some in listed.gate.robustness.items()}
+    robust = changes.chosen(fitted, amounts)
     with sandbox(repository, made, fitted, partial(controls.add, bad)) as box:
         served = box.ask_all(raw_rows(fitted, source, rows), largest)
         some = next(raw_rows(fitted, source, rows[:PARITY_ROWS], whole=True))
@@ -45,13 +49,16 @@ def main(
         checks.append(compare(f"as {box.names.candidate}", by_id, reference, fitted))
         sent = len(rows) + size(some) * (len(checks) - 1)
         checks.append(counted(box, sent))
-        wrong = ask_controls(box, bad, next(raw_rows(fitted, source, rows[chosen], whole=True)), largest)
+        spread = next(raw_rows(fitted, source, rows[chosen], whole=True))
+        wrong = ask_controls(box, bad, spread, largest)
+        changed = [box.ask_all([change.apply(spread, rows[chosen])], largest) for change in robust]
     checks.append(released(served, made.id))
     right = {output: reference[output][chosen] for output in fitted.outputs()}
     tried = [record(each, wrong.get(each.name), right, fitted) for each in bad]
     with command.replacing(answers) as whole:
         write(whole, served, {"release": made.id, "samples": len(rows), "checks": checks})
         write_controls(whole, wrong, tried, fitted)
+        write_changed(whole, robust, changed, fitted)
     failed = [check["name"] for check in checks if not check["holds"]]
     print(
         f"Triton answered {len(rows):,} test samples as {made.id}; "
@@ -130,6 +137,16 @@ def write_controls(
     first = next(iter(schema.outputs()))
     np.savez(folder / "controls.npz", **{name: answers[first] for name, answers in served.items()})
     (folder / "controls.json").write_text(json.dumps({"controls": tried}, indent=1) + "\n", encoding="utf-8")
+
+
+def write_changed(
+    folder: Path, robust: Sequence[Changed], served: Sequence[Mapping[str, np.ndarray]], schema: Schema
+) -> None:
+    """`changed.npz`: each output [changes, n, *shape] for `controls.some_rows`, changed; `changed.json`: how."""
+    outputs = {name: np.array([answers[name] for answers in served]) for name in schema.outputs()}
+    np.savez(folder / "changed.npz", **(outputs if robust else {}))
+    described = [{"key": each.key, "name": each.name, "what": str(each)} for each in robust]
+    (folder / "changed.json").write_text(json.dumps({"changes": described}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ MAY_IMPORT = [
     ("stages/host.py", "", ""),
     ("stages/kinds/*", "stages.schema stages.kinds", "numpy PIL"),
     ("stages/expectations/*", "stages.expectations", ""),
+    ("stages/changes/*", "stages.schema stages.kinds stages.changes", "numpy"),
     ("stages/networks/*", "stages.schema stages.kinds stages.networks", None),
     ("stages/sources/*", "stages.schema stages.errors stages.columns stages.sources", None),
     ("stages/*", "stages serving.repository serving.launcher serving.wire", None),
@@ -63,7 +64,7 @@ MAY_IMPORT = [
     ),
     ("flows/*", "stages serving flows", None),
 ]
-BY_NAME = ("stages/kinds", "stages/expectations", "stages/sources", "stages/networks")
+BY_NAME = ("stages/kinds", "stages/expectations", "stages/changes", "stages/sources", "stages/networks")
 # The files that know what a picture is, beside those that bear the kind's name.
 PICTURES = ("stages/fetch.py", "stages/sources/image_folder.py", "stages/sources/idx.py", "stages/networks/cnn.py")
 PICTURE_WORDS = {"image", "images", "pixel", "pixels"}
@@ -192,7 +193,10 @@ def import_faults(root: Path) -> list[str]:
             elif not within(module, ours) and module not in PROJECT:
                 fault = f"may not import {module}"
             elif (
-                folder in BY_NAME[:2] and folder not in file and not module.endswith((".*", ".kinds", ".expectations"))
+                folder in BY_NAME[:3]
+                and folder not in file
+                and Path(is_file(root, module)).name not in ("__init__.py", Path(file).name)  # a kind's own file
+                and not module.endswith(".*")
             ):
                 fault = f"imports {module} itself, which is looked up by name"
             else:
@@ -221,7 +225,7 @@ def kinds(root: Path) -> dict[str, set[str]]:
     for path in (root / "stages/kinds").glob("*.py"):
         if path.stem != "__init__":
             short = path.stem.removeprefix("target_")
-            own = {f"stages/{folder}/{path.stem}.py" for folder in ("kinds", "expectations")}
+            own = {f"stages/{folder}/{path.stem}.py" for folder in ("kinds", "expectations", "changes")}
             found[short] = own | {f"stages/networks/{role}_{short}.py" for role in ("augment", "head")}
             found[path.stem] = found[short]
     return found
@@ -461,6 +465,8 @@ ADDED = [
     (import_faults, "stages/kinds/image.py", "def f():\n    import torch  # !", "may not import torch"),
     (import_faults, "stages/kinds/image.py", "from stages import errors  # !", "may not import stages.errors"),
     (import_faults, "stages/expectations/image.py", "import numpy  # !", "may not import numpy"),
+    (import_faults, "stages/changes/image.py", "import stages.kinds.text  # !", "imports stages.kinds.text itself"),
+    (import_faults, "stages/verify.py", "import stages.changes.image  # !", "imports stages.changes.image itself"),
     (import_faults, "stages/networks/cnn.py", "from stages import arrays  # !", "may not import stages.arrays"),
     (import_faults, "serving/client.py", "from stages.table import Values  # !", "may not import stages.table"),
     (import_faults, "serving/encode.py", "import pyarrow  # !", "may not import pyarrow"),

@@ -46,7 +46,7 @@ def coloured(tmp_path_factory, a_server):
                 "model": {"encoders": {"image": {"width": 8}}},
                 "train": {"epochs": 6, "augment": {}},
                 "measure": {"requests": 20},
-                "gate": {"thresholds": {"accuracy": {"min": 0.9}}, "p99_ms": 1000.0},
+                "gate": {"thresholds": {"accuracy": {"min": 0.9}}, "p99_ms": 1000.0, "robustness": {}},
             }
         )
         at = {name: Path(path) for name, path in params.paths().items()}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from releases import flipped, shifted, variant
 
-from stages import challenge, params
+from stages import challenge, params, table
 from stages.arrays import open_split
 from stages.schema import Schema
 
@@ -95,15 +95,23 @@ def test_a_worse_candidate_is_refused_through_the_graph(done, judged):
     champion = done.folder / "champion"
     shutil.copytree(judged.repository, champion / "repository")
     (champion / "manifest.json").write_text(judged.manifest.text)
-    done.params(train={"epochs": 2}, gate={"thresholds": {"accuracy": {"min": 0.5}}})
+    done.params(train={"epochs": 2}, gate={"thresholds": {"accuracy": {"min": 0.5}}, "robustness": {}})
     said = done.millrace("run", code=3)
     verdict = json.loads((done.folder / "reports" / "verdict.json").read_text())
     (refused,) = (each for each in verdict["criteria"] if not each["holds"])
+    (differ,) = (each for each in verdict["criteria"] if each["name"] == "against the champion: disagreement")
     assert refused["name"] == "against the champion: accuracy" and refused["value"] < -0.02
     assert verdict["champion"] == f"{judged.manifest.id} answered 381 test samples"
     assert f"refused: {refused['reason']}" in said
     size = next(each for each in verdict["criteria"] if each["name"] == "size over the champion's")
     assert size["value"] == 1 and "latency over the champion's" in {each["name"] for each in verdict["criteria"]}
+    own, his = (
+        np.load(done.folder / "reports" / by / "answers.npz")["probabilities"] for by in ("answers", "challenge")
+    )
+    assert differ["holds"] and differ["value"] == round((own.argmax(1) != his.argmax(1)).mean(), 6) > 0.02
+    page = (done.folder / "reports" / "index.html").read_text(encoding="utf-8")
+    shown = page.partition("Where it differs from the champion")[2].partition("</section>")[0]
+    assert 'alt="differences" src="data:image/png;base64,' in shown and f"{differ['value']:.4g}" in shown
 
 
 def test_no_champion_leaves_a_run_without_a_verdict(done, judged, tmp_path):
@@ -139,3 +147,20 @@ def test_no_champion_leaves_a_run_without_a_verdict(done, judged, tmp_path):
             outcome in said
             and outcome in json.loads((done.folder / "reports" / "verdict.json").read_text())["champion"]
         )
+
+
+def test_what_is_answered_otherwise_is_drawn_the_furthest_apart_first(asked, monkeypatch):
+    fitted, rows = Schema.load(asked.paths["schema"]), open_split(asked.paths["arrays"], "test").rows
+    ours = np.full((len(rows), 10), 0.01, np.float32)
+    ours[:, 4] = 0.5
+    theirs = ours.copy()
+    theirs[7, 5], theirs[2, 5], theirs[300, 5], theirs[4, 6] = 0.6, 0.8, 0.7, 0.4
+    drawn = {}
+    monkeypatch.setattr(
+        challenge.sheet, "sample", lambda columns, values, axes: drawn.setdefault(axes, values["image"])
+    )
+    sheet = challenge.draw(fitted, asked.paths["table"], rows, *({"probabilities": each} for each in (theirs, ours)))
+    shown = [place.get_title().splitlines()[:2] for place in sheet.axes if place.get_title()]
+    assert shown == [[f"champion: 5, {sure}", "this: 4, 0.5"] for sure in (0.8, 0.7, 0.6)]
+    pictures = table.column(asked.paths["table"], "image")
+    assert list(drawn.values()) == [pictures[rows[i]] for i in (2, 300, 7)]

@@ -23,6 +23,11 @@ CHECKS = [
     {"name": "counted", "holds": True, "max_delta": None},
 ]
 
+CHANGES = [
+    {"key": "image", "name": "flip", "what": "flip of image"},
+    {"key": "image", "name": "shift", "what": "shift of image by 0.1"},
+]
+
 
 def at_least(bound, metric="accuracy"):
     return {metric: {"min": bound, "max": None}}
@@ -323,7 +328,8 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
-    params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0}})
+    robustness = {"image": {"flip": {"max_changed": 0.0}, "shift": {"by": 0.1, "max_changed": 0.5}}}
+    params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0, "robustness": robustness}})
     answers, challenge, times, arrays, schema, out = (
         Path(name) for name in ("answers", "challenge", "times.json", "arrays", "schema.json", "verdict.json")
     )
@@ -337,14 +343,17 @@ def stage(tmp_path, monkeypatch):
     slow = {"name": "slow", "what": "a model", "expected": "latency", "inapplicable": "", "evidence": {"p99_ms": 201.0}}
     (answers / "controls.json").write_text(json.dumps({"controls": [shuffled | {"evidence": {}}]}))
     np.savez(answers / "controls.npz", **{"labels shuffled": probabilities[:, ::-1]})
+    (answers / "changed.json").write_text(json.dumps({"changes": CHANGES}))
+    np.savez(answers / "changed.npz", probabilities=np.array([probabilities, probabilities[::-1]]))
     challenge.mkdir()
     (challenge / "challenge.json").write_text(json.dumps(NONE))
     np.savez(challenge / "answers.npz")
 
-    def run(p99_ms, champion_ms=None):
+    def run(p99_ms, champion_ms=None, **said):
+        params.edit({"gate": said})
         other = champion_ms and {"bytes": 1000, "p50_ms": champion_ms, "candidate_p50_ms": 2.0}
-        said = {"one_client": {"p99_ms": p99_ms}, "slow": slow, "bytes": 1500, "champion": other}
-        times.write_text(json.dumps(said))
+        timed = {"one_client": {"p99_ms": p99_ms}, "slow": slow, "bytes": 1500, "champion": other}
+        times.write_text(json.dumps(timed))
         gate.main(answers, challenge, times, arrays, schema, out)
         return out.read_bytes()
 
@@ -372,14 +381,24 @@ def test_the_stage_judges_the_controls(stage):
     assert fared["labels shuffled"]["scored"]["accuracy"] == 0.25
 
 
+def test_the_stage_judges_what_a_change_of_the_input_does(stage):
+    said = json.loads(stage(12.5))
+    judged = {each["name"]: each["value"] for each in said["criteria"] if each["about"] == "robustness"}
+    assert judged == {"flip of image": 0.0, "shift of image by 0.1": 0.5}
+    tighter = {"image": {"shift": {"by": 0.1, "max_changed": 0.4}}}
+    assert reasons(json.loads(stage(12.5, robustness=tighter))) == {
+        "shift of image by 0.1": "shift of image by 0.1 changes 2 of 4 answers; gate.robustness.image.shift.max_changed"
+        " allows a share of 0.4"
+    }
+
+
 def test_the_stage_writes_the_same_bytes_for_another_passing_time(stage):
     assert stage(12.5) == stage(99.0)
 
 
 def test_the_stage_judges_time_and_size_beside_the_champion(stage):
     assert reasons(json.loads(stage(12.5, champion_ms=1.9))) == {}
-    params.edit({"gate": {"max_slower": 1.5, "max_larger": 1.4}})
-    slower = stage(12.5, champion_ms=1.0)
+    slower = stage(12.5, champion_ms=1.0, max_larger=1.4)
     larger = "what is served is 1.50 times as large as the champion's; gate.max_larger allows 1.4"
     assert reasons(json.loads(slower)) == {
         "latency over the champion's": "asked in turn with the champion, it takes longer than gate.max_slower allows",

@@ -7,6 +7,7 @@ import json
 import random
 import sys
 
+import numpy as np
 import pytest
 from conftest import clone
 from test_line import release, serving
@@ -15,6 +16,12 @@ from serving.launcher import find_server
 from stages.errors import UserError
 
 SIGHT = {"0": "round", "1": "thin", "7": "slanted"}
+ROBUSTNESS = {
+    "image": {"flip": {"max_changed": 1.0}},
+    "said": {"case": {"max_changed": 0.0}, "blanks": {"max_changed": 0.0}, "typos": {"by": 1.0, "max_changed": 1.0}},
+    "category": {"missing": {"by": 0.5, "max_changed": 1.0}},
+    "slant": {"noise": {"by": 0.5, "max_changed": 1.0}, "missing": {"by": 1.0, "max_changed": 1.0}},
+}
 SENTENCES = ["It looks {} to me.", "somewhat {}, I would say", "{}!", "A figure that is {}; written by hand."]
 
 
@@ -54,7 +61,7 @@ def line(tmp_path_factory):
         },
         train={"epochs": 6, "batch_size": 32, "learning_rate": 0.005, "augment": {"image": {"shift": 0.1}}},
         measure={"requests": 20},
-        gate={"thresholds": {"accuracy": {"min": 0.9}}, "p99_ms": 1000.0},
+        gate={"thresholds": {"accuracy": {"min": 0.9}}, "p99_ms": 1000.0, "robustness": ROBUSTNESS},
     )
     said = made.millrace("run")
     assert "pass: release" in said
@@ -78,8 +85,23 @@ def test_each_kind_travels_in_its_own_way(line):
     assert [column["kind"] for column in schema["features"]] == ["image", "text", "category", "number"]
 
 
+def test_every_kind_of_change_was_served(line):
+    reports = line.folder / "reports"
+    own, changed = (np.load(reports / "answers" / f"{name}.npz")["probabilities"] for name in ("answers", "changed"))
+    described = json.loads((reports / "answers" / "changed.json").read_text())["changes"]
+    assert [each["what"] for each in described] == [
+        *("flip of image", "case of said", "blanks of said", "typos of said by 1", "missing of category by 0.5"),
+        *("noise of slant by 0.5", "missing of slant by 1"),
+    ]
+    moved = np.abs(changed - own).max((1, 2))
+    assert moved[[1, 2]].max() < 1e-5 < moved[[0, 3, 4, 5, 6]].min()
+    judged = json.loads((reports / "verdict.json").read_text())["criteria"]
+    found = {each["name"]: each["value"] for each in judged if each["about"] == "robustness"}
+    others = (changed.argmax(2) != own.argmax(1)).mean(1)
+    assert list(found.values()) == pytest.approx(others.round(6)) and found["flip of image"] > 0
+
+
 def test_a_stock_client_asks_with_raw_values(line):
-    import numpy as np
     import tritonclient.http as triton
 
     picture = sorted((line.folder / "data/raw/mixed/7").iterdir())[0].read_bytes()

@@ -123,6 +123,36 @@ MISTAKES = [
     ("split.by", "time", "split.column must name the column that holds the time, since split.by is time"),
     ("split.colum", "day", "split.colum is unknown: did you mean 'column'?"),
     ("split.column", "day", "split.column is 'day', which a split by hash does not read: say none"),
+    (
+        "gate.robustness",
+        {"imag": {"flip": {"max_changed": 0.0}}},
+        "gate.robustness.imag: there is no such column or kind: did you mean 'image'?",
+    ),
+    (
+        "gate.robustness",
+        {"image": {"flop": {"max_changed": 0.0}}},
+        "gate.robustness.image.flop: there is no such change: did you mean 'flip'?",
+    ),
+    (
+        "gate.robustness",
+        {"image": {"flip": {"by": 0.1, "max_changed": 0.0}}},
+        "gate.robustness.image.flip.by: there is no more or less of that: delete it",
+    ),
+    (
+        "gate.robustness",
+        {"image": {"shift": {"max_changed": 0.0}}},
+        "gate.robustness.image.shift.by must be above 0 and at most 0.5, not 0",
+    ),
+    (
+        "gate.robustness",
+        {"image": {"shift": {"by": 0.6, "max_changed": 0.0}}},
+        "gate.robustness.image.shift.by must be above 0 and at most 0.5, not 0.6",
+    ),
+    (
+        "gate.robustness",
+        {"image": {"flip": {"max_changed": 0.0, "bye": 1}}},
+        "gate.robustness.image.flip.bye is unknown: did you mean 'by'?",
+    ),
     ("gate.thresholds.accuracy", {}, "gate.thresholds.accuracy: give min, max or both"),
     ("gate.thresholds.accuracy.max", 0.1, "gate.thresholds.accuracy: min 0.95 is over max 0.1"),
     # columns

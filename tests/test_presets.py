@@ -103,6 +103,18 @@ def test_every_control_is_refused_for_its_own_reason(line):
     }
 
 
+def test_noise_on_its_numbers_was_served_and_changes_little(line):
+    name, made = line
+    judged = json.loads((made.folder / "reports/verdict.json").read_text())["criteria"]
+    found = {each["name"]: each["value"] for each in judged if each["about"] == "robustness"}
+    moved = {"breast-cancer": [], "diabetes": [": moved"]}[name]
+    noise = f"noise of number by {0.05 if name == 'breast-cancer' else 0.1}"
+    assert list(found) == [noise, *(noise + end for end in moved)]
+    changed, own = (np.load(made.folder / f"reports/answers/{file}.npz") for file in ("changed", "answers"))
+    assert all((changed[output][0] != own[output]).any(1).mean() > 0.9 for output in own)
+    assert all(0.01 < found[noise + end] < 0.1 for end in moved)
+
+
 def test_raw_rows_are_answered_as_the_network_answers_them(line):
     answered_alike(*line)
 

@@ -113,7 +113,7 @@ def test_the_page_is_whole_and_says_every_criterion(finished):
     for words in (verdict["release"], "1,797 rows", "latency", "loss", "Learning", "Lineage", "no champion yet"):
         assert words in page.said
     assert {"confusion", "reliability", "worst mistakes"} <= {said.get("alt") for _, said in page.elements}
-    assert len([tag for tag, said in page.elements if said.get("class") == "drawn"]) == 4
+    assert len([tag for tag, said in page.elements if said.get("class") == "drawn"]) == 7
 
 
 def test_nothing_is_fetched_and_every_link_leads_somewhere(finished):

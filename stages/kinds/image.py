@@ -135,8 +135,16 @@ def tensor(fitted: dict[str, Any]) -> Tensor:
 
 def draw(value: bytes, axes: Any) -> None:
     """The picture on a matplotlib axes."""
-    axes.imshow(np.asarray(_upright(value, "RGB")))
+    axes.imshow(np.asarray(upright(value, "RGB")))
     axes.set_axis_off()
+
+
+def upright(value: bytes, mode: str) -> Image.Image:
+    """The picture as people see it, as `mode` ("L" or "RGB")."""
+    picture = _open(value)
+    pixels = _decode(picture, mode)
+    turn = _TURNS.get(_orientation(picture))
+    return pixels if turn is None else pixels.transpose(turn)
 
 
 def _drawn(pixels: np.ndarray) -> Image.Image:
@@ -197,16 +205,9 @@ def _decode(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _resized(value: bytes, fitted: dict[str, Any]) -> Image.Image:
-    picture = _upright(value, "L" if fitted["channels"] == 1 else "RGB")
+    picture = upright(value, "L" if fitted["channels"] == 1 else "RGB")
     size = (fitted["width"], fitted["height"])
     return picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR)
-
-
-def _upright(value: bytes, mode: str) -> Image.Image:
-    picture = _open(value)
-    pixels = _decode(picture, mode)
-    turn = _TURNS.get(_orientation(picture))
-    return pixels if turn is None else pixels.transpose(turn)
 
 
 def _orientation(picture: Image.Image) -> int:
