@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, params
+from stages import command, drift, params, statistics
 from stages.arrays import open_split
 from stages.controls import some_rows
 from stages.resampling import ROUNDS
@@ -21,7 +21,16 @@ NOBODY = {"champion": None, "state": "none", "outcome": ""}
 FEW_ROUNDS = 20  # tell that a model beside itself is no other
 
 
-def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path, verdict: Path) -> None:
+def main(
+    answers: Path,
+    challenge: Path,
+    times: Path,
+    profile: Path,
+    released: Path,
+    arrays: Path,
+    schema: Path,
+    verdict: Path,
+) -> None:
     """Judge the served answers, print the verdict as a table and write it. A refusal is an answer, not an error."""
     said = params.load("gate").gate
     fitted, truth = Schema.load(schema), open_split(arrays, "test").target
@@ -35,7 +44,9 @@ def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path
     _, same = measure(fitted, truth, ours, ours, (), set(said.margins), said.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
-    evidence = replace(evidence, controls=controls)
+    old, new = map(statistics.load, (released, profile))
+    drifted = drift.figures(old, new, champion["state"], drift.Bounds(**said.drift.model_dump()))
+    evidence = replace(evidence, figures=drifted, controls=controls)
     result = judge(evidence, policy)
     with command.replacing(verdict) as whole:
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from stages import expectations, schema
+from stages import expectations, schema, statistics
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -202,12 +202,22 @@ class Bound(Section):
         return self
 
 
+class Drift(Section):
+    """The largest distances of `statistics.distance`, beyond what chance makes of so many rows."""
+
+    max_distance: Share
+    columns: dict[str, Share]
+    train_test: Share
+    min_rows: Positive
+
+
 class Gate(Section):
     thresholds: dict[str, Bound]
     margins: dict[str, Annotated[float, Field(ge=0)]]
     level: Annotated[float, Field(gt=0, lt=0.5)]
     p99_ms: Annotated[float, Field(gt=0)]
     approval: list[str]
+    drift: Drift
 
 
 class Canary(Section):
@@ -250,6 +260,10 @@ class Params(Section):
         for name, column in columns.items():
             _no_other_kinds(column, said.get(name, {}))
             options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
+        described = statistics.described(declared)
+        for name in self.gate.drift.columns:
+            if name not in described:
+                raise ValueError(f"gate.drift.columns.{name}: nothing is kept of it{nearest(name, described)}")
         if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
             raise ValueError(f"split.by: strata are not known of a target like {declared.target.name!r}: say hash")
         return self

@@ -26,6 +26,7 @@ from stages.controls import LATENCY, PARITY, THRESHOLD
 
 PASS, REFUSE, PERSON = "pass", "refuse", "needs a person"
 COMPARISON, CONTROL = "champion", "control"  # what criteria may be about, as are THRESHOLD, PARITY and LATENCY
+DATA = "data"  # as well: how the data are distributed
 NO_DIFFERENCE = "no difference"
 COMPARED = "against the champion: "  # begins the name of each criterion that needs one
 MANY = 1000.0  # times; a sample size beyond its square is no advice

@@ -313,9 +313,12 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
     params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0}})
-    answers, challenge, times, arrays, schema, out = (
-        Path(name) for name in ("answers", "challenge", "times.json", "arrays", "schema.json", "verdict.json")
+    answers, challenge, times, profile, released, arrays, schema, out = map(
+        Path,
+        ("answers", "challenge", "times.json", "new.json", "old.json", "arrays", "schema.json", "verdict.json"),
     )
+    for path in (profile, released):
+        path.write_text("{}")
     Schema((), Column("said", "target_class", {}, {"labels": ["no", "/yes"], "counts": [2, 2]})).dump(schema)
     create_split(arrays / "test", np.arange(4), np.array([0, 0, 1, 1]), [])
     answers.mkdir()
@@ -332,7 +335,7 @@ def stage(tmp_path, monkeypatch):
 
     def run(p99_ms):
         times.write_text(json.dumps({"one_client": {"p99_ms": p99_ms}, "slow": slow}))
-        gate.main(answers, challenge, times, arrays, schema, out)
+        gate.main(answers, challenge, times, profile, released, arrays, schema, out)
         return out.read_bytes()
 
     return run

@@ -345,7 +345,7 @@ def test_a_merge_keeps_every_comment_and_what_is_there(project):
     path = Path("params.yaml")
     before = path.read_text(encoding="utf-8")
     params.merge({"validate": {"columns": {"image": {"min_side": 8}, "label": {"labels": ["no", "7"]}}}})
-    (empty,) = (line for line in before.splitlines() if "columns: {}" in line)
+    empty = next(line for line in before.splitlines() if "  columns: {}" in line)
     lines = [empty.replace("{}", "  "), "    image: {min_side: 8}", "    label: {labels: [no, '7']}"]
     assert path.read_text(encoding="utf-8") == before.replace(empty, "\n".join(lines))
     params.merge({"validate": {"columns": {"image": {"max_side": 9}}}})
