@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages import command, table
+from stages import command, sheet
 from stages.arrays import Split, open_split
-from stages.schema import Column, Schema, kind, target_kind
+from stages.schema import Schema, kind
 
 BATCH = 256
-MISTAKES = 24  # on the picture sheet
-DRAWN = 6  # columns of each
 CATEGORIES = 255  # more than the trees take; such codes count as numbers
 
 
@@ -49,9 +47,9 @@ def main(
     with command.replacing(plots) as folder:
         folder.mkdir()
         for name, figure in head.plots(answers, test.target, fitted.target).items():
-            save(figure, folder / f"{name}.png")
-        save(draw_curves(curves), folder / "curves.png")
-        save(mistakes(head, fitted, source, test, answers), folder / "mistakes.png")
+            sheet.save(figure, folder / f"{name}.png")
+        sheet.save(draw_curves(curves), folder / "curves.png")
+        sheet.save(mistakes(head, fitted, source, test, answers), folder / "mistakes.png")
     print(f"test: {told(figures['test'])}")
     if "trees" in figures:
         print(f"boosted trees on the same rows: {told(figures['trees'])}")
@@ -118,51 +116,10 @@ def draw_curves(path: Path) -> Any:
 
 
 def mistakes(head: Any, schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray]) -> Any:
-    """A sheet of the worst answers, each sample drawn by its kind."""
-    from matplotlib.figure import Figure
-
-    worst = head.worst(outputs, split.target)[:MISTAKES]
-    order = np.sort(worst)
-    values = {column.name: cells(source, column.name, split.rows[order]) for column in schema.features[:DRAWN]}
-    truth = cells(source, schema.target.name, split.rows[order])
-    answers = target_kind(schema.target.kind).answers(
-        {name: value[order] for name, value in outputs.items()}, schema.target.fitted
-    )
-    columns = 6
-    sheet = Figure(figsize=(9, 1.9 * max(1, -(-len(worst) // columns))), layout="constrained")
-    if not len(worst):
-        sheet.text(0.5, 0.5, "no mistakes", ha="center")
-        return sheet
-    axes = sheet.subplots(-(-len(worst) // columns), columns, squeeze=False).ravel()
-    for place in axes:
-        place.set_axis_off()
-    for place, position in zip(axes, worst, strict=False):
-        i = int(np.searchsorted(order, position))
-        draw(schema.features[:DRAWN], {name: column[i] for name, column in values.items()}, place)
-        said = ", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in answers[i].values())
-        place.set_title(f"{said}\ntruly {truth[i]}", fontsize=8)
-    return sheet
-
-
-def draw(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> None:
-    """One sample: its columns one below the other, each drawn by its kind and with its name if there are several."""
-    for i, column in enumerate(columns):
-        place = axes
-        if len(columns) > 1:
-            place = axes.inset_axes((0.5, 1 - (i + 1) / len(columns), 0.5, 1 / len(columns)))
-            place.set_axis_off()
-            axes.text(0.45, 1 - (i + 0.5) / len(columns), column.name[:16], ha="right", va="center", fontsize=5)
-        kind(column.kind).draw(values[column.name], place)
-
-
-def cells(source: Path, name: str, rows: np.ndarray) -> list[Any]:
-    """The values of one column at a few rows."""
-    return [value for chunk in table.Values(source, name, rows) for value in chunk]
-
-
-def save(figure: Any, path: Path) -> None:
-    """As PNG without the library's name in it, so that its bytes depend on what it shows alone."""
-    figure.savefig(path, metadata={"Software": None})
+    """A sheet of the worst answers."""
+    worst = head.worst(outputs, split.target)[: sheet.MOST]
+    answered = sheet.told(schema, {name: value[worst] for name, value in outputs.items()})
+    return sheet.draw(schema, source, split.rows[worst], answered, "no mistakes")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""Samples as pictures: each drawn by its kinds, under what was answered and what is true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages import table
+from stages.schema import Column, Schema, kind, target_kind
+
+MOST = 24  # samples of a sheet
+ACROSS = 6
+DRAWN = 6  # columns of each
+
+
+def told(schema: Schema, outputs: Mapping[str, np.ndarray]) -> list[str]:
+    """Outputs [n, *shape] -> each row's answer in a line."""
+    answers = target_kind(schema.target.kind).answers(outputs, schema.target.fitted)
+    return [", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in each.values()) for each in answers]
+
+
+def draw(schema: Schema, source: Path, rows: np.ndarray, answered: Sequence[str], otherwise: str) -> Any:
+    """The samples at `rows` [n] of the table, in that order, each under its answer; `otherwise`: what none says."""
+    from matplotlib.figure import Figure
+
+    order = np.sort(rows)
+    values = {column.name: cells(source, column.name, order) for column in schema.features[:DRAWN]}
+    truth = cells(source, schema.target.name, order)
+    lines = max((said.count("\n") for said in answered), default=0)
+    drawn = Figure(figsize=(9, (1.9 + 0.2 * lines) * max(1, -(-len(rows) // ACROSS))), layout="constrained")
+    if not len(rows):
+        drawn.text(0.5, 0.5, otherwise, ha="center")
+        return drawn
+    axes = drawn.subplots(-(-len(rows) // ACROSS), ACROSS, squeeze=False).ravel()
+    for place in axes:
+        place.set_axis_off()
+    for place, row, said in zip(axes, rows, answered, strict=False):
+        i = int(np.searchsorted(order, row))
+        sample(schema.features[:DRAWN], {name: column[i] for name, column in values.items()}, place)
+        place.set_title(f"{said}\ntruly {truth[i]}", fontsize=8)
+    return drawn
+
+
+def sample(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> None:
+    """One sample: its columns one below the other, each drawn by its kind and with its name if there are several."""
+    for i, column in enumerate(columns):
+        place = axes
+        if len(columns) > 1:
+            place = axes.inset_axes((0.5, 1 - (i + 1) / len(columns), 0.5, 1 / len(columns)))
+            place.set_axis_off()
+            axes.text(0.45, 1 - (i + 0.5) / len(columns), column.name[:16], ha="right", va="center", fontsize=5)
+        kind(column.kind).draw(values[column.name], place)
+
+
+def cells(source: Path, name: str, rows: np.ndarray) -> list[Any]:
+    """The values of one column at a few ascending rows."""
+    return [value for chunk in table.Values(source, name, rows) for value in chunk]
+
+
+def save(figure: Any, path: Path) -> None:
+    """As PNG without the library's name in it, so that its bytes depend on what it shows alone."""
+    figure.savefig(path, metadata={"Software": None})
