@@ -169,7 +169,7 @@ def _of_numbers(old: Numbers, new: Numbers) -> Distance:
     if 2 * gaps[0] >= gaps[most] or not len(at):
         moved = _said("share of missing", *missing)
     elif middle[0] != middle[1]:
-        moved = _said("median", *middle)
+        moved = "median {:.6g} -> {:.6g}".format(*middle)
     else:
         place = (most - 1) % len(at)
         moved = _said(
