@@ -22,8 +22,13 @@ def told(schema: Schema, outputs: Mapping[str, np.ndarray]) -> list[str]:
     return [", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in each.values()) for each in answers]
 
 
-def draw(schema: Schema, source: Path, rows: np.ndarray, answered: Sequence[str], otherwise: str) -> Any:
-    """The samples at `rows` [n] of the table, in that order, each under its answer; `otherwise`: what none says."""
+def draw(
+    schema: Schema, source: Path, rows: np.ndarray, answered: Sequence[str], otherwise: str, label: str = "truly"
+) -> Any:
+    """The samples at `rows` [n] of the table, in that order, each under its answer; `otherwise`: what none says.
+
+    `label`: the word before what the table has as the target.
+    """
     from matplotlib.figure import Figure
 
     order = np.sort(rows)
@@ -40,7 +45,7 @@ def draw(schema: Schema, source: Path, rows: np.ndarray, answered: Sequence[str]
     for place, row, said in zip(axes, rows, answered, strict=False):
         i = int(np.searchsorted(order, row))
         sample(schema.features[:DRAWN], {name: column[i] for name, column in values.items()}, place)
-        place.set_title(f"{said}\ntruly {truth[i]}", fontsize=8)
+        place.set_title(f"{said}\n{label} {truth[i]}", fontsize=8)
     return drawn
 
 
