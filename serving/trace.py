@@ -269,7 +269,8 @@ def _alone(verdict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _say_verdict(verdict: Mapping[str, Any], released: list[dict[str, Any]]) -> str:
-    values = [f"{each['name']} {each['value']:.4g}" for each in verdict["criteria"] if each["value"] is not None]
+    told = [each for each in verdict["criteria"] if each["value"] is not None and each["about"] != DATA]
+    values = [f"{each['name']} {each['value']:.4g}" for each in told]
     override = [f"released in spite of it: {line['override']}" for line in released if "override" in line]
     return ", ".join([verdict["verdict"], *override, *(value for value in values if not value.startswith("served"))])
 

@@ -15,7 +15,7 @@ from stages.arrays import open_split
 from stages.controls import some_rows
 from stages.resampling import ROUNDS
 from stages.schema import Schema
-from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Policy, Tried, judge
+from stages.verdict import DATA, NO_DIFFERENCE, Difference, Estimate, Evidence, Policy, Tried, judge
 
 NOBODY = {"champion": None, "state": "none", "outcome": ""}
 FEW_ROUNDS = 20  # tell that a model beside itself is no other
@@ -159,7 +159,8 @@ def show(result: dict[str, Any], p99_ms: float) -> None:
         ("", "left"),
     ):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for criterion in result["criteria"]:
+    close = [each for each in result["criteria"] if each["about"] == DATA and each["holds"] and not each["note"]]
+    for criterion in (each for each in result["criteria"] if each not in close):
         value = p99_ms if criterion["name"] == "latency p99" else criterion["value"]
         shown = "" if value is None else f"{value:.4g}"
         ends = ["" if end is None else f"{end:.4g}" for end in criterion["interval"] or ()]
@@ -168,6 +169,9 @@ def show(result: dict[str, Any], p99_ms: float) -> None:
         table.add_row(Text(criterion["name"]), criterion["bound"], shown, " to ".join(ends), outcome)
     console = Console()
     console.print(table)
+    if close:
+        largest = max(each["value"] for each in close)
+        console.print(f"distances between columns of data: {len(close)} hold, the largest {largest:.4g}")
     for note in (result["champion"], *(criterion["note"] for criterion in result["criteria"] if criterion["note"])):
         console.print(Text(note))
 

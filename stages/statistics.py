@@ -184,7 +184,7 @@ def _of_words(old: Words, new: Words) -> Distance:
     was, now = np.array(list(told.values())).T
     pooled = (was * old.rows + now * new.rows) / (old.rows + new.rows)
     spread = np.sqrt(2 / math.pi * pooled * (1 - pooled) * (1 / old.rows + 1 / new.rows))
-    most = int(np.abs(now - was).argmax())
+    most = int(np.abs(now - was).round(9).argmax())  # of equal ones the first, whatever their last bits
     return Distance(
         float(np.abs(now - was).sum() / 2), float(spread.sum() / 2), _said(list(told)[most], was[most], now[most])
     )

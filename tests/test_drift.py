@@ -44,6 +44,7 @@ def words(text):
         (numbers(1, 2, 3, 4), numbers(3, 4, 5, 6), 0.5, "median 2 -> 4"),
         (numbers(0, 0, 0, 1), numbers(0, 0, 0, 0), 0.25, "share of values below 1: 0.75 -> 1"),
         (numbers(1, 2, 3, 4), numbers(math.nan, 2, 3, math.nan), 0.5, "share of missing 0 -> 0.5"),
+        (numbers(math.nan, math.nan, 3, 4), numbers(1, 1, 1, 1), 0.5, "share of missing 0.5 -> 0"),
         (numbers(math.nan, math.nan), numbers(math.nan), 0.0, ""),
         (words("a a b b"), words("b b a a"), 0.0, ""),
         (words("a a a b"), words("a b b c"), 0.5, "share of 'a' 0.75 -> 0.25"),
@@ -118,7 +119,7 @@ def row(number, draw, shift=0.0):
         "remark.length": 8 + number % 5,
         "remark.words": 2,
         "remark.script": "LATIN" if number % 10 else None,
-        "since.year": 2000.0 + number % 20,
+        "since.year": 2000.0 + number // 50,
     }
 
 
@@ -163,7 +164,8 @@ def test_of_many_rows_some_are_looked_at(described, monkeypatch):
     monkeypatch.setattr(profile, "MOST", 100)
     told = statistics.load(described())
     assert {each.rows for splits in told.values() for each in splits.values()} == {100}
-    assert told["since.year"]["train"].cuts[0] == 2000.0  # evenly: from the first to the last
+    years = told["since.year"]["train"].cuts
+    assert (years[0], years[-1]) == (2000.0, 2017.0)  # evenly: from the first to the last
 
 
 def figures(old, new, state="answers", bounds=BOUNDS):
@@ -179,6 +181,13 @@ def test_what_has_moved_is_named(described):
     assert "age is not as in the champion's training rows: median 41 -> 71. " in found[moved[0]].reason
     accepted = drift.Bounds(0.2, {"age": 1.0}, 0.2, 200)
     assert all(figure.note or figure.value <= figure.most for figure in figures(old, new, bounds=accepted).values())
+
+
+def test_a_test_split_unlike_the_training_rows_is_named():
+    train, test = words("a a a a b " * 100), words("a b b b b " * 100)
+    found = figures({}, {"label": {"train": train, "test": test}}, "none")["label: test as train"]
+    assert found.value == pytest.approx(0.6, abs=0.03) and found.value > found.most
+    assert "label is not as in the training rows: share of 'a' 0.8 -> 0.2. " in found.reason
 
 
 def test_columns_that_came_and_went_are_told(described):

@@ -86,6 +86,13 @@ MISTAKES = [
         {"label": {"min_distinct": 3}},
         "validate.columns.label.min_distinct is for category, number, text, and label is of kind class: delete it, and",
     ),
+    ("gate.drift.max_distanse", 0.2, "gate.drift.max_distanse is unknown: did you mean 'max_distance'?"),
+    ("gate.drift.max_distance", 1.2, "gate.drift.max_distance: Input should be less than or equal to 1 (it says 1.2)"),
+    (
+        "gate.drift.columns",
+        {"image.brightnes": 0.5},
+        "gate.drift.columns.image.brightnes: nothing is kept of it: did you mean 'image.brightness'?",
+    ),
     ("gate", GONE, "gate is missing"),
     ("train.epochs", GONE, "train.epochs is missing"),
     # types
