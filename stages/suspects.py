@@ -27,7 +27,7 @@ TOUCHING = 1e-6  # a distance of nothing
 VALUES = 1_024  # of a sample's array that are compared, evenly spread
 BATCH = 256
 LISTED = 100  # labels in doubt, and outliers
-DRAWN = 18, 6
+DRAWN = 18, 6  # of either, on a sheet
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,9 @@ def _taken(split: Split, positions: np.ndarray) -> Split:
 
 def _stored(split: Split) -> np.ndarray:
     """The arrays side by side [N, F], or values evenly spread over them."""
-    flat = np.concatenate([block.reshape(len(split), -1) for block in split.blocks], axis=1)
-    return flat[:, :: -(-flat.shape[1] // VALUES)]
+    flat = [block.reshape(len(split), -1) for block in split.blocks]
+    every = -(-sum(block.shape[1] for block in flat) // VALUES)
+    return np.concatenate([block[:, ::every].astype(np.float32) for block in flat], axis=1)
 
 
 def _learnt(network: Any, split: Split) -> np.ndarray:
