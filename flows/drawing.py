@@ -6,9 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from stages.statistics import Numbers, Summary, Words, common, shares
+
 ROOM = 0.12  # on either side of what is drawn, as a share of it
 STEEP = 10.0  # what falls to less than its tenth is drawn on a logarithmic scale
 MOST_TICKS = 5
+BINS = 24  # of a histogram
+MOST_WORDS = 12
+LEAST = 1e-9  # a share of less is none
+GAP = 0.08  # on either side of a bar, as a share of its room
 
 Ends = Sequence[float | None]  # of an interval, both; None where it is open
 
@@ -33,6 +41,60 @@ class Chart:
     curves: Mapping[str, str]
     ticks: Sequence[tuple[float, str]]
     epochs: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """`bars`: left end, width and height of each; `line`: points of an SVG polyline, the other data's heights.
+
+    `first`, `last`: what the bars at the ends are of. `only`: the one value that there is, which is not drawn.
+    """
+
+    bars: Sequence[tuple[float, float, float]]
+    line: str
+    first: str
+    last: str
+    only: str = ""
+
+
+def histogram(new: Summary, old: Summary) -> Histogram | None:
+    """How values are distributed, drawn over how they were elsewhere; None of no rows, or of numbers and words."""
+    if not (new.rows and old.rows):
+        return None
+    if isinstance(new, Words) and isinstance(old, Words):
+        told = common(old, new)
+        often = sorted(filter(None, told), key=lambda word: -max(told[word]))[:MOST_WORDS]
+        names = sorted(often, key=lambda word: (len(word), word))
+        rest = np.sum([pair for word, pair in told.items() if word not in often], axis=0)
+        heights = np.array([*(told[word] for word in names), rest]).T
+        names = [*names, "others"] if rest.max() > LEAST else names
+        heights = heights[:, : len(names)]
+    elif isinstance(new, Numbers) and isinstance(old, Numbers):
+        cuts = np.union1d(new.cuts, old.cuts)
+        if len(cuts) > BINS:  # but for the tails: all that lies beyond is in the bars at the ends
+            inner = [value for each in (new, old) for value in (each.cuts[1:-1] or each.cuts)]
+            cuts = np.linspace(min(inner), max(inner), BINS)
+        names = [f"{cut:.4g}" if abs(cut) < 10_000 else f"{cut:,.0f}" for cut in cuts]
+        heights = np.array([_parts(each, cuts) for each in (old, new)])
+    else:
+        return None
+    if not len(names):
+        return Histogram((), "", "", "", "all missing")
+    if len(names) == 1:
+        return Histogram((), "", "", "", names[0])
+    was, now = 100 * heights / (heights.max() or 1.0)
+    width = 100 / len(names)
+    bars = [
+        (round((i + GAP) * width, 2), round((1 - 2 * GAP) * width, 2), round(float(y), 2)) for i, y in enumerate(now)
+    ]
+    corners = [f"{round((i + end) * width, 2)},{round(100 - float(y), 2)}" for i, y in enumerate(was) for end in (0, 1)]
+    return Histogram(bars, " ".join(corners), names[0], names[-1])
+
+
+def _parts(summary: Numbers, cuts: np.ndarray) -> np.ndarray:
+    """The shares of rows up to each of the cuts and above the one before; the last has all that is left."""
+    _, at_most = shares(summary, cuts)
+    return np.diff(np.append(at_most[:-1], 1.0), prepend=summary.missing / summary.rows)
 
 
 def interval(value: float | None, ends: Ends, limits: Ends, *, zero: bool = False) -> Interval | None:

@@ -13,17 +13,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows.drawing import Chart, Interval, chart, interval
+from flows.drawing import Chart, Histogram, Interval, chart, histogram, interval
 from stages import manifest as manifests
+from stages import statistics
 from stages.agreement import DISAGREEMENT, ROBUSTNESS
 from stages.arrays import read_summary
 from stages.controls import LATENCY, PARITY
+from stages.drift import AS_CHAMPION
 from stages.errors import UserError
 from stages.manifest import Manifest
 from stages.schema import Schema
-from stages.verdict import COMPARED, COMPARISON, CONTROL, COST
+from stages.verdict import COMPARED, COMPARISON, CONTROL, COST, DATA
 
 UNITS = ("bytes", "kB", "MB", "GB")
+STATISTICS = ("statistics", "released_statistics")
 HEADLINES = {"pass": "Pass", "refuse": "Refused", "needs a person": "Needs a person"}
 
 
@@ -43,6 +46,20 @@ class Shown:
     limits: Sequence[str]
     drawn: Interval | None
     champion: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """A column of the data, how far it is from other data, and both drawn; `missing`: the share, if any is."""
+
+    name: str
+    distances: Sequence[Shown]
+    drawn: Histogram | None
+    missing: str
+
+    @property
+    def holds(self) -> bool:
+        return all(each.holds for each in self.distances)
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,9 @@ class Run:
     features: Sequence[tuple[str, str]] = ()  # name and kind
     target: str = ""
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)  # output: its labels
+    columns: Sequence[Told] = ()  # what has moved first
+    beside: str = ""  # which data theirs are drawn beside
+    unjudged: Sequence[str] = ()  # of the data
     charts: Sequence[Chart] = ()
     plots: Mapping[str, str] = field(default_factory=dict)  # name: the PNG as an address that needs no network
     splits: Sequence[str] = ()
@@ -111,8 +131,8 @@ def gather(paths: Mapping[str, Path]) -> Run:
         name=manifest.name if manifest else "",
         release=verdict["release"],
         reasons=[each.reason or each.name for each in criteria if not each.holds],
-        notes=[each.note for each in criteria if each.note and each.about != CONTROL],
-        criteria=[each for each in criteria if each.about not in (PARITY, COMPARISON, ROBUSTNESS, CONTROL)],
+        notes=[each.note for each in criteria if each.note and each.about not in (CONTROL, DATA)],
+        criteria=[each for each in criteria if each.about not in (PARITY, COMPARISON, ROBUSTNESS, CONTROL, DATA)],
         served=[each for each in criteria if each.about == PARITY],
         champion=verdict.get("champion", ""),
         better=verdict.get("better", ()),
@@ -122,6 +142,7 @@ def gather(paths: Mapping[str, Path]) -> Run:
         robustness=[each for each in criteria if each.about == ROBUSTNESS],
         controls=[_control(control) for control in verdict.get("controls", ())],
         data=data,
+        **_columns([each for each in criteria if each.about == DATA], paths),
         charts=_charts(paths.get("curves")),
         plots=_plots(paths.get("plots")),
         times=times,
@@ -158,6 +179,28 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
         interval(value, ends, limits, zero=compared),
         number(criterion.get("champion")),
     )
+
+
+def _columns(criteria: Sequence[Shown], paths: Mapping[str, Path]) -> dict[str, Any]:
+    """The columns of the data, drawn beside the champion's where these were compared, else beside the test rows."""
+    new, old = ({} if path is None else statistics.load(path) for path in map(_there, map(paths.get, STATISTICS)))
+    compared = any(each.title.endswith(f": {AS_CHAMPION}") and each.value for each in criteria)
+    told = []
+    for name, splits in new.items():
+        own = [each for each in criteria if each.name.rpartition(": ")[0] == name]
+        other = old.get(name, {}).get("train") if compared else splits["test"]
+        train = splits["train"]
+        missing = number(train.missing / train.rows) if train.missing else ""
+        told.append(Told(name, own, histogram(train, other or train), missing))
+    return {
+        "columns": sorted(told, key=lambda each: each.holds),
+        "beside": "champion" if compared else "test",
+        "unjudged": [each.note for each in criteria if each.note],
+    }
+
+
+def _there(path: Path | None) -> Path | None:
+    return path if path and path.exists() else None
 
 
 def _control(control: Mapping[str, Any]) -> dict[str, Any]:

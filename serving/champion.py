@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serving.children import surroundings
 from serving.repository import Names
-from serving.store import Store, parts
+from serving.store import LATER, RECORD, Store, parts
 from stages import manifest as manifests
 from stages.command import replacing
 from stages.errors import UserError
@@ -26,9 +26,9 @@ def crown(folder: Path, store: Store, names: Names) -> None:
         for part in parts(names):
             shutil.copytree(store.repository / part, whole / part)
         shutil.copytree(record / "public", whole / names.public)
-    for name in ("verdict.json", "golden.json", "manifest.json"):
+    for name in (*RECORD, "manifest.json"):
         with replacing(folder / name) as content:
-            shutil.copyfile(record / name, content)
+            content.write_bytes((record / name).read_bytes() if name != LATER or (record / name).exists() else b"{}\n")
     _dvc(folder.parent, "add", "--quiet", f"{folder.name}/repository")
 
 
@@ -49,9 +49,7 @@ def catch_up(root: Path, store: Store) -> None:
 
 def commit(root: Path, folder: Path, message: str, also: Sequence[str] = ()) -> str:
     """Commit the champion and more files, if git has others; why it could not be, or nothing."""
-    tracked = [
-        f"{folder.name}/{name}" for name in ("manifest.json", "verdict.json", "golden.json", POINTER, ".gitignore")
-    ]
+    tracked = [f"{folder.name}/{name}" for name in ("manifest.json", *RECORD, POINTER, ".gitignore")]
     paths = [path for path in (*tracked, *also) if (root / path).exists()]
     added = _run(root, "git", "add", "--", *paths)
     if added.returncode == 0 and _run(root, "git", "diff", "--cached", "--quiet", "--", *paths).returncode == 0:

@@ -23,6 +23,8 @@ from stages.host import fingerprint
 from stages.manifest import Manifest
 from stages.verdict import PASS, PERSON
 
+NEEDED = ("verdict", "manifest", "repository", "answers", "times", "statistics")  # the run's outputs, for a release
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -33,6 +35,7 @@ class Candidate:
     verdict: Mapping[str, Any]
     golden: Mapping[str, Any]  # {output: [n, *shape]} as lists
     host: Mapping[str, Any] | None = None  # where it was timed; None where that does not matter
+    statistics: str = "{}\n"  # of its data, as JSON; of a release that is older than these, none
 
     @property
     def names(self) -> Names:
@@ -295,6 +298,7 @@ def _known(candidate: Candidate) -> dict[str, str]:
     return {
         "verdict.json": json.dumps(dict(candidate.verdict), indent=1) + "\n",
         "golden.json": json.dumps(dict(candidate.golden)) + "\n",
+        "statistics.json": candidate.statistics,
     }
 
 
@@ -305,7 +309,7 @@ def exported(paths: Mapping[str, Path]) -> Candidate:
         Misuse: there is none.
         UserError: its bytes are not its manifest's.
     """
-    if not all(paths[name].exists() for name in ("verdict", "manifest", "repository", "answers", "times")):
+    if not all(paths[name].exists() for name in NEEDED):
         raise Misuse("there is no verdict yet on what is here: `millrace run` gives one")
     made = manifests.load(paths["manifest"])
     manifests.check(paths["repository"], made)
@@ -315,7 +319,8 @@ def exported(paths: Mapping[str, Path]) -> Candidate:
         first = {output: answers[output][:rows].tolist() for output in answers.files}
     timed = _read(paths["times"])
     host = timed["host"] if timed["release"] == made.id else {}
-    return Candidate(paths["repository"], made, _read(paths["verdict"]), first, host)
+    statistics = paths["statistics"].read_text(encoding="utf-8")
+    return Candidate(paths["repository"], made, _read(paths["verdict"]), first, host, statistics)
 
 
 def from_champion(root: Path) -> Candidate:
@@ -333,7 +338,9 @@ def from_champion(root: Path) -> Candidate:
         raise Misuse("the released model's bytes are not here: `dvc pull champion/repository.dvc`")
     made = manifests.load(folder / "manifest.json")
     manifests.check(folder / "repository", made)
-    return Candidate(folder / "repository", made, _read(folder / "verdict.json"), _read(folder / "golden.json"))
+    released = Candidate(folder / "repository", made, _read(folder / "verdict.json"), _read(folder / "golden.json"))
+    statistics = folder / "statistics.json"
+    return replace(released, statistics=statistics.read_text(encoding="utf-8")) if statistics.exists() else released
 
 
 def _read(path: Path) -> Any:

@@ -3,7 +3,7 @@
     live/repository/NAME_ID_encode, NAME_ID_network, NAME_ID     parts of each kept release, never changed
     live/repository/NAME_ID_canary                               the router, while a release is on trial
     live/repository/NAME                                         the public ensemble: its config names the live release
-    live/releases/ID/                                            manifest, verdict, golden answers, public config, when
+    live/releases/ID/                                            manifest, more files (RECORD), public config, when
     live/ledger.jsonl  switch.json  server.json  key  lock
 
 Only renames within one file system make anything visible here, so that a kill leaves the old or the new.
@@ -32,6 +32,8 @@ RESTORE = (
     "`millrace release --from-champion` restores the release that champion/ holds"
     " (`git checkout COMMIT -- champion` and `dvc pull champion/repository.dvc` for an earlier one)"
 )
+RECORD = ("verdict.json", "golden.json", "statistics.json")  # what is known of a release, beside its manifest
+LATER = "statistics.json"  # which releases lack that are older than it
 _PART = re.compile(r"(?P<name>.+)_(?P<id>[0-9a-f]{12})(?P<part>_encode|_network|_canary)?")
 
 
@@ -151,7 +153,8 @@ class Store:
         """
         names = Names(manifest.name, manifest.id)
         if self.record(manifest.id).exists() and not self.faults(manifest.id):
-            self.note(manifest.id, "verdict.json", known["verdict.json"])
+            for name in known.keys() - {"golden.json"}:  # which it was judged anew with
+                self.note(manifest.id, name, known[name])
             return
         copy = self._incoming / "repository"
         shutil.copytree(exported, copy)
@@ -182,8 +185,9 @@ class Store:
         """What is wrong with a kept release's bytes; what does not belong in its folders is moved out first."""
         try:
             manifest = self.manifest(release)
-            for name in ("verdict.json", "golden.json"):
-                self.read(release, name)
+            for name in RECORD:
+                if name != LATER or (self.record(release) / name).exists():
+                    self.read(release, name)
         except UserError as error:
             return [str(error)]
         names = Names(manifest.name, release)

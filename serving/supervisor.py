@@ -16,7 +16,7 @@ from serving.admin import Admin, administered, announcement, known, prove
 from serving.launcher import Endpoint, running
 from serving.release import settle, switch
 from serving.repository import Names, golden
-from serving.store import RESTORE, Store
+from serving.store import RECORD, RESTORE, Store
 from stages import manifest as manifests
 from stages import parity
 from stages.command import holding
@@ -194,7 +194,8 @@ def repair(root: Path, store: Store, release: str) -> None:
     with suppress(UserError):
         made = manifests.load(champion / "manifest.json")
         if made.id == release:
-            known = {name: (champion / name).read_text(encoding="utf-8") for name in ("verdict.json", "golden.json")}
+            kept = [name for name in RECORD if (champion / name).exists()]
+            known = {name: (champion / name).read_text(encoding="utf-8") for name in kept}
             store.add(champion / "repository", made, known)
 
 

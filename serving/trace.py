@@ -23,10 +23,11 @@ from serving.store import Store, parts
 from stages import manifest as manifests
 from stages.errors import Misuse, UserError
 from stages.manifest import Manifest
-from stages.verdict import COMPARISON
+from stages.verdict import COMPARISON, COST, DATA
 
 SINCE = ("verdict", "champion", "better", APPROVED)  # of a verdict: what the gate says otherwise after the release
 VERDICT, GOLDEN = f"{CHAMPION}/verdict.json", f"{CHAMPION}/golden.json"
+STATISTICS = f"{CHAMPION}/statistics.json"
 REPOSITORY, POINTER = f"{CHAMPION}/repository", f"{CHAMPION}/repository.dvc"
 FEW = 5  # faults of a link that are named
 FETCH = "`dvc fetch --all-commits`"
@@ -176,6 +177,8 @@ def _champion(state: State, store: Store, made: Manifest, states: list[State]) -
     unlike = _unlike_gate(verdict, state, made)
     yield Link("verdict", VERDICT, _blob(state, VERDICT), _say_verdict(verdict, released), unlike, [], altered(VERDICT))
     yield Link("golden answers", GOLDEN, _blob(state, GOLDEN), copies=altered(GOLDEN))
+    if STATISTICS in state.blobs and json.loads(state.read(STATISTICS)):  # older releases have none
+        yield Link("statistics", STATISTICS, _blob(state, STATISTICS), copies=altered(STATISTICS))
     copies = altered(POINTER)
     link = _kept(state, "served files", REPOSITORY, state.added[REPOSITORY], {}, is_champion)
     broken = link.broken if link.broken or link.absent else _unlike_manifest(state, made)
@@ -262,14 +265,15 @@ def _unlike_gate(verdict: Mapping[str, Any], state: State, made: Manifest) -> li
 
 
 def _alone(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """What a verdict says of the release itself."""
-    own = [each for each in verdict["criteria"] if each.get("about") != COMPARISON]
+    """What a verdict says of the release itself: nothing that a champion has a part in."""
+    own = [each for each in verdict["criteria"] if each.get("about") not in (COMPARISON, COST, DATA)]
     said = {name: each for name, each in verdict.items() if name not in SINCE}
     return {**said, "criteria": own}
 
 
 def _say_verdict(verdict: Mapping[str, Any], released: list[dict[str, Any]]) -> str:
-    values = [f"{each['name']} {each['value']:.4g}" for each in verdict["criteria"] if each["value"] is not None]
+    told = [each for each in verdict["criteria"] if each["value"] is not None and each["about"] != DATA]
+    values = [f"{each['name']} {each['value']:.4g}" for each in told]
     override = [f"released in spite of it: {line['override']}" for line in released if "override" in line]
     approved = [f"approved by {verdict[APPROVED]['by']}: {verdict[APPROVED]['reason']}"] if APPROVED in verdict else []
     return ", ".join(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, sheet
+from stages import command, sheet, suspects
 from stages.arrays import Split, open_split
 from stages.schema import Schema, kind
 
@@ -27,8 +27,9 @@ def main(
     metrics: Path,
     plots: Path,
     expected: Path,
+    suspected: Path,
 ) -> None:
-    """Answer the val and test splits with the trained network and describe how well."""
+    """Answer the val and test splits with the trained network and describe how well; list samples to look at."""
     from stages.networks import network
 
     fitted = Schema.load(schema)
@@ -43,6 +44,9 @@ def main(
         whole.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     with command.replacing(expected) as whole, whole.open("wb") as file:
         np.savez(file, **outputs["test"])
+    found = suspects.find(net, head, fitted, arrays)
+    with command.replacing(suspected) as whole:
+        suspects.write(found, fitted, source, whole)
     test, answers = splits["test"], outputs["test"]
     with command.replacing(plots) as folder:
         folder.mkdir()
@@ -50,6 +54,8 @@ def main(
             sheet.save(figure, folder / f"{name}.png")
         sheet.save(draw_curves(curves), folder / "curves.png")
         sheet.save(mistakes(head, fitted, source, test, answers), folder / "mistakes.png")
+        for name, figure in suspects.sheets(found, fitted, source).items():
+            sheet.save(figure, folder / f"{name}.png")
     print(f"test: {told(figures['test'])}")
     if "trees" in figures:
         print(f"boosted trees on the same rows: {told(figures['trees'])}")

@@ -11,18 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from stages import agreement, command, params, shares
+from stages import agreement, command, drift, params, shares, statistics
 from stages.arrays import open_split
 from stages.controls import some_rows
 from stages.resampling import ROUNDS
 from stages.schema import Schema
-from stages.verdict import COST, NO_DIFFERENCE, Difference, Estimate, Evidence, Figure, Policy, Tried, judge
+from stages.verdict import COST, DATA, NO_DIFFERENCE, Difference, Estimate, Evidence, Figure, Policy, Tried, judge
 
 NOBODY = {"champion": None, "state": "none", "outcome": ""}
 FEW_ROUNDS = 20  # tell that a model beside itself is no other
 
 
-def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path, verdict: Path) -> None:
+def main(
+    answers: Path,
+    challenge: Path,
+    times: Path,
+    profile: Path,
+    released: Path,
+    arrays: Path,
+    schema: Path,
+    verdict: Path,
+) -> None:
     """Judge the served answers, print the verdict as a table and write it. A refusal is an answer, not an error."""
     said = params.load("gate").gate
     fitted, truth = Schema.load(schema), open_split(arrays, "test").target
@@ -37,9 +46,11 @@ def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path
     _, same = measure(fitted, truth, ours, ours, (), set(said.margins), said.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
+    old, new = map(statistics.load, (released, profile))
+    drifted = drift.figures(old, new, champion["state"], drift.Bounds(**said.drift.model_dump()))
     disagreeing = agreement.disagreement(answers, challenge, fitted, said.max_disagreement, said.level)
     costing = costs(read(times), said.max_slower, said.max_larger)
-    evidence = replace(evidence, figures=[*disagreeing, *costing, *changed], controls=controls)
+    evidence = replace(evidence, figures=[*disagreeing, *costing, *changed, *drifted], controls=controls)
     result = judge(evidence, policy)
     with command.replacing(verdict) as whole:
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -184,7 +195,8 @@ def show(result: dict[str, Any], times: Mapping[str, Any]) -> None:
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     timed = {"latency p99": times["one_client"]["p99_ms"]}
     timed |= {each.name: each.value for each in costs(times, 0.0, 0.0) if not each.stated}
-    for criterion in result["criteria"]:
+    close = [each for each in result["criteria"] if each["about"] == DATA and each["holds"] and not each["note"]]
+    for criterion in (each for each in result["criteria"] if each not in close):
         value = timed.get(criterion["name"], criterion["value"])
         shown = "" if value is None else f"{value:.4g}"
         ends = ["" if end is None else f"{end:.4g}" for end in criterion["interval"] or ()]
@@ -193,6 +205,9 @@ def show(result: dict[str, Any], times: Mapping[str, Any]) -> None:
         table.add_row(Text(criterion["name"]), criterion["bound"], shown, " to ".join(ends), outcome)
     console = Console()
     console.print(table)
+    if close:
+        largest = max(each["value"] for each in close)
+        console.print(f"distances between columns of data: {len(close)} hold, the largest {largest:.4g}")
     for note in (result["champion"], *(criterion["note"] for criterion in result["criteria"] if criterion["note"])):
         console.print(Text(note))
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from stages import changes, expectations, schema
+from stages import changes, expectations, schema, statistics
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -213,6 +213,15 @@ class Change(Section):
     max_moved: Annotated[float, Field(ge=0)] | None = None
 
 
+class Drift(Section):
+    """The largest distances of `statistics.distance`, beyond what chance makes of so many rows."""
+
+    max_distance: Share
+    columns: dict[str, Share]
+    train_test: Share
+    min_rows: Positive
+
+
 class Gate(Section):
     thresholds: dict[str, Bound]
     margins: dict[str, Annotated[float, Field(ge=0)]]
@@ -223,6 +232,7 @@ class Gate(Section):
     approval: list[str]
     robustness: dict[str, dict[str, Change]]
     max_disagreement: Share
+    drift: Drift
 
     @model_validator(mode="after")
     def _for_a_person(self) -> Gate:
@@ -274,6 +284,10 @@ class Params(Section):
             _no_other_kinds(column, said.get(name, {}))
             options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
         _changes(declared, self.gate.robustness)
+        described = statistics.described(declared)
+        for name in self.gate.drift.columns:
+            if name not in described:
+                raise ValueError(f"gate.drift.columns.{name}: nothing is kept of it{nearest(name, described)}")
         if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
             raise ValueError(f"split.by: strata are not known of a target like {declared.target.name!r}: say hash")
         return self

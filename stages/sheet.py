@@ -23,15 +23,20 @@ def told(schema: Schema, outputs: Mapping[str, np.ndarray]) -> list[str]:
     return [", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in each.values()) for each in answers]
 
 
-def draw(schema: Schema, source: Path, rows: np.ndarray, answered: Sequence[str], otherwise: str) -> Any:
-    """The samples at `rows` [n] of the table, in that order, each under its answer; `otherwise`: what none says."""
+def draw(
+    schema: Schema, source: Path, rows: np.ndarray, answered: Sequence[str], otherwise: str, label: str = "truly"
+) -> Any:
+    """The samples at `rows` [n] of the table, in that order, each under its answer; `otherwise`: what none says.
+
+    `label`: the word before what the table has as the target.
+    """
     from matplotlib.figure import Figure
 
     order = np.sort(rows)
     values = {column.name: cells(source, column.name, order) for column in schema.features[:DRAWN]}
     values[schema.target.name] = cells(source, schema.target.name, order)
     places = np.searchsorted(order, rows)
-    titles = [f"{said}\ntruly {values[schema.target.name][i]}" for said, i in zip(answered, places, strict=True)]
+    titles = [f"{said}\n{label} {values[schema.target.name][i]}" for said, i in zip(answered, places, strict=True)]
     lines = max((title.count("\n") for title in titles), default=1)
     longest = max((len(line) for title in titles for line in title.splitlines()), default=1)
     drawn = Figure(figsize=(9, (1.7 + 0.2 * lines) * max(1, -(-len(rows) // ACROSS))), layout="constrained")

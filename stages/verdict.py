@@ -25,11 +25,8 @@ from stages import settings
 from stages.controls import LATENCY, PARITY, THRESHOLD
 
 PASS, REFUSE, PERSON = "pass", "refuse", "needs a person"
-COMPARISON, COST, CONTROL = (
-    "champion",
-    "cost",
-    "control",
-)  # what criteria may be about, as are THRESHOLD, PARITY and LATENCY
+# what criteria may be about, as are THRESHOLD, PARITY and LATENCY
+COMPARISON, COST, DATA, CONTROL = "champion", "cost", "data", "control"
 NO_DIFFERENCE = "no difference"
 COMPARED = "against the champion: "  # begins the name of each criterion that needs one
 MANY = 1000.0  # times; a sample size beyond its square is no advice

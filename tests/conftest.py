@@ -91,7 +91,8 @@ def clone(folder: Path) -> Clone:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    (folder / "champion" / "manifest.json").write_text("{}\n")  # whatever this project has released
+    for name in ("manifest.json", "statistics.json"):
+        (folder / "champion" / name).write_text("{}\n")  # whatever this project has released
     made = Clone(folder)
     made.run("git", "init", "-q")
     made.run("git", "config", "user.name", "somebody")
@@ -160,7 +161,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project under git and DVC in which nothing was released, without data."""
     folder = tmp_path_factory.mktemp("empty") / "project"
     (folder / "champion").mkdir(parents=True)
-    (folder / "champion" / "manifest.json").write_text("{}\n")
+    for name in ("manifest.json", "statistics.json"):
+        (folder / "champion" / name).write_text("{}\n")
     for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     made = Clone(folder)

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import gate, params
+from stages import gate, params, statistics
 from stages.arrays import create_split
 from stages.schema import Column, Schema
+from stages.statistics import of_words
 from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Policy, Tried, judge
 
 ROOT = Path(__file__).parent.parent
@@ -330,9 +331,12 @@ def stage(tmp_path, monkeypatch):
     thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
     robustness = {"image": {"flip": {"max_changed": 0.0}, "shift": {"by": 0.1, "max_changed": 0.5}}}
     params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0, "robustness": robustness}})
-    answers, challenge, times, arrays, schema, out = (
-        Path(name) for name in ("answers", "challenge", "times.json", "arrays", "schema.json", "verdict.json")
+    answers, challenge, times, profile, released, arrays, schema, out = map(
+        Path,
+        ("answers", "challenge", "times.json", "new.json", "old.json", "arrays", "schema.json", "verdict.json"),
     )
+    for path in (profile, released):
+        path.write_text("{}")
     Schema((), Column("said", "target_class", {}, {"labels": ["no", "/yes"], "counts": [2, 2]})).dump(schema)
     create_split(arrays / "test", np.arange(4), np.array([0, 0, 1, 1]), [])
     answers.mkdir()
@@ -354,7 +358,7 @@ def stage(tmp_path, monkeypatch):
         other = champion_ms and {"bytes": 1000, "p50_ms": champion_ms, "candidate_p50_ms": 2.0}
         timed = {"one_client": {"p99_ms": p99_ms}, "slow": slow, "bytes": 1500, "champion": other}
         times.write_text(json.dumps(timed))
-        gate.main(answers, challenge, times, arrays, schema, out)
+        gate.main(answers, challenge, times, profile, released, arrays, schema, out)
         return out.read_bytes()
 
     return run
@@ -412,3 +416,22 @@ def test_a_refusal_is_written_and_shown(stage, capsys):
     shown = capsys.readouterr().out
     assert "REFUSE  0123456789ab" in shown
     assert "refused: one sample takes longer than gate.p99_ms allows" in shown
+
+
+def test_data_that_have_moved_since_the_champions_are_refused_or_left_to_a_person(stage, capsys):
+    new, old = (of_words([("cat", cats), ("cow", 500 - cats // 2), ("dog", 500 - cats // 2)]) for cats in (50, 300))
+    for path, train, test in ((Path("new.json"), new, new), (Path("old.json"), old, old)):
+        statistics.dump({"label": {"train": train, "test": test}}, path)
+    assert reasons(json.loads(stage(12.5))) == {}  # there is no champion to have moved from
+    Path("challenge/challenge.json").write_text(json.dumps({**NONE, "state": "incompatible"}))
+    found = reasons(json.loads(stage(12.5)))
+    assert list(found) == ["label: as the champion's"]
+    assert found["label: as the champion's"].startswith(
+        "label is not as in the champion's training rows: share of 'cat' 0.3 -> 0.05. That is a distance of 0.2"
+    )
+    shown = capsys.readouterr().out
+    assert "label: as the champion's" in shown and "distances between columns of data: 1 hold, the largest 0" in shown
+    params.edit({"gate": {"approval": ["data"]}})
+    assert json.loads(stage(12.5))["verdict"] == "needs a person"
+    params.merge({"gate": {"drift": {"max_distance": 0.25}}})
+    assert json.loads(stage(12.5))["verdict"] == "pass"

@@ -92,6 +92,13 @@ MISTAKES = [
         {"label": {"min_distinct": 3}},
         "validate.columns.label.min_distinct is for category, number, text, and label is of kind class: delete it, and",
     ),
+    ("gate.drift.max_distanse", 0.2, "gate.drift.max_distanse is unknown: did you mean 'max_distance'?"),
+    ("gate.drift.max_distance", 1.2, "gate.drift.max_distance: Input should be less than or equal to 1 (it says 1.2)"),
+    (
+        "gate.drift.columns",
+        {"image.brightnes": 0.5},
+        "gate.drift.columns.image.brightnes: nothing is kept of it: did you mean 'image.brightness'?",
+    ),
     ("gate", GONE, "gate is missing"),
     ("train.epochs", GONE, "train.epochs is missing"),
     # types
@@ -381,7 +388,7 @@ def test_a_merge_keeps_every_comment_and_what_is_there(project):
     path = Path("params.yaml")
     before = path.read_text(encoding="utf-8")
     params.merge({"validate": {"columns": {"image": {"min_side": 8}, "label": {"labels": ["no", "7"]}}}})
-    (empty,) = (line for line in before.splitlines() if "columns: {}" in line)
+    empty = next(line for line in before.splitlines() if "  columns: {}" in line)
     lines = [empty.replace("{}", "  "), "    image: {min_side: 8}", "    label: {labels: [no, '7']}"]
     assert path.read_text(encoding="utf-8") == before.replace(empty, "\n".join(lines))
     params.merge({"validate": {"columns": {"image": {"max_side": 9}}}})

@@ -322,6 +322,19 @@ def test_a_lost_ledger_loses_no_release(after_two, candidates):
     assert store.kept("digits") == kept and not store.faults(kept[0]) and not store.faults(kept[1])
 
 
+def test_the_statistics_of_the_data_go_with_a_release_and_come_back_with_it(after_two, judged, candidates):
+    store, kept = Store(after_two / "live"), after_two / "champion" / "statistics.json"
+    assert kept.read_text() == judged.statistics and json.loads(judged.statistics)["label"]
+    (store.record(candidates[0].manifest.id) / "statistics.json").unlink()  # as before there were any
+    rollback(after_two, store, "digits", None)
+    assert kept.read_text() == "{}\n"
+    assert from_champion(after_two).statistics == "{}\n"
+    rollback(after_two, store, "digits", candidates[1].manifest.id)
+    assert kept.read_text() == judged.statistics
+    kept.unlink()  # a champion that git has of older days
+    assert from_champion(after_two).statistics == "{}\n"
+
+
 @pytest.mark.parametrize("lost", ["golden.json", "verdict.json", "manifest.json"])
 @pytest.mark.parametrize("how", ["removed", "damaged"])
 def test_a_damaged_record_is_told_and_restored_from_git(after_two, candidates, lost, how):
@@ -498,6 +511,7 @@ def _champion(root: Path, candidate: Candidate) -> None:
     (champion / "manifest.json").write_text(candidate.manifest.text)
     (champion / "verdict.json").write_text(json.dumps(dict(candidate.verdict)))
     (champion / "golden.json").write_text(json.dumps(dict(candidate.golden)))
+    (champion / "statistics.json").write_text(candidate.statistics)
 
 
 def test_another_host_serves_what_git_and_dvc_say(after_two, candidates, tmp_path):

@@ -20,7 +20,7 @@ from stages.errors import UserError
 
 settings.register_profile("here", derandomize=True, deadline=None, database=None)  # the same on every machine
 settings.load_profile("here")
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
 HOSTILE = '<script src="https://example.org/x.js"></script> | "a" & [b](https://example.org) \\'
 WIDTHS = (390, 1440)
 
@@ -169,6 +169,25 @@ def test_controls_are_shown_where_there_are_any(outputs):
         assert words in card.partition("Controls")[2]
 
 
+def test_data_that_have_moved_come_first_beside_the_champions(outputs):
+    moved = criterion("image.contrast: as the champion's", False, about="data", bound="at most 0.2", value=0.4)
+    same = criterion("label: test as train", about="data", bound="at most 0.2", value=0.01)
+    few = criterion("test as train", about="data", value=None, note="test and train are not compared: 9 rows")
+    outputs.change("released_statistics", **outputs.read("statistics"))
+    outputs.change("verdict", verdict="refuse", criteria=[criterion("accuracy"), same, moved, few])
+    page, card = outputs.page(), outputs.card()
+    told = page.said.partition("Distances")[2]
+    assert told.index("the line is the champion's") < told.index("Test and train are not compared: 9 rows.")
+    assert told.index("image.contrast") < told.index("as the champion's 0.4") < told.index("label")
+    assert (
+        page.said.index("bad") < page.said.index("Criteria") and "as the champion's" not in told.partition("label")[2]
+    )
+    drawn = [said for tag, said in page.elements if said.get("class") == "histogram"]
+    assert len(drawn) == 3 and "image.contrast, from" in str(drawn[0]["aria-label"])
+    assert "| image.contrast: as the champion's | at most 0.2 | 0.4 | **does not hold** |" in card
+    assert {"labels to look at", "samples unlike any other"} <= {said.get("alt") for _, said in page.elements}
+
+
 def test_refused_data_are_all_that_is_said(outputs):
     outputs.change("validation", "validation.json", outcome="refused", faults=["12 rows: image.width 8 is under 9"])
     said = outputs.page().said
@@ -180,6 +199,8 @@ def test_refused_data_are_all_that_is_said(outputs):
 def test_no_name_is_trusted(outputs):
     outputs.change("verdict", criteria=[criterion(HOSTILE, False, bound=HOSTILE, reason=HOSTILE, note=HOSTILE)])
     outputs.change("validation", "validation.json", warnings=[HOSTILE])
+    words = {"rows": 2, "missing": 0, "counts": {HOSTILE: 1, "a": 1}, "others": 0}
+    outputs.change("statistics", **{HOSTILE: {"train": words, "test": words}})
     outputs.change("metrics", test={f"recall[{HOSTILE}]": 0.5, HOSTILE: 0.5})
     schema = outputs.read("schema")
     schema["target"]["fitted"]["labels"][0] = schema["features"][0]["name"] = HOSTILE

@@ -44,7 +44,11 @@ class Network(nn.Module):
 
     def forward(self, blocks: Sequence[Tensor]) -> Tensor:
         """Blocks [N, *shape] as stored -> scores."""
-        return self.head(self.trunk([encoder(x) for encoder, x in zip(self.encoders, blocks, strict=True)]))
+        return self.head(self.features(blocks))
+
+    def features(self, blocks: Sequence[Tensor]) -> Tensor:
+        """Blocks [N, *shape] as stored -> what the head is given, [N, F]."""
+        return self.trunk([encoder(x) for encoder, x in zip(self.encoders, blocks, strict=True)])
 
     def answer(self, scores: Tensor) -> dict[str, Tensor]:
         """Scores -> exactly the target's outputs."""

@@ -1,0 +1,57 @@
+"""What each column holds in each split: kept with a release, so that later data can be held against it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages import command, statistics, table
+from stages.arrays import SPLITS, open_split
+from stages.schema import Schema
+from stages.statistics import Statistics, Summary, of_numbers, of_words
+
+MOST = 100_000  # rows of a split that are looked at, evenly spread: they tell a share to three thousandths
+
+
+def main(source: Path, arrays: Path, schema: Path, profile: Path) -> None:
+    """Summarise the target, values and facts of the rows that became arrays."""
+    rows = {split: spread(open_split(arrays, split).rows, MOST) for split in SPLITS}
+    found = summarise(source, statistics.described(Schema.load(schema)), rows)
+    with command.replacing(profile) as whole:
+        statistics.dump(found, whole)
+    print(f"{len(found)} columns of {', '.join(f'{len(each):,} {split}' for split, each in rows.items())} rows")
+
+
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """All of them, or `most`."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+
+
+def summarise(source: Path, names: Sequence[str], rows: Mapping[str, np.ndarray]) -> Statistics:
+    """Of the table's columns `names`, at its ascending `rows` of each split, in one reading."""
+    chunks: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for first, piece in table.pieces(source, names):
+        for split, positions in rows.items():
+            there = table.chosen(first, piece, positions)
+            for name in names:
+                chunks[name, split] += there.column(name).chunks
+    return {name: {split: summary(chunks[name, split]) for split in rows} for name in names}
+
+
+def summary(chunks: Sequence[Any]) -> Summary:
+    """Of a column's pieces as pyarrow has them, of texts or of numbers."""
+    import pyarrow as pa
+
+    if any(pa.types.is_dictionary(chunk.type) for chunk in chunks):
+        counted = (pair for chunk in chunks for pair in chunk.value_counts().to_pylist())
+        return of_words((pair["values"], pair["counts"]) for pair in counted)
+    numbers = [chunk.to_numpy(zero_copy_only=False).astype(np.float64) for chunk in chunks]
+    return of_numbers(np.concatenate(numbers) if numbers else np.empty(0))
+
+
+if __name__ == "__main__":
+    command.run(main)
