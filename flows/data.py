@@ -67,7 +67,7 @@ def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dic
         "validate": {"columns": head.EXPECTED and {target.name: head.EXPECTED}},
         "model": {"encoders": {}, "trunk": {"name": "residual"}, "head": {}},
         "train": {"augment": {}},
-        "gate": {"thresholds": head.THRESHOLDS, "margins": head.MARGINS},
+        "gate": {"thresholds": head.THRESHOLDS, "margins": head.MARGINS, "slices": {}},
     }
 
 

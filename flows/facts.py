@@ -20,7 +20,7 @@ from stages.controls import LATENCY, PARITY
 from stages.errors import UserError
 from stages.manifest import Manifest
 from stages.schema import Schema
-from stages.verdict import COMPARED, COMPARISON, CONTROL
+from stages.verdict import COMPARED, COMPARISON, CONTROL, SLICE
 
 UNITS = ("bytes", "kB", "MB", "GB")
 HEADLINES = {"pass": "Pass", "refuse": "Refused", "needs a person": "Needs a person"}
@@ -41,6 +41,7 @@ class Shown:
     note: str
     limits: Sequence[str]
     drawn: Interval | None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def gather(paths: Mapping[str, Path]) -> Run:
         name=manifest.name if manifest else "",
         release=verdict["release"],
         reasons=[each.reason or each.name for each in criteria if not each.holds],
-        notes=[each.note for each in criteria if each.note and each.about != CONTROL],
-        criteria=[each for each in criteria if each.about not in (PARITY, COMPARISON, CONTROL)],
+        notes=[each.note for each in criteria if each.note and each.about != CONTROL and not each.rows],
+        criteria=[each for each in criteria if each.about not in (PARITY, COMPARISON, CONTROL, SLICE)],
         served=[each for each in criteria if each.about == PARITY],
         champion=verdict.get("champion", ""),
         against=[each for each in criteria if each.about == COMPARISON],
@@ -127,7 +128,7 @@ def gather(paths: Mapping[str, Path]) -> Run:
 
 def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
     """As the verdict has it; the time, which is not in there, from where it was measured."""
-    compared = criterion["about"] == COMPARISON
+    compared = criterion["name"].startswith(COMPARED)
     value, unit = criterion["value"], ""
     if criterion["about"] == LATENCY and times:
         value, unit = times["one_client"]["p99_ms"], " ms"
@@ -144,6 +145,7 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
         criterion.get("note", ""),
         [number(limit, signed=compared) for limit in limits],
         interval(value, ends, limits, zero=compared),
+        criterion.get("rows"),
     )
 
 

@@ -22,7 +22,7 @@ from serving.store import Store, parts
 from stages import manifest as manifests
 from stages.errors import Misuse, UserError
 from stages.manifest import Manifest
-from stages.verdict import COMPARISON
+from stages.verdict import COMPARED, SLICE
 
 VERDICT, GOLDEN = f"{CHAMPION}/verdict.json", f"{CHAMPION}/golden.json"
 REPOSITORY, POINTER = f"{CHAMPION}/repository", f"{CHAMPION}/repository.dvc"
@@ -261,12 +261,13 @@ def _unlike_gate(verdict: Mapping[str, Any], state: State, made: Manifest) -> li
 
 def _alone(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """What a verdict says of the release itself."""
-    own = [each for each in verdict["criteria"] if each["about"] != COMPARISON]
+    own = [each for each in verdict["criteria"] if not each["name"].startswith(COMPARED)]
     return {**verdict, "champion": "", "verdict": "", "criteria": own}
 
 
 def _say_verdict(verdict: Mapping[str, Any], released: list[dict[str, Any]]) -> str:
-    values = [f"{each['name']} {each['value']:.4g}" for each in verdict["criteria"] if each["value"] is not None]
+    whole = [each for each in verdict["criteria"] if each["about"] != SLICE and each["value"] is not None]
+    values = [f"{each['name']} {each['value']:.4g}" for each in whole]
     override = [f"released in spite of it: {line['override']}" for line in released if "override" in line]
     return ", ".join([verdict["verdict"], *override, *(value for value in values if not value.startswith("served"))])
 

@@ -10,28 +10,48 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, params
+from stages import command, params, slices
 from stages.arrays import open_split
 from stages.controls import some_rows
 from stages.resampling import ROUNDS
 from stages.schema import Schema
-from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Policy, Tried, judge
+from stages.slices import Cut
+from stages.verdict import NO_DIFFERENCE, SLICE, Difference, Estimate, Evidence, OfSlices, Policy, Slice, Tried, judge
 
 NOBODY = {"champion": None, "state": "none", "outcome": ""}
 FEW_ROUNDS = 20  # tell that a model beside itself is no other
 
 
-def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path, verdict: Path) -> None:
+def main(
+    answers: Path,
+    challenge: Path,
+    times: Path,
+    arrays: Path,
+    schema: Path,
+    table: Path,
+    champion_verdict: Path,
+    verdict: Path,
+) -> None:
     """Judge the served answers, print the verdict as a table and write it. A refusal is an answer, not an error."""
     said = params.load("gate").gate
-    fitted, truth = Schema.load(schema), open_split(arrays, "test").target
+    fitted, test = Schema.load(schema), open_split(arrays, "test")
+    truth = test.target
     parity, champion = read(answers / "parity.json"), read(challenge / "challenge.json")
     timed, slow = read(times)["one_client"], read(times)["slow"]
-    bounds = {name: bound.model_dump() for name, bound in said.thresholds.items()}
-    policy = Policy(bounds, said.margins, said.level, said.p99_ms, said.approval)
+    bounds = plain(said.thresholds)
+    asked = {by: OfSlices(plain(each.thresholds), each.margins, each.min_rows) for by, each in said.slices.items()}
+    policy = Policy(bounds, said.margins, said.level, said.p99_ms, said.approval, asked)
     ours, theirs = (served(folder, fitted) for folder in (answers, challenge))
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(said.margins), said.level)
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
+    cells = {by: slices.read(table, by, test.rows) for by in asked}
+    parts = {by: slices.cut(cells[by], said.slices[by].bins) for by in asked}
+    gone = {by: slices.vanished(read(champion_verdict).get("slices", ()), by, cells[by]) for by in asked}
+    found = [
+        *sliced(parts, asked, fitted, truth, ours, theirs, said.level),
+        *(Slice(by, value, 0) for by, values in gone.items() for value in values),
+    ]
+    evidence = replace(evidence, slices=found)
     _, same = measure(fitted, truth, ours, ours, (), set(said.margins), said.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
@@ -40,6 +60,11 @@ def main(answers: Path, challenge: Path, times: Path, arrays: Path, schema: Path
     with command.replacing(verdict) as whole:
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     show(result, timed["p99_ms"])
+
+
+def plain(thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds as a verdict takes them."""
+    return {name: bound.model_dump() for name, bound in thresholds.items()}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -104,6 +129,27 @@ def figures(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> dict[str,
     return dict(head.scalars(metrics.compute(), schema.target))
 
 
+def sliced(
+    parts: Mapping[str, Iterable[Cut]],
+    asked: Mapping[str, OfSlices],
+    schema: Schema,
+    truth: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray | None,
+    level: float,
+) -> Iterator[Slice]:
+    """Each slice with what is asked of it, measured where it is large enough to be judged."""
+    for by, cuts in parts.items():
+        bounded, compared = asked[by].thresholds, set(asked[by].margins if theirs is not None else ())
+        for cut in cuts:
+            if len(cut.at) < asked[by].min_rows:
+                yield Slice(by, cut.value, len(cut.at), span=cut.span)
+                continue
+            his = None if theirs is None else theirs[cut.at]
+            known = measure(schema, truth[cut.at], ours[cut.at], his, bounded, compared, level)
+            yield Slice(by, cut.value, len(cut.at), *known, cut.span)
+
+
 def known_bad(
     evidence: Evidence,
     controls: Iterable[Mapping[str, Any]],
@@ -116,7 +162,7 @@ def known_bad(
     One that a threshold must refuse has the candidate's parity: its own would refuse every wrong answer.
     """
     chosen = some_rows(len(truth))
-    candidate = replace(evidence, champion=NOBODY, differences={})
+    candidate = replace(evidence, champion=NOBODY, differences={}, slices=())
     for control in controls:
         own = dict(control["evidence"])
         if control["name"] in answers:
@@ -129,7 +175,7 @@ def known_bad(
 def beside_itself(evidence: Evidence, differences: Mapping[str, Difference]) -> Tried:
     """The candidate as its own champion."""
     told = {name: each for name, each in differences.items() if each.told}
-    known = replace(evidence, champion={**NOBODY, "state": "answers"}, differences=told) if told else None
+    known = replace(evidence, champion={**NOBODY, "state": "answers"}, differences=told, slices=()) if told else None
     return Tried("itself", "the candidate", NO_DIFFERENCE, known, "" if told else "gate.margins names no metric")
 
 
@@ -148,7 +194,8 @@ def show(result: dict[str, Any], p99_ms: float) -> None:
         ("", "left"),
     ):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for criterion in result["criteria"]:
+    sliced = [criterion for criterion in result["criteria"] if criterion["about"] == SLICE]
+    for criterion in (each for each in result["criteria"] if each not in sliced or not each["holds"]):
         value = p99_ms if criterion["name"] == "latency p99" else criterion["value"]
         shown = "" if value is None else f"{value:.4g}"
         ends = ["" if end is None else f"{end:.4g}" for end in criterion["interval"] or ()]
@@ -157,7 +204,10 @@ def show(result: dict[str, Any], p99_ms: float) -> None:
         table.add_row(Text(criterion["name"]), criterion["bound"], shown, " to ".join(ends), outcome)
     console = Console()
     console.print(table)
-    for note in (result["champion"], *(criterion["note"] for criterion in result["criteria"] if criterion["note"])):
+    judged = sum(criterion["value"] is not None for criterion in sliced)
+    counted = [f"{judged:,} criteria on {len(result['slices']):,} slices: see the page of the run"] if sliced else []
+    notes = [each["note"] for each in result["criteria"] if each["note"] and not each["rows"]]
+    for note in (result["champion"], *counted, *notes):
         console.print(Text(note))
 
 

@@ -9,11 +9,11 @@ import re
 import shlex
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from stages import expectations, schema
+from stages import expectations, schema, sources
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -202,9 +202,28 @@ class Bound(Section):
         return self
 
 
+Margin = Annotated[float, Field(ge=0)]
+
+
+class Slices(Section):
+    """What is asked of each slice by one column that has `min_rows`. Numbers are cut into `bins` of like size."""
+
+    min_rows: Annotated[int, Field(ge=2)] = 30
+    bins: Annotated[int, Field(ge=2, le=50)] = 4
+    thresholds: dict[str, Bound] = {}
+    margins: dict[str, Margin] = {}
+
+    @model_validator(mode="after")
+    def _some(self) -> Slices:
+        if not self.thresholds and not self.margins:
+            raise ValueError("give thresholds, margins or both")
+        return self
+
+
 class Gate(Section):
     thresholds: dict[str, Bound]
-    margins: dict[str, Annotated[float, Field(ge=0)]]
+    margins: dict[str, Margin]
+    slices: dict[str, Slices]
     level: Annotated[float, Field(gt=0, lt=0.5)]
     p99_ms: Annotated[float, Field(gt=0)]
     approval: list[str]
@@ -250,9 +269,20 @@ class Params(Section):
         for name, column in columns.items():
             _no_other_kinds(column, said.get(name, {}))
             options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
+        known = [*sliceable(declared), *(["folder"] if self.data.format not in sources.TABLES else [])]
+        for by in self.gate.slices:
+            if by not in known:
+                raise ValueError(f"gate.slices.{by}: there is no such column, nor fact about one{nearest(by, known)}")
         if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
             raise ValueError(f"split.by: strata are not known of a target like {declared.target.name!r}: say hash")
         return self
+
+
+def sliceable(declared: schema.Schema) -> list[str]:
+    """The columns of the table that test rows may be sliced by: those that hold no bytes, and the facts."""
+    modules = {column.name: schema.kind(column.kind) for column in declared.features}
+    facts = [f"{name}.{fact}" for name, module in modules.items() for fact in module.facts(())]
+    return [*(name for name, module in modules.items() if module.RAW != "bytes"), declared.target.name, *facts]
 
 
 def formats() -> list[str]:
@@ -335,13 +365,16 @@ def _names(module: Any) -> set[str]:
 
 def _siblings(loc: tuple[Any, ...]) -> list[str]:
     """The keys that may stand where a path of keys leads."""
-    model: Any = Params
+    here: Any = Params
     for part in loc:
-        found = {field.alias or name: field.annotation for name, field in model.model_fields.items()}.get(str(part))
-        if not (isinstance(found, type) and issubclass(found, BaseModel)):
-            return list(Bound.model_fields) if str(loc[0]) == "gate" else []
-        model = found
-    return [field.alias or name for name, field in model.model_fields.items()]
+        here = get_args(here)[1] if get_origin(here) is dict else _keys(here).get(str(part))
+    return list(_keys(here))
+
+
+def _keys(model: Any) -> dict[str, Any]:
+    """A section's keys, and what each holds."""
+    fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
+    return {field.alias or name: field.annotation for name, field in fields.items()}
 
 
 def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Column:

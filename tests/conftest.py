@@ -91,7 +91,8 @@ def clone(folder: Path) -> Clone:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    (folder / "champion" / "manifest.json").write_text("{}\n")  # whatever this project has released
+    for name in ("manifest.json", "verdict.json"):
+        (folder / "champion" / name).write_text("{}\n")  # whatever this project has released
     made = Clone(folder)
     made.run("git", "init", "-q")
     made.run("git", "config", "user.name", "somebody")

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from stages import gate, params
 from stages.arrays import create_split
@@ -312,12 +314,24 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
-    params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0}})
-    answers, challenge, times, arrays, schema, out = (
-        Path(name) for name in ("answers", "challenge", "times.json", "arrays", "schema.json", "verdict.json")
+    params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0, "slices": {}}})
+    answers, challenge, times, arrays, schema, table, before, out = (
+        Path(name)
+        for name in (
+            *("answers", "challenge", "times.json", "arrays", "schema.json", "table.parquet", "before.json"),
+            "verdict.json",
+        )
     )
     Schema((), Column("said", "target_class", {}, {"labels": ["no", "/yes"], "counts": [2, 2]})).dump(schema)
-    create_split(arrays / "test", np.arange(4), np.array([0, 0, 1, 1]), [])
+    create_split(arrays / "test", np.array([0, 2, 3, 5]), np.array([0, 0, 1, 1]), [])
+    columns = {
+        "_source": ["a/0", "b/1", "a/1", "b/3", "b/4", "c/d/2"],
+        "label": ["no", "x", "no", "/yes", "x", "/yes"],
+        "image.brightness": [1.0, 9.0, 2.0, 2.0, 9.0, 50.0],
+        "image.width": [8, 9, 8, 8, 9, 16],
+    }
+    parquet.write_table(pa.table(columns), table)
+    before.write_text("{}")
     answers.mkdir()
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], np.float32)
     np.savez(answers / "answers.npz", probabilities=probabilities)
@@ -332,7 +346,7 @@ def stage(tmp_path, monkeypatch):
 
     def run(p99_ms):
         times.write_text(json.dumps({"one_client": {"p99_ms": p99_ms}, "slow": slow}))
-        gate.main(answers, challenge, times, arrays, schema, out)
+        gate.main(answers, challenge, times, arrays, schema, table, before, out)
         return out.read_bytes()
 
     return run
@@ -368,3 +382,39 @@ def test_a_refusal_is_written_and_shown(stage, capsys):
     shown = capsys.readouterr().out
     assert "REFUSE  0123456789ab" in shown
     assert "refused: one sample takes longer than gate.p99_ms allows" in shown
+
+
+SMALL = {"min_rows": 2, "thresholds": {"accuracy": {"min": 0.6}}}
+
+
+@pytest.mark.parametrize(
+    ("by", "how", "found"),
+    [
+        ("label", {}, {"/yes": (2, 0.5), "no": (2, 1.0)}),
+        ("folder", {"min_rows": 3}, {"a": (2, None), "b": (1, None), "d": (1, None)}),
+        ("image.brightness", {"bins": 2}, {"1 to 2": (3, 1.0), "50": (1, None)}),
+        ("image.width", {}, {"8": (3, 1.0), "16": (1, None)}),
+    ],
+)
+def test_the_stage_judges_slices(stage, by, how, found, capsys):
+    """The third answer, rows 0, 2, 3 and 5 of the table, is the only one that is wrong."""
+    params.edit({"gate": {"slices": {by: SMALL | how}}})
+    said = json.loads(stage(12.5))
+    assert {each["value"]: each["rows"] for each in said["slices"]} == {name: n for name, (n, _) in found.items()}
+    sliced = {each["name"].rpartition(" is ")[2]: each for each in said["criteria"] if each["about"] == "slice"}
+    for name, (rows, accuracy) in found.items():
+        assert sliced[name]["rows"] == rows
+        assert sliced[name]["value"] == accuracy
+        assert sliced[name]["holds"] == (accuracy is None or accuracy >= 0.6)
+        assert ("are not judged" in sliced[name]["note"]) == (accuracy is None)
+    assert said["verdict"] == ("refuse" if by == "label" else "pass")
+    shown = capsys.readouterr().out
+    assert ("accuracy where label is /yes" in shown) == (by == "label")
+
+
+def test_a_slice_alone_refuses_and_says_what_to_do(stage):
+    params.edit({"gate": {"slices": {"label": SMALL}}})
+    assert reasons(json.loads(stage(12.5))) == {
+        "accuracy where label is /yes": "where label is /yes (2 test rows), accuracy is 0.5000, which is not at least"
+        " 0.6: mend or add such rows, or change gate.slices.label"
+    }

@@ -241,7 +241,11 @@ def configure(path):
     tree["model"]["encoders"] = {"level": {"name": "levels", "width": 6}}
     tree["train"] |= {"epochs": 8, "batch_size": 16, "learning_rate": 0.03, "augment": {}}
     tree["measure"] |= {"requests": 20, "clients": 2}
-    tree["gate"] |= {"thresholds": {"accuracy": {"min": 0.9}, "recall[1]": {"min": 0.8}}, "p99_ms": 1000.0}
+    tree["gate"] |= {
+        "thresholds": {"accuracy": {"min": 0.9}, "recall[1]": {"min": 0.8}},
+        "p99_ms": 1000.0,
+        "slices": {},
+    }
     yaml.dump(tree, path)
 
 
