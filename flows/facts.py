@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import math
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Slices:
+    """One criterion of all the slices by one column, the worst first, drawn to one scale."""
+
+    title: str
+    bound: str
+    shown: Sequence[Shown]
+    note: str
+
+
+@dataclass(frozen=True)
 class Run:
     """A run. What it did not come to is empty."""
 
@@ -59,6 +70,8 @@ class Run:
     served: Sequence[Shown] = ()
     champion: str = ""
     against: Sequence[Shown] = ()
+    slices: Sequence[Slices] = ()
+    unjudged: Sequence[str] = ()  # what is said of slices that were not judged
     controls: Sequence[Mapping[str, Any]] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)  # of each split
@@ -111,6 +124,8 @@ def gather(paths: Mapping[str, Path]) -> Run:
         served=[each for each in criteria if each.about == PARITY],
         champion=verdict.get("champion", ""),
         against=[each for each in criteria if each.about == COMPARISON],
+        slices=_slices(verdict["criteria"]),
+        unjudged=[each.note for each in criteria if each.about == SLICE and not any(each.limits)],
         controls=[_control(control) for control in verdict.get("controls", ())],
         data=data,
         charts=_charts(paths.get("curves")),
@@ -126,8 +141,8 @@ def gather(paths: Mapping[str, Path]) -> Run:
     )
 
 
-def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
-    """As the verdict has it; the time, which is not in there, from where it was measured."""
+def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any], among: Sequence[float | None] = ()) -> Shown:
+    """As the verdict has it; the time, which is not in there, from where it was measured. `among`: see `interval`."""
     compared = criterion["name"].startswith(COMPARED)
     value, unit = criterion["value"], ""
     if criterion["about"] == LATENCY and times:
@@ -144,9 +159,36 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
         criterion["reason"],
         criterion.get("note", ""),
         [number(limit, signed=compared) for limit in limits],
-        interval(value, ends, limits, zero=compared),
+        interval(value, ends, limits, zero=compared, among=among),
         criterion.get("rows"),
     )
+
+
+def _slices(criteria: Iterable[Mapping[str, Any]]) -> list[Slices]:
+    """Those that were judged, by column and metric; first where one does not hold."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for each in criteria:
+        if each["about"] == SLICE and each["limits"]:
+            by, value = each["part"]
+            groups[each["name"].removesuffix(f" where {by} is {value}"), by].append(each)
+    found = []
+    for (name, by), group in groups.items():
+        numbers = [x for each in group for x in (each["value"], *(each["interval"] or ()), *each["limits"])]
+        worst_first = sorted(group, key=lambda each: (each["holds"], _room(each)))
+        shown = [replace(_shown(each, {}, numbers), title=each["part"][1]) for each in worst_first]
+        few = sum(bool(each["note"]) for each in group)
+        note = f"{few:,} of {len(group):,} have too few rows to tell this margin: there the value alone decides."
+        title = f"{name.removeprefix(COMPARED)} by {by}" + (COMPARED in name) * ", against the champion"
+        found.append(Slices(title, group[0]["bound"], shown, note if few else ""))
+    return sorted(found, key=lambda each: each.shown[0].holds)
+
+
+def _room(criterion: Mapping[str, Any]) -> float:
+    """How far within its bounds a value lies."""
+    value, (least, most) = criterion["value"], criterion["limits"]
+    if value is None:
+        return -math.inf
+    return min(math.inf if least is None else value - least, math.inf if most is None else most - value)
 
 
 def _control(control: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class Criterion:
     """One reason to pass or to refuse. `value` is None where stating it would make equal outcomes differ.
 
     `limits`: the least and the largest value that hold, None where there is no such end. `person`: whether one may
-    decide, should it not hold. `rows`: how many a slice has.
+    decide, should it not hold. `part`: of a slice, its column and value; `rows`: how many it has.
     """
 
     about: str
@@ -174,6 +174,7 @@ class Criterion:
     note: str = ""
     limits: tuple[float | None, float | None] | None = None
     person: bool = False
+    part: tuple[str, str] | None = None
     rows: int | None = None
 
 
@@ -291,23 +292,24 @@ def _sliced(evidence: Evidence, policy: Policy) -> Iterator[Criterion]:
             note = f"no test row tells its {by}: gate.slices.{by} asks for nothing"
             yield Criterion(SLICE, f"slices by {by}", "at least one", None, True, note=note, rows=0)
         for each in found:
-            yield from _of_slice(each, asked, evidence.champion, policy.level)
+            criteria = _of_slice(each, asked, evidence.champion, policy.level)
+            yield from (replace(one, about=SLICE, part=(by, each.value), rows=each.rows) for one in criteria)
 
 
 def _of_slice(each: Slice, asked: OfSlices, champion: Mapping[str, Any], level: float) -> Iterator[Criterion]:
     where, key, enough = f"where {each.by} is {each.value}", f"gate.slices.{each.by}", f"at least {asked.min_rows} rows"
     if not each.rows:
         note = f"no test row is left {where}, which the champion was judged on"
-        yield Criterion(SLICE, f"{COMPARED}{where}", enough, None, True, note=note, rows=0)
+        yield Criterion(SLICE, f"{COMPARED}{where}", enough, None, True, note=note)
     elif each.rows < asked.min_rows:
         note = f"the {each.rows:,} test rows {where} are not judged: {key}.min_rows is {asked.min_rows}"
-        yield Criterion(SLICE, where, enough, None, True, note=note, rows=each.rows)
+        yield Criterion(SLICE, where, enough, None, True, note=note)
     else:
         bounded = _thresholds(each.measured, asked.thresholds) if asked.thresholds else ()
         for one in (*bounded, *_against(champion, each.differences, asked.margins, level, f"{key}.margins")):
             told = f"{where} ({each.rows:,} test rows), {one.reason}: mend or add such rows, or change {key}"
             reason = "" if one.holds else told
-            yield replace(one, about=SLICE, name=f"{one.name} {where}", reason=reason, rows=each.rows)
+            yield replace(one, name=f"{one.name} {where}", reason=reason)
 
 
 def _bounded(figure: Figure) -> Criterion:
