@@ -44,8 +44,8 @@ def main(
     ours, theirs = (served(folder, fitted) for folder in (answers, challenge))
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(said.margins), said.level)
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
-    cells = {by: slices.read(table, by, test.rows) for by in asked}
-    parts = {by: slices.cut(cells[by], said.slices[by].bins) for by in asked}
+    cells = {by: slices.read(table, by, test.rows, said.slices[by].bins is not None) for by in asked}
+    parts = {by: slices.cut(cells[by], said.slices[by].bins or slices.BINS) for by in asked}
     gone = {by: slices.vanished(read(champion_verdict).get("slices", ()), by, cells[by]) for by in asked}
     found = [
         *sliced(parts, asked, fitted, truth, ours, theirs, said.level),

@@ -60,6 +60,7 @@ class Data(Section):
 class Schema(Section):
     features: Annotated[dict[str, Options], Field(min_length=1)]
     target: Annotated[dict[str, Options], Field(min_length=1, max_length=1)]
+    keep: list[str] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -77,12 +78,14 @@ class Schema(Section):
     @model_validator(mode="after")
     def _kinds(self) -> Schema:
         self.unfitted().groups()
-        names = [*self.features, *self.target]
+        names = [*self.features, *self.target, *self.keep]
         for name in names:
             if name.startswith("_"):
                 raise ValueError(
                     f"the column name {name!r} begins with an underscore, which is kept for the table's own"
                 )
+            if name in self.keep and names.count(name) > 1:
+                raise ValueError(f"schema.keep: the column {name!r} is there twice, or as a feature or the target")
             if names.count(name) > 1:
                 raise ValueError(f"the column {name!r} is both a feature and the target")
             if name == "release":
@@ -206,10 +209,13 @@ Margin = Annotated[float, Field(ge=0)]
 
 
 class Slices(Section):
-    """What is asked of each slice by one column that has `min_rows`. Numbers are cut into `bins` of like size."""
+    """What is asked of each slice by one column that has `min_rows`. Numbers are cut into `bins` of like size.
+
+    Texts are cut like the numbers that they hold where `bins` are said.
+    """
 
     min_rows: Annotated[int, Field(ge=2)] = 30
-    bins: Annotated[int, Field(ge=2, le=50)] = 4
+    bins: Annotated[int, Field(ge=2, le=50)] | None = None
     thresholds: dict[str, Bound] = {}
     margins: dict[str, Margin] = {}
 
@@ -269,7 +275,11 @@ class Params(Section):
         for name, column in columns.items():
             _no_other_kinds(column, said.get(name, {}))
             options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
-        known = [*sliceable(declared), *(["folder"] if self.data.format not in sources.TABLES else [])]
+        known = [
+            *sliceable(declared),
+            *self.schema_.keep,
+            *(["folder"] if self.data.format not in sources.TABLES else []),
+        ]
         for by in self.gate.slices:
             if by not in known:
                 raise ValueError(f"gate.slices.{by}: there is no such column, nor fact about one{nearest(by, known)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from stages import settings, table
 from stages.errors import UserError
 
 FOLDER, MISSING, OTHERS = "folder", "(missing)", "(any other)"
+BINS = 4  # unless said
 MOST = 50  # values of one column; the rows of rarer ones are a slice together
 
 Cells = np.ndarray | list[str | None]  # numbers or texts [N]; NaN and None are missing
@@ -31,8 +33,8 @@ class Cut(NamedTuple):
     span: tuple[float, float] | None = None
 
 
-def read(source: Path, by: str, rows: np.ndarray) -> Cells:
-    """What the table has under `by` at `rows` [N], which ascend.
+def read(source: Path, by: str, rows: np.ndarray, as_numbers: bool = False) -> Cells:
+    """What the table has under `by` at `rows` [N], which ascend; texts perhaps as the numbers that they hold.
 
     Raises:
         UserError: it has no such column.
@@ -45,7 +47,9 @@ def read(source: Path, by: str, rows: np.ndarray) -> Cells:
         near = settings.nearest(by, [name for name in known.names if not name.startswith("_")])
         raise UserError(f"params.yaml: gate.slices.{by}: the table has no such column{near}")
     cells = [cell for chunk in table.Values(source, by, rows) for cell in chunk]
-    return cells if known.field(by).type == pa.string() else np.array(cells, np.float64)
+    if known.field(by).type != pa.string():
+        return np.array(cells, np.float64)
+    return np.array([_number(cell) for cell in cells]) if as_numbers else cells
 
 
 def cut(cells: Cells, bins: int) -> list[Cut]:
@@ -69,6 +73,14 @@ def vanished(before: Iterable[Mapping[str, Any]], by: str, cells: Cells) -> list
         return [one["value"] for one in known if not np.any((cells >= one["span"][0]) & (cells <= one["span"][1]))]
     there = set(cells)
     return [one["value"] for one in known if one["value"] not in there]
+
+
+def _number(text: str | None) -> float:
+    """NaN where it holds none."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
 
 
 def _by_value(cells: Sequence[str]) -> list[Cut]:

@@ -14,8 +14,9 @@ from pyarrow import parquet
 
 from stages import gate, params
 from stages.arrays import create_split
+from stages.errors import UserError
 from stages.schema import Column, Schema
-from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Policy, Tried, judge
+from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, OfSlices, Policy, Tried, judge
 
 ROOT = Path(__file__).parent.parent
 MEASURED = {"accuracy": 0.97, "f1_macro": 0.96, "calibration_error": 0.02, "recall[3]": 0.9, "recall[8]": 0.7}
@@ -314,7 +315,9 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
-    params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0, "slices": {}}})
+    params.edit(
+        {"gate": {"thresholds": thresholds, "p99_ms": 100.0, "slices": {}}, "schema": {"keep": ["hospital", "age"]}}
+    )
     answers, challenge, times, arrays, schema, table, before, out = (
         Path(name)
         for name in (
@@ -329,6 +332,8 @@ def stage(tmp_path, monkeypatch):
         "label": ["no", "x", "no", "/yes", "x", "/yes"],
         "image.brightness": [1.0, 9.0, 2.0, 2.0, 9.0, 50.0],
         "image.width": [8, 9, 8, 8, 9, 16],
+        "hospital": ["Ulm", None, "Bonn", "Ulm", None, None],
+        "age": ["30", "1", "40", "50", "1", "?"],
     }
     parquet.write_table(pa.table(columns), table)
     before.write_text("{}")
@@ -394,6 +399,8 @@ SMALL = {"min_rows": 2, "thresholds": {"accuracy": {"min": 0.6}}}
         ("folder", {"min_rows": 3}, {"a": (2, None), "b": (1, None), "d": (1, None)}),
         ("image.brightness", {"bins": 2}, {"1 to 2": (3, 1.0), "50": (1, None)}),
         ("image.width", {}, {"8": (3, 1.0), "16": (1, None)}),
+        ("hospital", {}, {"Ulm": (2, 1.0), "Bonn": (1, None), "(missing)": (1, None)}),
+        ("age", {"bins": 2}, {"30 to 40": (2, 1.0), "50": (1, None), "(missing)": (1, None)}),
     ],
 )
 def test_the_stage_judges_slices(stage, by, how, found, capsys):
@@ -418,3 +425,51 @@ def test_a_slice_alone_refuses_and_says_what_to_do(stage):
         "accuracy where label is /yes": "where label is /yes (2 test rows), accuracy is 0.5000, which is not at least"
         " 0.6: mend or add such rows, or change gate.slices.label"
     }
+
+
+def test_what_the_champion_was_judged_on_and_is_no_more_is_told(stage):
+    params.edit(
+        {"gate": {"slices": {"label": SMALL | {"thresholds": {"accuracy": {"min": 0.5}}}, "image.width": SMALL}}}
+    )
+    stage(12.5)
+    before = json.loads(Path("verdict.json").read_text())["slices"]
+    before += [{"by": "label", "value": "maybe", "rows": 9, "span": None}]
+    before += [{"by": "image.width", "value": "9 to 15", "rows": 9, "span": [9.0, 15.0]}]
+    before += [{"by": "town", "value": "Ulm", "rows": 9, "span": None}]
+    Path("before.json").write_text(json.dumps({"slices": before}))
+    said = json.loads(stage(12.5))
+    assert reasons(said) == {}
+    assert [each["note"] for each in said["criteria"] if each["rows"] == 0] == [
+        "no test row is left where label is maybe, which the champion was judged on",
+        "no test row is left where image.width is 9 to 15, which the champion was judged on",
+    ]
+    assert all(each["rows"] for each in said["slices"])
+
+
+def test_a_slice_that_is_worse_than_the_champions_refuses(stage):
+    """The champion has the third answer right and the second wrong: alike as a whole."""
+    theirs = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]], np.float32)
+    np.savez("challenge/answers.npz", probabilities=theirs)
+    Path("challenge/challenge.json").write_text(json.dumps(ANSWERS))
+    params.edit({"gate": {"slices": {"label": {"min_rows": 2, "margins": {"accuracy": 0.3}}}}})
+    found = reasons(json.loads(stage(12.5)))
+    assert list(found) == ["against the champion: accuracy where label is /yes"]
+    assert "where label is /yes (2 test rows), accuracy is worse by 0.5000 than the champion's" in found.popitem()[1]
+
+
+def test_a_column_that_the_table_lacks_is_told_with_the_nearest(stage):
+    params.edit({"gate": {"slices": {"image.height": SMALL}}})  # which the table of params.yaml has
+    with pytest.raises(
+        UserError, match=r"gate\.slices\.image\.height: the table has no such column: did you mean 'image"
+    ):
+        stage(12.5)
+
+
+def test_a_champion_that_slices_alone_ask_for_may_not_be_lost():
+    asked = OfSlices({}, MARGINS, 2)
+    evidence = Evidence("0123456789ab", {"accuracy": Estimate(0.97)}, CHECKS, 5.0, LOST)
+    said = judge(evidence, Policy(at_least(0.9), {}, 0.05, 100.0, slices={"label": asked}))
+    assert reasons(said) == {"against the champion: answers": LOST["outcome"]}
+    assert [each["note"] for each in said["criteria"] if each["about"] == "slice"] == [
+        "no test row tells its label: gate.slices.label asks for nothing"
+    ]

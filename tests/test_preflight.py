@@ -54,6 +54,11 @@ def test_the_projects_own_params_are_sound():
             "there is no metric 'recall': did you mean",
         ),
         ("gate", {"thresholds": {"recall[7": {"min": 0.5}}}, "there is no metric 'recall[7'"),
+        (
+            "gate",
+            {"slices": {"label": {"margins": {"acuracy": 0.1}}}},
+            "gate.slices.label.margins of a target of kind class: there is no metric 'acuracy': did you mean",
+        ),
         ("gate", {"thresholds": {"accuracy": {"min": 97.0}}}, "accuracy.min is 97, but it is never over 1"),
         ("gate", {"thresholds": {"recall[7]": {"max": -1.0}}}, "recall[7].max is -1, but it is never under 0"),
     ],

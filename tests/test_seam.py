@@ -236,7 +236,7 @@ def configure(path):
     yaml = YAML()
     tree = yaml.load(path.read_text(encoding="utf-8"))
     tree["data"] |= {"path": "data/raw/toy", "format": "lines"}
-    tree["schema"] = {"features": COLUMNS, "target": {"grade": "class"}}
+    tree["schema"] = {"features": COLUMNS, "target": {"grade": "class"}, "keep": []}
     tree["validate"]["columns"] = {"left level": {"most": 10.0}, "remark": {"longest": 10}}
     tree["model"]["encoders"] = {"level": {"name": "levels", "width": 6}}
     tree["train"] |= {"epochs": 8, "batch_size": 16, "learning_rate": 0.03, "augment": {}}
