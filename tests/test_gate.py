@@ -473,3 +473,26 @@ def test_a_champion_that_slices_alone_ask_for_may_not_be_lost():
     assert [each["note"] for each in said["criteria"] if each["about"] == "slice"] == [
         "no test row tells its label: gate.slices.label asks for nothing"
     ]
+
+
+def test_a_target_of_numbers_is_sliced_too(stage):
+    fitted = {"mean": 0.0, "std": 1.0, "coverage": 0.9}
+    Schema((), Column("said", "target_number", {}, fitted)).dump(Path("schema.json"))
+    shutil.rmtree("arrays")
+    truth = np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)
+    create_split(Path("arrays/test"), np.array([0, 2, 3, 5]), truth, [])
+    np.savez("answers/answers.npz", value=truth + np.array([[0.0], [0.1], [0.0], [2.0]], np.float32))
+    np.savez("answers/controls.npz", **{"labels shuffled": -truth})
+    np.savez("challenge/answers.npz", value=truth + np.float32(1.5))
+    Path("challenge/challenge.json").write_text(json.dumps(ANSWERS))
+    slices = {"label": {"min_rows": 2, "thresholds": {"mae": {"max": 0.5}}, "margins": {"rmse": 0.5}}}
+    params.edit({"gate": {"thresholds": {"rmse": {"max": 1.2}}, "margins": {"rmse": 0.1}, "slices": slices}})
+    said = json.loads(stage(12.5))
+    assert list(reasons(said)) == ["mae where label is /yes"]
+    sliced = {each["name"]: each["value"] for each in said["criteria"] if each["about"] == "slice"}
+    assert sliced == {
+        "mae where label is no": pytest.approx(0.05),
+        "mae where label is /yes": pytest.approx(1.0),
+        "against the champion: rmse where label is no": pytest.approx(1.5 - 0.1 / 2**0.5, abs=1e-5),
+        "against the champion: rmse where label is /yes": pytest.approx(1.5 - 2**0.5, abs=1e-5),
+    }
