@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from stages import command, params, slices
-from stages.arrays import open_split
+from stages.arrays import Split, open_split
 from stages.controls import some_rows
 from stages.resampling import ROUNDS
 from stages.schema import Schema
-from stages.slices import Cut
 from stages.verdict import NO_DIFFERENCE, SLICE, Difference, Estimate, Evidence, OfSlices, Policy, Slice, Tried, judge
 
 NOBODY = {"champion": None, "state": "none", "outcome": ""}
@@ -39,19 +38,14 @@ def main(
     parity, champion = read(answers / "parity.json"), read(challenge / "challenge.json")
     timed, slow = read(times)["one_client"], read(times)["slow"]
     bounds = plain(said.thresholds)
-    asked = {by: OfSlices(plain(each.thresholds), each.margins, each.min_rows) for by, each in said.slices.items()}
+    asked = {by: OfSlices(plain(how.thresholds), how.margins, how.min_rows) for by, how in said.slices.items()}
     policy = Policy(bounds, said.margins, said.level, said.p99_ms, said.approval, asked)
     ours, theirs = (served(folder, fitted) for folder in (answers, challenge))
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(said.margins), said.level)
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
-    cells = {by: slices.read(table, by, test.rows, said.slices[by].bins is not None) for by in asked}
-    parts = {by: slices.cut(cells[by], said.slices[by].bins or slices.BINS) for by in asked}
-    gone = {by: slices.vanished(read(champion_verdict).get("slices", ()), by, cells[by]) for by in asked}
-    found = [
-        *sliced(parts, asked, fitted, truth, ours, theirs, said.level),
-        *(Slice(by, value, 0) for by, values in gone.items() for value in values),
-    ]
-    evidence = replace(evidence, slices=found)
+    before = read(champion_verdict).get("slices", ())
+    parts = list(sliced(table, test, said.slices, before, fitted, ours, theirs, said.level))
+    evidence = replace(evidence, slices=parts)
     _, same = measure(fitted, truth, ours, ours, (), set(said.margins), said.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
@@ -130,24 +124,28 @@ def figures(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> dict[str,
 
 
 def sliced(
-    parts: Mapping[str, Iterable[Cut]],
-    asked: Mapping[str, OfSlices],
+    source: Path,
+    test: Split,
+    asked: Mapping[str, Any],
+    before: Sequence[Mapping[str, Any]],
     schema: Schema,
-    truth: np.ndarray,
     ours: np.ndarray,
     theirs: np.ndarray | None,
     level: float,
 ) -> Iterator[Slice]:
-    """Each slice with what is asked of it, measured where it is large enough to be judged."""
-    for by, cuts in parts.items():
-        bounded, compared = asked[by].thresholds, set(asked[by].margins if theirs is not None else ())
-        for cut in cuts:
-            if len(cut.at) < asked[by].min_rows:
-                yield Slice(by, cut.value, len(cut.at), span=cut.span)
-                continue
-            his = None if theirs is None else theirs[cut.at]
-            known = measure(schema, truth[cut.at], ours[cut.at], his, bounded, compared, level)
-            yield Slice(by, cut.value, len(cut.at), *known, cut.span)
+    """Each slice of the test rows, measured if it can be judged; and those that the champion was judged on `before`."""
+    for by, how in asked.items():
+        cells = slices.read(source, by, test.rows, how.bins is not None)
+        compared = set(how.margins if theirs is not None else ())
+        for value, at, span in slices.cut(cells, how.bins or slices.BINS):
+            measured, differences = {}, {}
+            if len(at) >= how.min_rows:
+                his = None if theirs is None else theirs[at]
+                measured, differences = measure(
+                    schema, test.target[at], ours[at], his, set(how.thresholds), compared, level
+                )
+            yield Slice(by, value, len(at), measured, differences, span)
+        yield from (Slice(by, value, 0) for value in slices.vanished(before, by, cells))
 
 
 def known_bad(
