@@ -63,11 +63,12 @@ def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dic
         "schema": {
             "features": {column.name: column.kind for column in features if column.kind},
             "target": {target.name: target.kind},
+            "keep": [],
         },
         "validate": {"columns": head.EXPECTED and {target.name: head.EXPECTED}},
         "model": {"encoders": {}, "trunk": {"name": "residual"}, "head": {}},
         "train": {"augment": {}},
-        "gate": {"thresholds": head.THRESHOLDS, "margins": head.MARGINS, "robustness": {}},
+        "gate": {"thresholds": head.THRESHOLDS, "margins": head.MARGINS, "slices": {}, "robustness": {}},
     }
 
 

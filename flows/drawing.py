@@ -97,9 +97,12 @@ def _parts(summary: Numbers, cuts: np.ndarray) -> np.ndarray:
     return np.diff(np.append(at_most[:-1], 1.0), prepend=summary.missing / summary.rows)
 
 
-def interval(value: float | None, ends: Ends, limits: Ends, *, zero: bool = False) -> Interval | None:
-    """A value, its interval and its limits on one line, with 0 if it is a difference; None without a limit."""
-    shown = [x for x in (value, *ends, *limits, 0.0 if zero else None) if x is not None]
+def interval(value: float | None, ends: Ends, limits: Ends, *, zero: bool = False, among: Ends = ()) -> Interval | None:
+    """A value, its interval and its limits on one line, with 0 if it is a difference; None without a limit.
+
+    `among`: numbers of others that are drawn to the same scale.
+    """
+    shown = [x for x in (value, *ends, *limits, *among, 0.0 if zero else None) if x is not None]
     if value is None or all(limit is None for limit in limits):
         return None
     room = ROOM * ((max(shown) - min(shown)) or abs(value) or 1.0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import math
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from stages import manifest as manifests
 from stages import statistics
 from stages.agreement import DISAGREEMENT, ROBUSTNESS
 from stages.arrays import read_summary
-from stages.controls import LATENCY, PARITY
+from stages.controls import LATENCY, PARITY, THRESHOLD
 from stages.drift import AS_CHAMPION
 from stages.errors import UserError
 from stages.manifest import Manifest
 from stages.schema import Schema
-from stages.verdict import COMPARED, COMPARISON, CONTROL, COST, DATA
+from stages.verdict import COMPARED, COMPARISON, CONTROL, COST, DATA, SLICE
 
 UNITS = ("bytes", "kB", "MB", "GB")
 STATISTICS = ("statistics", "released_statistics")
@@ -46,6 +47,7 @@ class Shown:
     limits: Sequence[str]
     drawn: Interval | None
     champion: str
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,16 @@ class Told:
     @property
     def holds(self) -> bool:
         return all(each.holds for each in self.distances)
+
+
+@dataclass(frozen=True)
+class Slices:
+    """One criterion of all the slices by one column, the worst first, drawn to one scale."""
+
+    title: str
+    bound: str
+    shown: Sequence[Shown]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,8 @@ class Run:
     differing: Sequence[Shown] = ()
     differences: str = ""  # the PNG as an address that needs no network
     robustness: Sequence[Shown] = ()
+    slices: Sequence[Slices] = ()
+    not_sliced: Sequence[str] = ()  # what is said of slices that were not judged
     controls: Sequence[Mapping[str, Any]] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)  # of each split
@@ -131,8 +145,8 @@ def gather(paths: Mapping[str, Path]) -> Run:
         name=manifest.name if manifest else "",
         release=verdict["release"],
         reasons=[each.reason or each.name for each in criteria if not each.holds],
-        notes=[each.note for each in criteria if each.note and each.about not in (CONTROL, DATA)],
-        criteria=[each for each in criteria if each.about not in (PARITY, COMPARISON, ROBUSTNESS, CONTROL, DATA)],
+        notes=[each.note for each in criteria if each.note and each.about not in (CONTROL, DATA) and not each.rows],
+        criteria=[each for each in criteria if each.about in (THRESHOLD, LATENCY, COST)],
         served=[each for each in criteria if each.about == PARITY],
         champion=verdict.get("champion", ""),
         better=verdict.get("better", ()),
@@ -140,6 +154,8 @@ def gather(paths: Mapping[str, Path]) -> Run:
         differing=[each for each in criteria if each.name == DISAGREEMENT],
         differences=_plots(paths.get("challenge")).get("differences", ""),
         robustness=[each for each in criteria if each.about == ROBUSTNESS],
+        slices=_slices(verdict["criteria"]),
+        not_sliced=[each.note for each in criteria if each.about == SLICE and not any(each.limits)],
         controls=[_control(control) for control in verdict.get("controls", ())],
         data=data,
         **_columns([each for each in criteria if each.about == DATA], paths),
@@ -156,9 +172,9 @@ def gather(paths: Mapping[str, Path]) -> Run:
     )
 
 
-def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
-    """As the verdict has it; the time, which is not in there, from where it was measured."""
-    compared = criterion["about"] == COMPARISON and criterion["name"] != DISAGREEMENT
+def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any], among: Sequence[float | None] = ()) -> Shown:
+    """As the verdict has it; the time, which is not in there, from where it was measured. `among`: see `interval`."""
+    compared = criterion["name"].startswith(COMPARED) and criterion["name"] != DISAGREEMENT
     value, unit = criterion["value"], ""
     if criterion["about"] == LATENCY and times:
         value, unit = times["one_client"]["p99_ms"], " ms"
@@ -176,8 +192,9 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any]) -> Shown:
         criterion["reason"],
         criterion.get("note", ""),
         [number(limit, signed=compared) for limit in limits],
-        interval(value, ends, limits, zero=compared),
+        interval(value, ends, limits, zero=compared, among=among),
         number(criterion.get("champion")),
+        criterion.get("rows"),
     )
 
 
@@ -201,6 +218,33 @@ def _columns(criteria: Sequence[Shown], paths: Mapping[str, Path]) -> dict[str, 
 
 def _there(path: Path | None) -> Path | None:
     return path if path and path.exists() else None
+
+
+def _slices(criteria: Iterable[Mapping[str, Any]]) -> list[Slices]:
+    """Those that were judged, by column and metric; first where one does not hold."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for each in criteria:
+        if each["about"] == SLICE and each["limits"]:
+            by, value = each["part"]
+            groups[each["name"].removesuffix(f" where {by} is {value}"), by].append(each)
+    found = []
+    for (name, by), group in groups.items():
+        numbers = [x for each in group for x in (each["value"], *(each["interval"] or ()), *each["limits"])]
+        worst_first = sorted(group, key=lambda each: (each["holds"], _room(each)))
+        shown = [replace(_shown(each, {}, numbers), title=each["part"][1]) for each in worst_first]
+        few = sum(bool(each["note"]) for each in group)
+        note = f"{few:,} of {len(group):,} have too few rows to tell this margin: there the value alone decides."
+        title = f"{name.removeprefix(COMPARED)} by {by}" + (COMPARED in name) * ", against the champion"
+        found.append(Slices(title, group[0]["bound"], shown, note if few else ""))
+    return sorted(found, key=lambda each: each.shown[0].holds)
+
+
+def _room(criterion: Mapping[str, Any]) -> float:
+    """How far within its bounds a value lies."""
+    value, (least, most) = criterion["value"], criterion["limits"]
+    if value is None:
+        return -math.inf
+    return min(math.inf if least is None else value - least, math.inf if most is None else most - value)
 
 
 def _control(control: Mapping[str, Any]) -> dict[str, Any]:

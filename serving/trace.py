@@ -23,7 +23,7 @@ from serving.store import Store, parts
 from stages import manifest as manifests
 from stages.errors import Misuse, UserError
 from stages.manifest import Manifest
-from stages.verdict import COMPARISON, COST, DATA
+from stages.verdict import COMPARED, COST, DATA, SLICE
 
 SINCE = ("verdict", "champion", "better", APPROVED)  # of a verdict: what the gate says otherwise after the release
 VERDICT, GOLDEN = f"{CHAMPION}/verdict.json", f"{CHAMPION}/golden.json"
@@ -266,19 +266,23 @@ def _unlike_gate(verdict: Mapping[str, Any], state: State, made: Manifest) -> li
 
 def _alone(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """What a verdict says of the release itself: nothing that a champion has a part in."""
-    own = [each for each in verdict["criteria"] if each.get("about") not in (COMPARISON, COST, DATA)]
+    own = [
+        each
+        for each in verdict["criteria"]
+        if each.get("about") not in (COST, DATA) and not each["name"].startswith(COMPARED)
+    ]
     said = {name: each for name, each in verdict.items() if name not in SINCE}
     return {**said, "criteria": own}
 
 
 def _say_verdict(verdict: Mapping[str, Any], released: list[dict[str, Any]]) -> str:
-    told = [each for each in verdict["criteria"] if each["value"] is not None and each["about"] != DATA]
-    values = [f"{each['name']} {each['value']:.4g}" for each in told]
+    whole = [
+        each for each in verdict["criteria"] if each.get("about") not in (DATA, SLICE) and each["value"] is not None
+    ]
+    values = [f"{each['name']} {each['value']:.4g}" for each in whole]
     override = [f"released in spite of it: {line['override']}" for line in released if "override" in line]
     approved = [f"approved by {verdict[APPROVED]['by']}: {verdict[APPROVED]['reason']}"] if APPROVED in verdict else []
-    return ", ".join(
-        [verdict["verdict"], *approved, *override, *(value for value in values if not value.startswith("served"))]
-    )
+    return ", ".join([verdict["verdict"], *approved, *override, *values])
 
 
 def _say_metrics(metrics: Mapping[str, Any]) -> str:

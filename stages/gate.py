@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
@@ -11,12 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from stages import agreement, command, drift, params, shares, statistics
-from stages.arrays import open_split
+from stages import agreement, command, drift, params, shares, slices, statistics
+from stages.arrays import Split, open_split
 from stages.controls import some_rows
 from stages.resampling import ROUNDS
 from stages.schema import Schema
-from stages.verdict import COST, DATA, NO_DIFFERENCE, Difference, Estimate, Evidence, Figure, Policy, Tried, judge
+from stages.verdict import (
+    COST,
+    DATA,
+    NO_DIFFERENCE,
+    SLICE,
+    Difference,
+    Estimate,
+    Evidence,
+    Figure,
+    OfSlices,
+    Policy,
+    Slice,
+    Tried,
+    judge,
+)
 
 NOBODY = {"champion": None, "state": "none", "outcome": ""}
 FEW_ROUNDS = 20  # tell that a model beside itself is no other
@@ -30,19 +44,25 @@ def main(
     released: Path,
     arrays: Path,
     schema: Path,
+    table: Path,
+    champion_verdict: Path,
     verdict: Path,
 ) -> None:
     """Judge the served answers, print the verdict as a table and write it. A refusal is an answer, not an error."""
     said = params.load("gate").gate
-    fitted, truth = Schema.load(schema), open_split(arrays, "test").target
+    fitted, test = Schema.load(schema), open_split(arrays, "test")
+    truth = test.target
     parity, champion = read(answers / "parity.json"), read(challenge / "challenge.json")
     timed, slow = read(times)["one_client"], read(times)["slow"]
-    bounds = {name: bound.model_dump() for name, bound in said.thresholds.items()}
-    policy = Policy(bounds, said.margins, said.level, said.p99_ms, said.approval)
+    bounds = plain(said.thresholds)
+    asked = {by: OfSlices(plain(how.thresholds), how.margins, how.min_rows) for by, how in said.slices.items()}
+    policy = Policy(bounds, said.margins, said.level, said.p99_ms, said.approval, asked)
     ours, theirs = (served(folder, fitted) for folder in (answers, challenge))
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(said.margins), said.level)
-    changed = list(agreement.robustness(answers, fitted, said.robustness, said.level))
-    evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences, changed)
+    evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
+    before = read(champion_verdict).get("slices", ())
+    parts = list(sliced(table, test, said.slices, before, fitted, ours, theirs, said.level))
+    changed = agreement.robustness(answers, fitted, said.robustness, said.level)
     _, same = measure(fitted, truth, ours, ours, (), set(said.margins), said.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
@@ -50,11 +70,16 @@ def main(
     drifted = drift.figures(old, new, champion["state"], drift.Bounds(**said.drift.model_dump()))
     disagreeing = agreement.disagreement(answers, challenge, fitted, said.max_disagreement, said.level)
     costing = costs(read(times), said.max_slower, said.max_larger)
-    evidence = replace(evidence, figures=[*disagreeing, *costing, *changed, *drifted], controls=controls)
+    evidence = replace(evidence, slices=parts, figures=[*disagreeing, *costing, *changed, *drifted], controls=controls)
     result = judge(evidence, policy)
     with command.replacing(verdict) as whole:
         whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     show(result, read(times))
+
+
+def plain(thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds as a verdict takes them."""
+    return {name: bound.model_dump() for name, bound in thresholds.items()}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -149,6 +174,31 @@ def costs(times: Mapping[str, Any], max_slower: float, max_larger: float) -> lis
     ]
 
 
+def sliced(
+    source: Path,
+    test: Split,
+    asked: Mapping[str, Any],
+    before: Sequence[Mapping[str, Any]],
+    schema: Schema,
+    ours: np.ndarray,
+    theirs: np.ndarray | None,
+    level: float,
+) -> Iterator[Slice]:
+    """Each slice of the test rows, measured if it can be judged; and those that the champion was judged on `before`."""
+    for by, how in asked.items():
+        cells = slices.read(source, by, test.rows, how.bins is not None)
+        compared = set(how.margins if theirs is not None else ())
+        for value, at, span in slices.cut(cells, how.bins or slices.BINS):
+            measured, differences = {}, {}
+            if len(at) >= how.min_rows:
+                his = None if theirs is None else theirs[at]
+                measured, differences = measure(
+                    schema, test.target[at], ours[at], his, set(how.thresholds), compared, level
+                )
+            yield Slice(by, value, len(at), measured, differences, span)
+        yield from (Slice(by, value, 0) for value in slices.vanished(before, by, cells))
+
+
 def known_bad(
     evidence: Evidence,
     controls: Iterable[Mapping[str, Any]],
@@ -161,7 +211,7 @@ def known_bad(
     One that a threshold must refuse has the candidate's parity: its own would refuse every wrong answer.
     """
     chosen = some_rows(len(truth))
-    candidate = replace(evidence, champion=NOBODY, differences={}, figures=())
+    candidate = replace(evidence, champion=NOBODY, differences={}, slices=(), figures=())
     for control in controls:
         own = dict(control["evidence"])
         if control["name"] in answers:
@@ -174,7 +224,7 @@ def known_bad(
 def beside_itself(evidence: Evidence, differences: Mapping[str, Difference]) -> Tried:
     """The candidate as its own champion."""
     told = {name: each for name, each in differences.items() if each.told}
-    known = replace(evidence, champion={**NOBODY, "state": "answers"}, differences=told) if told else None
+    known = replace(evidence, champion={**NOBODY, "state": "answers"}, differences=told, slices=()) if told else None
     return Tried("itself", "the candidate", NO_DIFFERENCE, known, "" if told else "gate.margins names no metric")
 
 
@@ -195,8 +245,11 @@ def show(result: dict[str, Any], times: Mapping[str, Any]) -> None:
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     timed = {"latency p99": times["one_client"]["p99_ms"]}
     timed |= {each.name: each.value for each in costs(times, 0.0, 0.0) if not each.stated}
+    sliced = [each for each in result["criteria"] if each["about"] == SLICE]
     close = [each for each in result["criteria"] if each["about"] == DATA and each["holds"] and not each["note"]]
-    for criterion in (each for each in result["criteria"] if each not in close):
+    for criterion in result["criteria"]:
+        if criterion in close or (criterion in sliced and criterion["holds"]):
+            continue
         value = timed.get(criterion["name"], criterion["value"])
         shown = "" if value is None else f"{value:.4g}"
         ends = ["" if end is None else f"{end:.4g}" for end in criterion["interval"] or ()]
@@ -208,7 +261,10 @@ def show(result: dict[str, Any], times: Mapping[str, Any]) -> None:
     if close:
         largest = max(each["value"] for each in close)
         console.print(f"distances between columns of data: {len(close)} hold, the largest {largest:.4g}")
-    for note in (result["champion"], *(criterion["note"] for criterion in result["criteria"] if criterion["note"])):
+    judged = sum(each["value"] is not None for each in sliced)
+    counted = [f"{judged:,} criteria on {len(result['slices']):,} slices: see the page of the run"] if sliced else []
+    notes = [each["note"] for each in result["criteria"] if each["note"] and not each["rows"]]
+    for note in (result["champion"], *counted, *notes):
         console.print(Text(note))
 
 

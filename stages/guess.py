@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from stages import settings, sources
 from stages.errors import UserError
 from stages.schema import Column, Kind, Schema, Target, kind, target_kind
+from stages.section import nearest
 from stages.sources import Reject, Sample, csv
 
 ROWS = 5000  # that are looked at
@@ -67,7 +68,7 @@ def table(path: Path, form: str, options: Any = None, target: str = "") -> Guess
     if len(names) < 2:
         raise UserError(f"{path} has one column only, {', '.join(names)}: a table needs a feature and a target")
     if target and target not in names:
-        raise UserError(f"{path} has no column {target!r} of single values{settings.nearest(target, names)}")
+        raise UserError(f"{path} has no column {target!r} of single values{nearest(target, names)}")
     cells, rejects = first_rows(path, source, options, names)
     rows, unread = len(cells[names[0]]), f"the first: {' '.join(rejects[0])}" if rejects else ""
     if not rows:

@@ -57,7 +57,8 @@ def main(data: Path, table: Path, rejects: Path) -> None:
     started = time.monotonic()
     with command.replacing(table) as rows, command.replacing(rejects) as faults:
         by = chosen.split.by, chosen.split.column
-        tally = ingest(data, chosen.data.format, chosen.data.options, schema, rows, faults, _cores(), *by)
+        keep = tuple(chosen.schema.keep)
+        tally = ingest(data, chosen.data.format, chosen.data.options, schema, rows, faults, _cores(), *by, keep)
     rate = tally.rows / (time.monotonic() - started)
     print(f"{data}: {tally.rows:,} rows, {tally.rejects:,} rejects, {rate:,.0f} rows/s")
 
@@ -72,10 +73,12 @@ def ingest(
     workers: int,
     by: str = "hash",
     column: str = "none",
+    keep: tuple[str, ...] = (),
 ) -> Tally:
     """Write `table` and `rejects` from the samples at `data`. Their bytes do not depend on `workers`.
 
-    A `by` that prepare needs cells of `column` for adds them to the table as `_split_by`.
+    A `by` that prepare needs cells of `column` for adds them to the table as `_split_by`. The columns to `keep` are
+    there as texts.
 
     Raises:
         UserError: `data` is not of the format, or none of it can be read.
@@ -88,13 +91,16 @@ def ingest(
     if settings.WAYS[by]:
         sources.has(column, source.columns(data, form), f"{data} ({format})", "split.column")
         asked = sources.asking(schema, column)
+    for name in keep:
+        sources.has(name, source.columns(data, form), f"{data} ({format})", "schema.keep")
+        asked = sources.asking(asked, name)
     chunks = source.chunks(data, asked, form)
-    task = functools.partial(encode, format=format, schema=schema, by=by, column=column)
+    task = functools.partial(encode, format=format, schema=schema, by=by, column=column, keep=keep)
     encoded = _in_order(task, chunks, workers)
     tally = Tally(0, 0, ())
     with (
         open(rejects, "w", newline="", encoding="utf-8", errors="backslashreplace") as opened,
-        _Table(table, arrow_schema(schema, by)) as rows,
+        _Table(table, arrow_schema(schema, by, keep)) as rows,
         command.counting("samples") as count,
     ):
         faults = csv.writer(opened, lineterminator="\n")
@@ -109,16 +115,20 @@ def ingest(
     return tally
 
 
-def encode(chunk: Any, format: str, schema: Schema, by: str = "hash", column: str = "none") -> Batch:
+def encode(
+    chunk: Any, format: str, schema: Schema, by: str = "hash", column: str = "none", keep: tuple[str, ...] = ()
+) -> Batch:
     """A source's chunk as rows of the table, and what of it cannot be one."""
     source = sources.source(format)
     if isinstance(source, sources.Columnar):
         with contextlib.suppress(ValueError):  # row by row it is found who is at fault
-            return _by_column(source.read_columns(chunk), schema, by, column)
-    return _by_row(source.read(chunk), schema, by, column)
+            return _by_column(source.read_columns(chunk), schema, by, column, keep)
+    return _by_row(source.read(chunk), schema, by, column, keep)
 
 
-def _by_column(found: sources.Columns, schema: Schema, by: str = "hash", column: str = "none") -> Batch:
+def _by_column(
+    found: sources.Columns, schema: Schema, by: str = "hash", column: str = "none", keep: tuple[str, ...] = ()
+) -> Batch:
     """Whole columns at once: the same rows and rejects as `_by_row`.
 
     Raises:
@@ -134,8 +144,7 @@ def _by_column(found: sources.Columns, schema: Schema, by: str = "hash", column:
             faults.setdefault(row, f"{name}: {reason}" if len(modules) > 2 else reason)
     places = found.sources
     split = pa.repeat(columns.scalar(found.split), len(places))
-    if by in KEPT:
-        cells.append(columns.words(found.values[column], _text))
+    cells += [columns.words(found.values[name], _text) for name in (*([column] if by in KEPT else []), *keep)]
     if by == "column":
         split = columns.words(found.values[column], _official)
     rejects = [Reject(places[row].as_py(), faults[row]) for row in sorted(faults)]
@@ -144,7 +153,7 @@ def _by_column(found: sources.Columns, schema: Schema, by: str = "hash", column:
         places, split, *cells = (values.take(sound) for values in (places, split, *cells))
     told = zip(schema.features, cells, strict=False)  # most kinds tell nothing, and need no list
     raw = (values.to_pylist() if kind(column.kind).facts(()) else () for column, values in told)
-    table = arrow_schema(schema, by)
+    table = arrow_schema(schema, by, keep)
     facts = [columns.array(values, table.field(name).type) for name, values in _facts(raw, schema.features).items()]
     ids = columns.identities(cells[: len(schema.features)])
     return pa.RecordBatch.from_arrays([ids, split, places, *cells, *facts], schema=table), found.rejects + rejects
@@ -156,11 +165,16 @@ def _modules(schema: Schema) -> dict[str, Any]:
     return modules | {schema.target.name: target_kind(schema.target.kind)}
 
 
-def _by_row(samples: Iterable[Sample | Reject], schema: Schema, by: str = "hash", column: str = "none") -> Batch:
+def _by_row(
+    samples: Iterable[Sample | Reject],
+    schema: Schema,
+    by: str = "hash",
+    column: str = "none",
+    keep: tuple[str, ...] = (),
+) -> Batch:
     """One after another, so that of a picture no more than its raw value is held."""
-    to_raw = [(name, module.raw) for name, module in _modules(schema).items()]
-    if by in KEPT:
-        to_raw.append((column, _text))
+    own = [(name, module.raw) for name, module in _modules(schema).items()]
+    to_raw = [*own, *((name, _text) for name in (*([column] if by in KEPT else []), *keep))]
     rows: list[Row] = []
     rejects: list[Reject] = []
     for found in samples:
@@ -174,10 +188,10 @@ def _by_row(samples: Iterable[Sample | Reject], schema: Schema, by: str = "hash"
         except OSError as error:
             rejects.append(Reject(found.source, f"cannot be read: {error.strerror}"))
         except ValueError as error:
-            rejects.append(Reject(found.source, _blamed(found.values, to_raw) or str(error)))
+            rejects.append(Reject(found.source, _blamed(found.values, own) or str(error)))
     rows, facts, faulty = _sound(rows, schema.features)
     cells = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
-    table = arrow_schema(schema, by)
+    table = arrow_schema(schema, by, keep)
     arrays = [columns.array(values, field.type) for values, field in zip(cells, table, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=table), rejects + faulty
 
@@ -203,15 +217,15 @@ def _official(cell: Any) -> str:
     return sources.split_named(word) or word
 
 
-def arrow_schema(schema: Schema, by: str = "hash") -> pa.Schema:
-    """The table's columns: the sample, its raw values, what prepare splits by, the facts about the values."""
+def arrow_schema(schema: Schema, by: str = "hash", keep: tuple[str, ...] = ()) -> pa.Schema:
+    """The table's columns: the sample, its raw values, what prepare splits by, what is kept, facts about the values."""
     raw = {column.name: kind(column.kind).RAW for column in schema.features}
     raw[schema.target.name] = target_kind(schema.target.kind).RAW
     none = _facts([()] * len(schema.features), schema.features)
     facts = {name: _FACTS[values.dtype.kind] for name, values in none.items()}
     own = {"_id": pa.string(), "_split": pa.string(), "_source": pa.string()}
-    key = {"_split_by": pa.string()} if by in KEPT else {}
-    return pa.schema(own | {name: columns.TYPES[stored] for name, stored in raw.items()} | key | facts)
+    more = dict.fromkeys([*(["_split_by"] if by in KEPT else []), *keep], pa.string())
+    return pa.schema(own | {name: columns.TYPES[stored] for name, stored in raw.items()} | more | facts)
 
 
 def _sound(rows: list[Row], features: tuple[Column, ...]) -> tuple[list[Row], dict[str, np.ndarray], list[Reject]]:

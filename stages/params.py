@@ -17,7 +17,8 @@ from ruamel.yaml.tokens import CommentToken
 
 from stages.command import replacing
 from stages.errors import Misuse
-from stages.settings import Params, explain, nearest
+from stages.section import nearest
+from stages.settings import Params, explain
 
 SHORT = 3  # so many plain values stand in one line
 

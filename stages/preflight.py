@@ -9,6 +9,7 @@ from typing import Any
 from stages import params, settings
 from stages.errors import Misuse
 from stages.schema import Column
+from stages.section import nearest
 
 
 def everything(said: settings.Params) -> None:
@@ -22,6 +23,8 @@ def everything(said: settings.Params) -> None:
     declared = said.schema_.unfitted()
     network(declared, said.model, said.train.augment)
     thresholds(said.gate.thresholds, said.gate.margins, declared.target)
+    for by, asked in said.gate.slices.items():
+        thresholds(asked.thresholds, asked.margins, declared.target, f"gate.slices.{by}")
     on_gpu(said.train, torch.cuda.device_count())
     if said.model.init_from != "none":
         pinned(Path(said.model.init_from), said.model.init_sha256)
@@ -62,7 +65,7 @@ def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
         raise Misuse(f"params.yaml: {error}") from error
 
 
-def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: Column) -> None:
+def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: Column, within: str = "gate") -> None:
     """Look whether metrics of these names will be measured, and whether they can hold their bounds.
 
     Raises:
@@ -75,16 +78,16 @@ def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: 
     for key, names in {"thresholds": bounds, "margins": margins}.items():
         for name in names:
             if _metric(name) not in ranges:
-                near = settings.nearest(_metric(name), ranges)
+                near = nearest(_metric(name), ranges)
                 instead = "" if near.endswith("?") else ": delete it, or write another"
-                of = f"gate.{key} of a target of kind {target.kind.removeprefix('target_')}"
+                of = f"{within}.{key} of a target of kind {target.kind.removeprefix('target_')}"
                 raise Misuse(f"params.yaml: {of}: there is no metric {name!r}{near}{instead}")
     for name, bound in bounds.items():
         low, high = ranges[_metric(name)]
         if bound.min is not None and bound.min > high:
-            raise Misuse(f"params.yaml: gate.thresholds.{name}.min is {bound.min:g}, but it is never over {high:g}")
+            raise Misuse(f"params.yaml: {within}.thresholds.{name}.min is {bound.min:g}, but it is never over {high:g}")
         if bound.max is not None and bound.max < low:
-            raise Misuse(f"params.yaml: gate.thresholds.{name}.max is {bound.max:g}, but it is never under {low:g}")
+            raise Misuse(f"params.yaml: {within}.thresholds.{name}.max is {bound.max:g}, but it is never under {low:g}")
 
 
 def _metric(name: str) -> str:

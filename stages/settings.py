@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import re
@@ -11,23 +10,16 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from stages import changes, expectations, schema, statistics
+from stages import changes, expectations, schema, sources, statistics
+from stages.gate_settings import Change, Gate
+from stages.section import Positive, Section, Share, nearest
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
 Options = dict[str, Any]
-
-# What criteria may be about that a person may decide, beside each of `gate.thresholds`: not whether a gate is a gate.
-APPROVABLE = ("threshold", "latency", "champion", "cost", "slice", "robustness", "data")
 
 # The ways to split, and what `split.column` holds for each; nothing where it is none.
 WAYS = {"hash": "", "strata": "", "group": "the group", "time": "the time", "column": "the name of the split"}
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -63,6 +55,7 @@ class Data(Section):
 class Schema(Section):
     features: Annotated[dict[str, Options], Field(min_length=1)]
     target: Annotated[dict[str, Options], Field(min_length=1, max_length=1)]
+    keep: list[str] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -80,12 +73,14 @@ class Schema(Section):
     @model_validator(mode="after")
     def _kinds(self) -> Schema:
         self.unfitted().groups()
-        names = [*self.features, *self.target]
+        names = [*self.features, *self.target, *self.keep]
         for name in names:
             if name.startswith("_"):
                 raise ValueError(
                     f"the column name {name!r} begins with an underscore, which is kept for the table's own"
                 )
+            if name in self.keep and names.count(name) > 1:
+                raise ValueError(f"schema.keep: the column {name!r} is there twice, or as a feature or the target")
             if names.count(name) > 1:
                 raise ValueError(f"the column {name!r} is both a feature and the target")
             if name == "release":
@@ -192,57 +187,6 @@ class Measure(Section):
     clients: Positive
 
 
-class Bound(Section):
-    min: float | None = None
-    max: float | None = None
-
-    @model_validator(mode="after")
-    def _some(self) -> Bound:
-        if self.min is None and self.max is None:
-            raise ValueError("give min, max or both")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is over max {self.max}")
-        return self
-
-
-class Change(Section):
-    """`max_moved`: how far an answer may move on average, in the target's unit."""
-
-    by: Annotated[float, Field(ge=0)] = 0.0
-    max_changed: Share
-    max_moved: Annotated[float, Field(ge=0)] | None = None
-
-
-class Drift(Section):
-    """The largest distances of `statistics.distance`, beyond what chance makes of so many rows."""
-
-    max_distance: Share
-    columns: dict[str, Share]
-    train_test: Share
-    min_rows: Positive
-
-
-class Gate(Section):
-    thresholds: dict[str, Bound]
-    margins: dict[str, Annotated[float, Field(ge=0)]]
-    level: Annotated[float, Field(gt=0, lt=0.5)]
-    p99_ms: Annotated[float, Field(gt=0)]
-    max_slower: Annotated[float, Field(gt=0)]
-    max_larger: Annotated[float, Field(gt=0)]
-    approval: list[str]
-    robustness: dict[str, dict[str, Change]]
-    max_disagreement: Share
-    drift: Drift
-
-    @model_validator(mode="after")
-    def _for_a_person(self) -> Gate:
-        known = (*APPROVABLE, *self.thresholds)
-        for name in self.approval:
-            if name not in known:
-                raise ValueError(f"approval: {name!r} is nothing that a person can decide{nearest(name, known)}")
-        return self
-
-
 class Canary(Section):
     """`requests` are those that both releases answer; fewer within `minutes`, and the new one is withdrawn."""
 
@@ -288,9 +232,24 @@ class Params(Section):
         for name in self.gate.drift.columns:
             if name not in described:
                 raise ValueError(f"gate.drift.columns.{name}: nothing is kept of it{nearest(name, described)}")
+        known = [
+            *sliceable(declared),
+            *self.schema_.keep,
+            *(["folder"] if self.data.format not in sources.TABLES else []),
+        ]
+        for by in self.gate.slices:
+            if by not in known:
+                raise ValueError(f"gate.slices.{by}: there is no such column, nor fact about one{nearest(by, known)}")
         if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
             raise ValueError(f"split.by: strata are not known of a target like {declared.target.name!r}: say hash")
         return self
+
+
+def sliceable(declared: schema.Schema) -> list[str]:
+    """The columns of the table that test rows may be sliced by: those that hold no bytes, and the facts."""
+    modules = {column.name: schema.kind(column.kind) for column in declared.features}
+    facts = [f"{name}.{fact}" for name, module in modules.items() for fact in module.facts(())]
+    return [*(name for name, module in modules.items() if module.RAW != "bytes"), declared.target.name, *facts]
 
 
 def formats() -> list[str]:
@@ -333,15 +292,6 @@ def options(module: Any, said: dict[str, Any], key: str) -> Any:
         return TypeAdapter(module.Options).validate_json(json.dumps(said, default=str), strict=True)
     except ValidationError as error:
         raise ValueError("; ".join(explain(fault, key) for fault in error.errors())) from error
-
-
-def nearest(word: str, known: Any) -> str:
-    """A hint for a message: the nearest known word, else all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f": did you mean {close[0]!r}?"
-    return f": there is {', '.join(known)}" if known else ""
 
 
 def explain(fault: Any, within: str = "") -> str:
@@ -391,18 +341,16 @@ def _names(module: Any) -> set[str]:
 
 def _siblings(loc: tuple[Any, ...]) -> list[str]:
     """The keys that may stand where a path of keys leads."""
-    model: Any = Params
+    here: Any = Params
     for part in loc:
-        if get_origin(model) is dict:
-            model = get_args(model)[1]
-        elif _is_section(model):
-            fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-            model = fields.get(str(part))
-    return [field.alias or name for name, field in model.model_fields.items()] if _is_section(model) else []
+        here = get_args(here)[1] if get_origin(here) is dict else _keys(here).get(str(part))
+    return list(_keys(here))
 
 
-def _is_section(model: Any) -> bool:
-    return isinstance(model, type) and issubclass(model, BaseModel)
+def _keys(model: Any) -> dict[str, Any]:
+    """A section's keys, and what each holds."""
+    fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
+    return {field.alias or name: field.annotation for name, field in fields.items()}
 
 
 def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Column:

@@ -9,6 +9,11 @@ Controls are held to the same criteria: candidates that are bad on purpose, and 
 criteria are `about`) or "no difference"; the `outcome` ("refused", for that reason; "passed"; "another reason"; "no
 difference"; "a difference"; "not applicable"); whether that `holds`; `told`, why not or not applicable; and what it
 `scored` by the criteria that should refuse it, {criterion: value}. One that does not hold refuses.
+
+Slices are the test rows of one value, or of a range of numbers, under a column. Each must hold the same criteria with
+bounds of its own, as reliably as its `rows` tell; one of fewer than are asked for is not judged, and says so. What the
+champion was judged on and the data have no more is told. `slices` lists all that there were, with `rows` and, of
+numbers, their `span`.
 """
 
 from __future__ import annotations
@@ -21,16 +26,25 @@ from itertools import chain
 from statistics import NormalDist
 from typing import Any
 
-from stages import settings
 from stages.controls import LATENCY, PARITY, THRESHOLD
+from stages.section import nearest
 
 PASS, REFUSE, PERSON = "pass", "refuse", "needs a person"
 # what criteria may be about, as are THRESHOLD, PARITY and LATENCY
-COMPARISON, COST, DATA, CONTROL = "champion", "cost", "data", "control"
+COMPARISON, COST, DATA, SLICE, CONTROL = "champion", "cost", "data", "slice", "control"
 NO_DIFFERENCE = "no difference"
 COMPARED = "against the champion: "  # begins the name of each criterion that needs one
 MANY = 1000.0  # times; a sample size beyond its square is no advice
 POWER = 0.8  # how often a candidate as good as the champion should pass
+
+
+@dataclass(frozen=True)
+class OfSlices:
+    """What is asked of each slice by one column that has at least so many rows."""
+
+    thresholds: Mapping[str, Mapping[str, float | None]]
+    margins: Mapping[str, float]
+    min_rows: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Policy:
     level: float
     p99_ms: float
     approval: Sequence[str] = ()
+    slices: Mapping[str, OfSlices] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,18 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """The test rows whose `by` is `value`. With no rows: the champion had some. `span`: the ends, of numbers."""
+
+    by: str
+    value: str
+    rows: int
+    measured: Mapping[str, Estimate] = field(default_factory=dict)
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    span: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that a verdict rests on. `champion`: how `challenge` found it, one of its states with a sentence."""
 
@@ -107,6 +134,7 @@ class Evidence:
     champion: Mapping[str, Any]
     differences: Mapping[str, Difference] = field(default_factory=dict)
     figures: Sequence[Figure] = ()
+    slices: Sequence[Slice] = ()
     controls: Sequence[Tried] = ()
 
 
@@ -139,7 +167,8 @@ class Criterion:
     """One reason to pass or to refuse. `value` is None where stating it would make equal outcomes differ.
 
     `limits`: the least and the largest value that hold, None where there is no such end. `champion`: its value, where
-    two are compared. `person`: whether one may decide, should it not hold.
+    two are compared. `person`: whether one may decide, should it not hold. `part`: of a slice, its column and value;
+    `rows`: how many it has.
     """
 
     about: str
@@ -153,6 +182,8 @@ class Criterion:
     limits: tuple[float | None, float | None] | None = None
     champion: float | None = None
     person: bool = False
+    part: tuple[str, str] | None = None
+    rows: int | None = None
 
 
 def judge(evidence: Evidence, policy: Policy) -> dict[str, Any]:
@@ -161,13 +192,18 @@ def judge(evidence: Evidence, policy: Policy) -> dict[str, Any]:
     criteria = [*_judged(evidence, policy), *map(_bitten, controls)]
     failed = [criterion for criterion in criteria if not criterion.holds]
     return {
-        "version": 4,
+        "version": 5,
         "verdict": PASS if not failed else PERSON if all(criterion.person for criterion in failed) else REFUSE,
         "release": evidence.release,
         "champion": evidence.champion["outcome"],
         "better": [name for name, each in evidence.differences.items() if each.better],
         "criteria": [asdict(criterion) for criterion in criteria],
         "controls": [asdict(control) for control in controls],
+        "slices": [
+            {"by": each.by, "value": each.value, "rows": each.rows, "span": each.span}
+            for each in evidence.slices
+            if each.rows
+        ],
     }
 
 
@@ -177,7 +213,9 @@ def _judged(evidence: Evidence, policy: Policy) -> list[Criterion]:
         _thresholds(evidence.measured, policy.thresholds),
         _served(evidence.checks),
         [_latency(evidence.p99_ms, policy.p99_ms)],
+        _lost(evidence.champion, any([policy.margins, *(asked.margins for asked in policy.slices.values())])),
         _against(evidence.champion, evidence.differences, policy.margins, policy.level),
+        _sliced(evidence, policy),
         map(_bounded, evidence.figures),
     )
     return [replace(each, person=not {each.about, each.name}.isdisjoint(policy.approval)) for each in criteria]
@@ -194,9 +232,7 @@ def _thresholds(
         limits = ("at least", low), ("at most", high)
         said = " and ".join(f"{words} {limit:g}" for words, limit in limits if limit is not None)
         if name not in measured:
-            yield Criterion(
-                THRESHOLD, name, said, None, False, f"there is no metric {name!r}{settings.nearest(name, measured)}"
-            )
+            yield Criterion(THRESHOLD, name, said, None, False, f"there is no metric {name!r}{nearest(name, measured)}")
             continue
         value = measured[name].value
         holds = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
@@ -221,12 +257,19 @@ def _latency(p99_ms: float, bound_ms: float) -> Criterion:
     return Criterion(LATENCY, "latency p99", f"at most {bound_ms:g} ms", None, fast, reason, limits=limits)
 
 
+def _lost(champion: Mapping[str, Any], asked: bool) -> Iterator[Criterion]:
+    if asked and champion["state"] == "lost":
+        yield Criterion(COMPARISON, f"{COMPARED}answers", "needed", None, False, champion["outcome"])
+
+
 def _against(
-    champion: Mapping[str, Any], differences: Mapping[str, Difference], margins: Mapping[str, float], level: float
+    champion: Mapping[str, Any],
+    differences: Mapping[str, Difference],
+    margins: Mapping[str, float],
+    level: float,
+    key: str = "gate.margins",
 ) -> Iterator[Criterion]:
     """No worse than the champion by more than the margin, in each metric; where it can be asked."""
-    if champion["state"] == "lost" and margins:
-        yield Criterion(COMPARISON, f"{COMPARED}answers", "needed", None, False, champion["outcome"])
     if champion["state"] != "answers":
         return
     for name, margin in margins.items():
@@ -243,8 +286,7 @@ def _against(
         if not holds:
             possibly = f", and may be by {-difference.low:.4f}" if tells and difference.low < difference.value else ""
             than = f"worse by {-difference.value:.4f}" if difference.value < 0 else f"better by {difference.value:.4f}"
-            reason = f"{name} is {than} than the champion's{possibly}; gate.margins allows {margin:g}"
-        ends = _interval(difference.low, math.inf)
+            reason = f"{name} is {than} than the champion's{possibly}; {key} allows {margin:g}"
         yield Criterion(
             COMPARISON,
             f"{COMPARED}{name}",
@@ -252,11 +294,39 @@ def _against(
             _stated(difference.value),
             holds,
             reason,
-            ends,
+            _interval(difference.low, math.inf),
             note,
             limits=(-margin, None),
             champion=_stated(difference.theirs),
         )
+
+
+def _sliced(evidence: Evidence, policy: Policy) -> Iterator[Criterion]:
+    """Each slice by the same criteria as the whole, with bounds of its own."""
+    for by, asked in policy.slices.items():
+        found = [each for each in evidence.slices if each.by == by]
+        if not any(each.rows for each in found):
+            note = f"no test row tells its {by}: gate.slices.{by} asks for nothing"
+            yield Criterion(SLICE, f"slices by {by}", "at least one", None, True, note=note, rows=0)
+        for each in found:
+            criteria = _of_slice(each, asked, evidence.champion, policy.level)
+            yield from (replace(one, about=SLICE, part=(by, each.value), rows=each.rows) for one in criteria)
+
+
+def _of_slice(each: Slice, asked: OfSlices, champion: Mapping[str, Any], level: float) -> Iterator[Criterion]:
+    where, key, enough = f"where {each.by} is {each.value}", f"gate.slices.{each.by}", f"at least {asked.min_rows} rows"
+    if not each.rows:
+        note = f"no test row is left {where}, which the champion was judged on"
+        yield Criterion(SLICE, f"{COMPARED}{where}", enough, None, True, note=note)
+    elif each.rows < asked.min_rows:
+        note = f"the {each.rows:,} test rows {where} are not judged: {key}.min_rows is {asked.min_rows}"
+        yield Criterion(SLICE, where, enough, None, True, note=note)
+    else:
+        bounded = _thresholds(each.measured, asked.thresholds) if asked.thresholds else ()
+        for one in (*bounded, *_against(champion, each.differences, asked.margins, level, f"{key}.margins")):
+            told = f"{where} ({each.rows:,} test rows), {one.reason}: mend or add such rows, or change {key}"
+            reason = "" if one.holds else told
+            yield replace(one, name=f"{one.name} {where}", reason=reason)
 
 
 def _bounded(figure: Figure) -> Criterion:

@@ -91,7 +91,7 @@ def clone(folder: Path) -> Clone:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    for name in ("manifest.json", "statistics.json"):
+    for name in ("manifest.json", "statistics.json", "verdict.json"):
         (folder / "champion" / name).write_text("{}\n")  # whatever this project has released
     made = Clone(folder)
     made.run("git", "init", "-q")

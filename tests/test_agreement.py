@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stages import agreement
+from stages.gate_settings import Change
 from stages.schema import Column, Schema
-from stages.settings import Change
 
 LABEL = Schema((), Column("label", "target_class", {}, {"labels": ["a", "b"], "counts": [1, 1]}))
 PRICE = Schema((), Column("price", "target_number", {}, {"mean": 10.0, "std": 2.0, "coverage": 0.9}))

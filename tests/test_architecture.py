@@ -78,7 +78,9 @@ COPIES = {
     "serving/launcher.py": ("serving/backends",),
 }
 PARSING = (
+    "stages/gate_settings.py",
     "stages/params.py",
+    "stages/section.py",
     "stages/settings.py",
 )  # values are dependencies, by dvc.yaml's params; how they are read is none
 MOST_LINES = 450

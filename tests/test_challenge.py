@@ -95,7 +95,7 @@ def test_a_worse_candidate_is_refused_through_the_graph(done, judged):
     champion = done.folder / "champion"
     shutil.copytree(judged.repository, champion / "repository")
     (champion / "manifest.json").write_text(judged.manifest.text)
-    done.params(train={"epochs": 2}, gate={"thresholds": {"accuracy": {"min": 0.5}}, "robustness": {}})
+    done.params(train={"epochs": 2}, gate={"thresholds": {"accuracy": {"min": 0.5}}, "slices": {}, "robustness": {}})
     said = done.millrace("run", code=3)
     verdict = json.loads((done.folder / "reports" / "verdict.json").read_text())
     (refused,) = (each for each in verdict["criteria"] if not each["holds"])

@@ -386,7 +386,9 @@ def test_a_project_says_how_its_tables_are_written(toy: Toy, fresh: Any) -> None
     options |= {"decimal": ",", "thousands": "."}
     features = {"town": "category", "amount": "number"}
     fresh.params(
-        data={"format": "csv", "options": options}, schema={"features": features, "target": {"answer": "class"}}
+        data={"format": "csv", "options": options},
+        schema={"features": features, "target": {"answer": "class"}},
+        gate={"slices": {}},
     )
     (fresh.folder / "with.csv").write_text("B.;1.003,5;yes\n-;-;no\n")
     (fresh.folder / "without.csv").write_text("B.;1003,5\n-;-\n")

@@ -81,6 +81,7 @@ def line(tmp_path, monkeypatch):
             "schema": {"features": features, "target": {"price": "number"}},
             "model": {"encoders": {}},
             "train": {"augment": {}},
+            "gate": {"slices": {}},
         }
     )
     made = Line()

@@ -8,13 +8,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from stages import gate, params, statistics
 from stages.arrays import create_split
+from stages.errors import UserError
 from stages.schema import Column, Schema
 from stages.statistics import of_words
-from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, Policy, Tried, judge
+from stages.verdict import NO_DIFFERENCE, Difference, Estimate, Evidence, OfSlices, Policy, Tried, judge
 
 ROOT = Path(__file__).parent.parent
 MEASURED = {"accuracy": 0.97, "f1_macro": 0.96, "calibration_error": 0.02, "recall[3]": 0.9, "recall[8]": 0.7}
@@ -330,15 +333,29 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
     robustness = {"image": {"flip": {"max_changed": 0.0}, "shift": {"by": 0.1, "max_changed": 0.5}}}
-    params.edit({"gate": {"thresholds": thresholds, "p99_ms": 100.0, "robustness": robustness}})
-    answers, challenge, times, profile, released, arrays, schema, out = map(
+    asked = {"thresholds": thresholds, "p99_ms": 100.0, "slices": {}, "robustness": robustness}
+    params.edit({"gate": asked, "schema": {"keep": ["hospital", "age"]}})
+    answers, challenge, times, profile, released, arrays, schema, table, before, out = map(
         Path,
-        ("answers", "challenge", "times.json", "new.json", "old.json", "arrays", "schema.json", "verdict.json"),
+        (
+            *("answers", "challenge", "times.json", "new.json", "old.json", "arrays", "schema.json", "table.parquet"),
+            *("before.json", "verdict.json"),
+        ),
     )
     for path in (profile, released):
         path.write_text("{}")
     Schema((), Column("said", "target_class", {}, {"labels": ["no", "/yes"], "counts": [2, 2]})).dump(schema)
-    create_split(arrays / "test", np.arange(4), np.array([0, 0, 1, 1]), [])
+    create_split(arrays / "test", np.array([0, 2, 3, 5]), np.array([0, 0, 1, 1]), [])
+    columns = {
+        "_source": ["a/0", "b/1", "a/1", "b/3", "b/4", "c/d/2"],
+        "label": ["no", "x", "no", "/yes", "x", "/yes"],
+        "image.brightness": [1.0, 9.0, 2.0, 2.0, 9.0, 50.0],
+        "image.width": [8, 9, 8, 8, 9, 16],
+        "hospital": ["Ulm", None, "Bonn", "Ulm", None, None],
+        "age": ["30", "1", "40", "50", "1", "?"],
+    }
+    parquet.write_table(pa.table(columns), table)
+    before.write_text("{}")
     answers.mkdir()
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], np.float32)
     np.savez(answers / "answers.npz", probabilities=probabilities)
@@ -358,7 +375,7 @@ def stage(tmp_path, monkeypatch):
         other = champion_ms and {"bytes": 1000, "p50_ms": champion_ms, "candidate_p50_ms": 2.0}
         timed = {"one_client": {"p99_ms": p99_ms}, "slow": slow, "bytes": 1500, "champion": other}
         times.write_text(json.dumps(timed))
-        gate.main(answers, challenge, times, profile, released, arrays, schema, out)
+        gate.main(answers, challenge, times, profile, released, arrays, schema, table, before, out)
         return out.read_bytes()
 
     return run
@@ -435,3 +452,116 @@ def test_data_that_have_moved_since_the_champions_are_refused_or_left_to_a_perso
     assert json.loads(stage(12.5))["verdict"] == "needs a person"
     params.merge({"gate": {"drift": {"max_distance": 0.25}}})
     assert json.loads(stage(12.5))["verdict"] == "pass"
+
+
+SMALL = {"min_rows": 2, "thresholds": {"accuracy": {"min": 0.6}}}
+
+
+@pytest.mark.parametrize(
+    ("by", "how", "found"),
+    [
+        ("label", {}, {"/yes": (2, 0.5), "no": (2, 1.0)}),
+        ("folder", {"min_rows": 3}, {"a": (2, None), "b": (1, None), "d": (1, None)}),
+        ("image.brightness", {"bins": 2}, {"1 to 2": (3, 1.0), "50": (1, None)}),
+        ("image.width", {}, {"8": (3, 1.0), "16": (1, None)}),
+        ("hospital", {}, {"Ulm": (2, 1.0), "Bonn": (1, None), "(missing)": (1, None)}),
+        ("age", {"bins": 2}, {"30 to 40": (2, 1.0), "50": (1, None), "(missing)": (1, None)}),
+    ],
+)
+def test_the_stage_judges_slices(stage, by, how, found, capsys):
+    """The third answer, rows 0, 2, 3 and 5 of the table, is the only one that is wrong."""
+    params.edit({"gate": {"slices": {by: SMALL | how}}})
+    said = json.loads(stage(12.5))
+    assert {each["value"]: each["rows"] for each in said["slices"]} == {name: n for name, (n, _) in found.items()}
+    sliced = {each["name"].rpartition(" is ")[2]: each for each in said["criteria"] if each["about"] == "slice"}
+    for name, (rows, accuracy) in found.items():
+        assert sliced[name]["rows"] == rows
+        assert sliced[name]["value"] == accuracy
+        assert sliced[name]["holds"] == (accuracy is None or accuracy >= 0.6)
+        assert ("are not judged" in sliced[name]["note"]) == (accuracy is None)
+    assert said["verdict"] == ("refuse" if by == "label" else "pass")
+    shown = capsys.readouterr().out
+    assert ("accuracy where label is /yes" in shown) == (by == "label")
+
+
+def test_a_slice_alone_refuses_and_says_what_to_do(stage):
+    params.edit({"gate": {"slices": {"label": SMALL}}})
+    assert reasons(json.loads(stage(12.5))) == {
+        "accuracy where label is /yes": "where label is /yes (2 test rows), accuracy is 0.5000, which is not at least"
+        " 0.6: mend or add such rows, or change gate.slices.label"
+    }
+
+
+def test_what_the_champion_was_judged_on_and_is_no_more_is_told(stage):
+    params.edit(
+        {"gate": {"slices": {"label": SMALL | {"thresholds": {"accuracy": {"min": 0.5}}}, "image.width": SMALL}}}
+    )
+    stage(12.5)
+    before = json.loads(Path("verdict.json").read_text())["slices"]
+    before += [{"by": "label", "value": "maybe", "rows": 9, "span": None}]
+    before += [{"by": "image.width", "value": "9 to 15", "rows": 9, "span": [9.0, 15.0]}]
+    before += [{"by": "town", "value": "Ulm", "rows": 9, "span": None}]
+    Path("before.json").write_text(json.dumps({"slices": before}))
+    said = json.loads(stage(12.5))
+    assert reasons(said) == {}
+    assert [each["note"] for each in said["criteria"] if each["rows"] == 0] == [
+        "no test row is left where label is maybe, which the champion was judged on",
+        "no test row is left where image.width is 9 to 15, which the champion was judged on",
+    ]
+    assert all(each["rows"] for each in said["slices"])
+
+
+def test_a_slice_that_is_worse_than_the_champions_refuses(stage):
+    """The champion has the third answer right and the second wrong: alike as a whole."""
+    theirs = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]], np.float32)
+    np.savez("challenge/answers.npz", probabilities=theirs)
+    Path("challenge/challenge.json").write_text(json.dumps(ANSWERS))
+    params.edit({"gate": {"slices": {"label": {"min_rows": 2, "margins": {"accuracy": 0.3}}}}})
+    found = reasons(json.loads(stage(12.5)))
+    assert list(found) == ["against the champion: accuracy where label is /yes"]
+    assert "where label is /yes (2 test rows), accuracy is worse by 0.5000 than the champion's" in found.popitem()[1]
+
+
+def test_a_column_that_the_table_lacks_is_told_with_the_nearest(stage):
+    params.edit({"gate": {"slices": {"image.height": SMALL}}})  # which the table of params.yaml has
+    with pytest.raises(
+        UserError, match=r"gate\.slices\.image\.height: the table has no such column: did you mean 'image"
+    ):
+        stage(12.5)
+
+
+def test_a_champion_that_slices_alone_ask_for_may_not_be_lost():
+    asked = OfSlices({}, MARGINS, 2)
+    evidence = Evidence("0123456789ab", {"accuracy": Estimate(0.97)}, CHECKS, 5.0, LOST)
+    said = judge(evidence, Policy(at_least(0.9), {}, 0.05, 100.0, slices={"label": asked}))
+    assert reasons(said) == {"against the champion: answers": LOST["outcome"]}
+    assert [each["note"] for each in said["criteria"] if each["about"] == "slice"] == [
+        "no test row tells its label: gate.slices.label asks for nothing"
+    ]
+
+
+def test_a_target_of_numbers_is_sliced_too(stage):
+    fitted = {"mean": 0.0, "std": 1.0, "coverage": 0.9}
+    Schema((), Column("said", "target_number", {}, fitted)).dump(Path("schema.json"))
+    shutil.rmtree("arrays")
+    truth = np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)
+    create_split(Path("arrays/test"), np.array([0, 2, 3, 5]), truth, [])
+    interval = np.concatenate([truth - 9, truth + 9], axis=1)
+    ours = truth + np.array([[0.0], [0.1], [0.0], [2.0]], np.float32)
+    np.savez("answers/answers.npz", value=ours, interval=interval)
+    np.savez("answers/controls.npz", **{"labels shuffled": -truth})
+    np.savez("challenge/answers.npz", value=truth + np.float32(1.5), interval=interval)
+    Path("challenge/challenge.json").write_text(json.dumps(ANSWERS))
+    slices = {"label": {"min_rows": 2, "thresholds": {"mae": {"max": 0.5}}, "margins": {"rmse": 0.5}}}
+    params.edit(
+        {"gate": {"thresholds": {"rmse": {"max": 1.2}}, "margins": {"rmse": 0.1}, "slices": slices, "robustness": {}}}
+    )
+    said = json.loads(stage(12.5))
+    assert list(reasons(said)) == ["mae where label is /yes"]
+    sliced = {each["name"]: each["value"] for each in said["criteria"] if each["about"] == "slice"}
+    assert sliced == {
+        "mae where label is no": pytest.approx(0.05),
+        "mae where label is /yes": pytest.approx(1.0),
+        "against the champion: rmse where label is no": pytest.approx(1.5 - 0.1 / 2**0.5, abs=1e-5),
+        "against the champion: rmse where label is /yes": pytest.approx(1.5 - 2**0.5, abs=1e-5),
+    }

@@ -355,6 +355,20 @@ def test_what_is_split_by_is_kept_beside_the_schema(tmp_path, form):
         run("group", "twon")
 
 
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_further_columns_are_kept_as_texts(tmp_path, form):
+    def run(*keep, by=("hash", "none")):
+        ways = TABLE, tmp_path / "table", tmp_path / "rejects", 1, *by, keep
+        ingest.ingest(tabled(tmp_path, form), form, {}, *ways)
+        return pq.read_table(tmp_path / "table").to_pydict()
+
+    kept = {"town": ["Ulm", None, "Bonn", "Bonn"], "fold": ["train", "Validation", "dev", None]}
+    assert run("town", "fold") == run() | kept
+    assert run("town", by=("group", "town")) == run() | {"_split_by": kept["town"], "town": kept["town"]}
+    with pytest.raises(UserError, match=r"has no column 'twon', .* under schema.keep: did you mean 'town'\?"):
+        run("twon")
+
+
 def test_pictures_are_grouped_by_their_folder(folder, tmp_path):
     path = folder({f"{place}/1.png": png(seed) for seed, place in enumerate(["cat/a", "dog/a", "dog/b/c"])})
 

@@ -21,7 +21,7 @@ from conftest import ROOT, Clone, environment
 from ruamel.yaml import YAML
 from tritonclient.utils import InferenceServerException
 
-FAST = {"train": {"epochs": 2}, "gate": {"thresholds": {"accuracy": {"min": 0.5}}, "robustness": {}}}
+FAST = {"train": {"epochs": 2}, "gate": {"thresholds": {"accuracy": {"min": 0.5}}, "slices": {}, "robustness": {}}}
 
 
 def hashes(clone: Clone) -> dict[str, str]:

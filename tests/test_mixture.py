@@ -61,7 +61,7 @@ def line(tmp_path_factory):
         },
         train={"epochs": 6, "batch_size": 32, "learning_rate": 0.005, "augment": {"image": {"shift": 0.1}}},
         measure={"requests": 20},
-        gate={"thresholds": {"accuracy": {"min": 0.9}}, "p99_ms": 1000.0, "robustness": ROBUSTNESS},
+        gate={"thresholds": {"accuracy": {"min": 0.9}}, "slices": {}, "p99_ms": 1000.0, "robustness": ROBUSTNESS},
     )
     said = made.millrace("run")
     assert "pass: release" in said

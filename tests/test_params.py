@@ -162,6 +162,24 @@ MISTAKES = [
     ),
     ("gate.thresholds.accuracy", {}, "gate.thresholds.accuracy: give min, max or both"),
     ("gate.thresholds.accuracy.max", 0.1, "gate.thresholds.accuracy: min 0.95 is over max 0.1"),
+    (
+        "gate.slices",
+        {"lable": {"margins": {"f1": 0.1}}},
+        "gate.slices.lable: there is no such column, nor fact about one",
+    ),
+    (
+        "gate.slices",
+        {"image": {"margins": {"f1": 0.1}}},
+        "gate.slices.image: there is no such column, nor fact about one",
+    ),
+    ("gate.slices", {"label": {}}, "gate.slices.label: give thresholds, margins or both"),
+    ("gate.slices", {"label": {"min_row": 9}}, "gate.slices.label.min_row is unknown: did you mean 'min_rows'?"),
+    (
+        "gate.slices.label.thresholds.accuracy.mn",
+        1,
+        "gate.slices.label.thresholds.accuracy.mn is unknown: did you mean",
+    ),
+    ("schema.keep", ["label"], "schema.keep: the column 'label' is there twice, or as a feature or the target"),
     # columns
     ("schema.features.image", "imgae", "schema.features.image.kind: there is no kind 'imgae': did you mean 'image'?"),
     ("schema.target.label", "image", "schema.target.label.kind: there is no kind 'image': "),

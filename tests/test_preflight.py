@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from stages import params, preflight, settings
+from stages import params, preflight
 from stages.errors import Misuse
+from stages.gate_settings import Bound
 from stages.networks import head_class
 from stages.schema import Column
 
@@ -54,6 +55,11 @@ def test_the_projects_own_params_are_sound():
             "there is no metric 'recall': did you mean",
         ),
         ("gate", {"thresholds": {"recall[7": {"min": 0.5}}}, "there is no metric 'recall[7'"),
+        (
+            "gate",
+            {"slices": {"label": {"margins": {"acuracy": 0.1}}}},
+            "gate.slices.label.margins of a target of kind class: there is no metric 'acuracy': did you mean",
+        ),
         ("gate", {"thresholds": {"accuracy": {"min": 97.0}}}, "accuracy.min is 97, but it is never over 1"),
         ("gate", {"thresholds": {"recall[7]": {"max": -1.0}}}, "recall[7].max is -1, but it is never under 0"),
     ],
@@ -73,7 +79,7 @@ def test_every_metric_of_a_class_is_known():
     computed.update(torch.eye(3), torch.arange(3))
     names = list(head_class.scalars(computed.compute(), target))
     assert len(names) == len(head_class.METRICS) + len(head_class.METRICS_BY_LABEL) * len(labels)
-    preflight.thresholds(dict.fromkeys(names, settings.Bound(min=0.5)), {}, target)
+    preflight.thresholds(dict.fromkeys(names, Bound(min=0.5)), {}, target)
 
 
 @pytest.mark.parametrize(

@@ -108,12 +108,14 @@ def test_the_page_is_whole_and_says_every_criterion(finished):
     verdict = json.loads((finished.folder / "reports/verdict.json").read_text())
     assert page.open == []
     for each in verdict["criteria"]:
-        assert each["name"].rpartition(": ")[2] in page.said
+        shown = each["part"][1] if each["part"] else each["name"]
+        assert shown.rpartition(": ")[2] in page.said
         assert each["bound"] in page.said or each["name"].startswith("control: ")
     for words in (verdict["release"], "1,797 rows", "latency", "loss", "Learning", "Lineage", "no champion yet"):
         assert words in page.said
     assert {"confusion", "reliability", "worst mistakes"} <= {said.get("alt") for _, said in page.elements}
-    assert len([tag for tag, said in page.elements if said.get("class") == "drawn"]) == 7
+    drawn = 7 + sum(each["about"] == "slice" for each in verdict["criteria"])
+    assert len([tag for tag, said in page.elements if said.get("class") == "drawn"]) == drawn
 
 
 def test_nothing_is_fetched_and_every_link_leads_somewhere(finished):
@@ -186,6 +188,31 @@ def test_data_that_have_moved_come_first_beside_the_champions(outputs):
     assert len(drawn) == 3 and "image.contrast, from" in str(drawn[0]["aria-label"])
     assert "| image.contrast: as the champion's | at most 0.2 | 0.4 | **does not hold** |" in card
     assert {"labels to look at", "samples unlike any other"} <= {said.get("alt") for _, said in page.elements}
+
+
+def of_slice(value, accuracy, holds=True, **keys):
+    part = {"part": ["label", value], "rows": 40, "about": "slice", "value": accuracy, "limits": [0.9, None]}
+    return criterion(f"accuracy where label is {value}", holds) | part | keys
+
+
+def test_slices_are_shown_the_worst_first_and_folded_beyond_a_few(outputs):
+    many = [of_slice(f"label{number:02d}", 0.91 + number / 1000) for number in range(14)]
+    bad = of_slice("odd", 0.5, False, reason="where label is odd (40 test rows), accuracy is 0.5000: mend them")
+    against = of_slice("label03", -0.01, limits=[-0.1, None])
+    against |= {"name": "against the champion: accuracy where label is label03", "note": "40 test samples do not tell"}
+    small = of_slice("rare", None, name="where label is rare", limits=None, rows=3, note="the 3 rows are not judged")
+    gone = of_slice("lost", None, name="against", limits=None, rows=0, note="no test row is left where label is lost")
+    outputs.change("verdict", verdict="refuse", criteria=[criterion("f1"), *many, bad, against, small, gone])
+    page, card = outputs.page(), outputs.card()
+    assert page.said.index(gone["note"]) < page.said.index("Criteria") < page.said.index("Slices")
+    assert "where label" not in page.said.partition("Criteria")[2].partition("Slices")[0]
+    sliced = page.said.partition("Slices")[2]
+    places = [sliced.index(word) for word in ("odd", "mend them", "label00", "label10", "3 more", "label11", "label13")]
+    assert places == sorted(places)
+    after = ("label13", "accuracy by label, against the champion", "1 of 1 have", small["note"], gone["note"])
+    assert [sliced.index(words) for words in after] == sorted(sliced.index(words) for words in after)
+    for words in ("accuracy by label", "| odd | 40 | 0.5 |", "**does not hold**", small["note"], gone["note"]):
+        assert words in card.partition("Slices")[2]
 
 
 def test_refused_data_are_all_that_is_said(outputs):

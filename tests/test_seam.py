@@ -236,12 +236,16 @@ def configure(path):
     yaml = YAML()
     tree = yaml.load(path.read_text(encoding="utf-8"))
     tree["data"] |= {"path": "data/raw/toy", "format": "lines"}
-    tree["schema"] = {"features": COLUMNS, "target": {"grade": "class"}}
+    tree["schema"] = {"features": COLUMNS, "target": {"grade": "class"}, "keep": []}
     tree["validate"]["columns"] = {"left level": {"most": 10.0}, "remark": {"longest": 10}}
     tree["model"]["encoders"] = {"level": {"name": "levels", "width": 6}}
     tree["train"] |= {"epochs": 8, "batch_size": 16, "learning_rate": 0.03, "augment": {}}
     tree["measure"] |= {"requests": 20, "clients": 2}
-    tree["gate"] |= {"thresholds": {"accuracy": {"min": 0.9}, "recall[1]": {"min": 0.8}}, "p99_ms": 1000.0}
+    tree["gate"] |= {
+        "thresholds": {"accuracy": {"min": 0.9}, "recall[1]": {"min": 0.8}},
+        "p99_ms": 1000.0,
+        "slices": {},
+    }
     yaml.dump(tree, path)
 
 

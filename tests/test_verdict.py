@@ -17,7 +17,9 @@ from stages.verdict import (
     Estimate,
     Evidence,
     Figure,
+    OfSlices,
     Policy,
+    Slice,
     Tried,
     judge,
 )
@@ -33,7 +35,8 @@ bounds = st.dictionaries(
     st.sampled_from(NAMES), st.fixed_dictionaries({"min": st.none() | share, "max": st.none() | share})
 )
 margins = st.dictionaries(st.sampled_from(NAMES), st.floats(0, 1))
-GROUPS = ("threshold", "parity", "latency", "champion", "robustness")
+GROUPS = ("threshold", "parity", "latency", "champion", "slice", "robustness")
+BY = ("label", "length")
 
 
 def policies(bound_ms):
@@ -45,7 +48,16 @@ def policies(bound_ms):
         level=st.floats(0.001, 0.499),
         p99_ms=bound_ms,
         approval=st.lists(st.sampled_from([*GROUPS, *NAMES])),
+        slices=st.dictionaries(st.sampled_from(BY), st.builds(OfSlices, bounds, margins, st.integers(2, 50))),
     )
+
+
+def measured(number):
+    return st.dictionaries(st.sampled_from(NAMES), st.builds(Estimate, number, number, number))
+
+
+def differences(number):
+    return st.dictionaries(st.sampled_from(NAMES), st.builds(Difference, number, number, number, st.integers(1, 10**9)))
 
 
 no_controls = st.just(())
@@ -56,13 +68,11 @@ def evidences(number, controls=no_controls):
     return st.builds(
         Evidence,
         release=st.just("0123456789ab"),
-        measured=st.dictionaries(st.sampled_from(NAMES), st.builds(Estimate, number, number, number)),
+        measured=measured(number),
         checks=st.lists(st.fixed_dictionaries({"name": st.text(), "holds": st.booleans(), "max_delta": st.none()})),
         p99_ms=number,
         champion=st.fixed_dictionaries({"state": st.sampled_from(STATES), "outcome": st.text(min_size=1)}),
-        differences=st.dictionaries(
-            st.sampled_from(NAMES), st.builds(Difference, number, number, number, st.integers(1, 10**9))
-        ),
+        differences=differences(number),
         figures=st.lists(
             st.builds(
                 Figure,
@@ -77,6 +87,18 @@ def evidences(number, controls=no_controls):
                 stated=st.booleans(),
             ),
             max_size=3,
+        ),
+        slices=st.lists(
+            st.builds(
+                Slice,
+                by=st.sampled_from([*BY, "town"]),
+                value=st.text(),
+                rows=st.integers(0, 99),
+                measured=measured(number),
+                differences=differences(number),
+                span=st.none() | st.just((0.0, 1.0)),
+            ),
+            max_size=4,
         ),
         controls=controls,
     )
@@ -108,28 +130,42 @@ def test_any_evidence_gives_a_verdict_with_its_reasons(evidence, policy):
     json.dumps(said, allow_nan=False)
 
 
+def lowered(measured, thresholds, less):
+    """Farther beyond what each is bounded by; those that are bounded at both ends are gone."""
+    at_least = {name for name, bound in thresholds.items() if bound["min"] is not None}
+    at_most = {name for name, bound in thresholds.items() if bound["max"] is not None}
+    return {
+        name: replace(each, value=each.value + less * ((name in at_most) - (name in at_least)))
+        for name, each in measured.items()
+        if not (name in at_most and name in at_least)
+    }
+
+
+def widened(differences, less):
+    return {name: replace(each, value=each.value - less, low=each.low - less) for name, each in differences.items()}
+
+
 @given(evidences(share, controls), policies(share), st.data())
 def test_worse_evidence_is_never_better(evidence, policy, data):
     less, before = data.draw(st.floats(0, 1)), judge(evidence, policy)["verdict"]
     if before == PASS:
         return
-    thresholds = policy.thresholds
-    at_least = {name for name, bound in thresholds.items() if bound["min"] is not None}
-    at_most = {name for name, bound in thresholds.items() if bound["max"] is not None}
     worse = replace(
         evidence,
-        measured={
-            name: replace(each, value=each.value + less * ((name in at_most) - (name in at_least)))
-            for name, each in evidence.measured.items()
-            if not (name in at_most and name in at_least)
-        },
+        measured=lowered(evidence.measured, policy.thresholds, less),
         checks=[{**check, "holds": check["holds"] and data.draw(st.booleans())} for check in evidence.checks],
         p99_ms=evidence.p99_ms + less,
-        differences={
-            name: replace(each, value=each.value - less, low=each.low - less)
-            for name, each in evidence.differences.items()
-        },
+        differences=widened(evidence.differences, less),
         figures=[replace(each, value=each.value + less) for each in evidence.figures],
+        slices=[
+            replace(
+                each,
+                measured=lowered(each.measured, policy.slices[each.by].thresholds, less),
+                differences=widened(each.differences, less),
+            )
+            for each in evidence.slices
+            if each.by in policy.slices
+        ],
     )
     after = judge(worse, policy)["verdict"]
     assert after == REFUSE if before == REFUSE else after != PASS
@@ -160,3 +196,23 @@ def test_the_candidate_beside_itself_must_not_differ(evidence, policy):
     compared = judge(known, policy)["criteria"]
     worse = {each["name"].removeprefix(COMPARED) for each in compared if not each["holds"]}
     assert said["controls"][0]["holds"] == (not other and not worse & evidence.differences.keys())
+
+
+@given(evidences(anything), policies(anything))
+def test_a_slice_is_judged_as_the_whole_would_be(evidence, policy):
+    """With the bounds of its slices, and only where it has the rows."""
+    said = judge(evidence, policy)["criteria"]
+    for each in (each for each in evidence.slices if each.by in policy.slices):
+        asked, where = policy.slices[each.by], f" where {each.by} is {each.value}"
+        alone = replace(evidence, measured=each.measured, differences=each.differences, slices=())
+        whole = judge(alone, replace(policy, thresholds=asked.thresholds, margins=asked.margins, slices={}))["criteria"]
+        enough = each.rows >= asked.min_rows
+        expected = [
+            (f"{one['name']}{where}", one["value"], one["holds"], one["interval"], each.rows)
+            for one in whole
+            if enough and one["about"] in ("threshold", "champion") and one["bound"] not in ("needed", "at least one")
+        ]
+        names = ("name", "value", "holds", "interval", "rows")
+        found = [tuple(one[name] for name in names) for one in said if one["about"] == "slice"]
+        assert all(one in found for one in expected)
+        assert enough or any(one["rows"] == each.rows and one["note"] and one["holds"] for one in said)
