@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import pages, workspace
 from benchmarks.releases import result
-from stages import gate, params, shares
+from stages import estimates, gate, params, shares
 from stages.arrays import open_split
 from stages.schema import Schema
 from stages.verdict import PASS, Estimate, Evidence, Policy, judge
@@ -135,7 +135,7 @@ def one(answers: Answers, case: Case, gain: float, draw: np.random.Generator) ->
         theirs = spoilt(answers, theirs, truth, gain, draw)
     elif gain < 0:
         ours = spoilt(answers, ours, truth, -gain, draw)
-    _, differences = gate.measure(answers.schema, truth, ours, theirs, (), {case.metric}, LEVEL)
+    _, differences = estimates.measure(answers.schema, truth, ours, theirs, (), {case.metric}, LEVEL)
     champion = {"state": "answers", "outcome": "it answered"}
     served = [{"name": "served", "holds": True, "max_delta": None}]
     evidence = Evidence("0123456789ab", {"": Estimate(0.0)}, served, 0.0, champion, differences)

@@ -1,0 +1,79 @@
+"""Metrics of served answers with their intervals, and how two models differ on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from statistics import NormalDist
+
+import numpy as np
+
+from stages import shares
+from stages.resampling import ROUNDS
+from stages.schema import Schema
+from stages.verdict import Difference, Estimate
+
+
+def measure(
+    schema: Schema,
+    truth: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray | None,
+    bounded: Collection[str],
+    compared: Collection[str],
+    level: float,
+    rounds: int = ROUNDS,
+) -> tuple[dict[str, Estimate], dict[str, Difference]]:
+    """Every metric, by the definitions that training uses; with an interval those that are bounded or compared.
+
+    Shares have intervals by formula, other metrics by the bootstrap.
+    """
+    import torch
+
+    from stages.networks import network
+    from stages.resampling import resampled
+
+    head, target, y = network.head_module(schema.target), schema.target, torch.from_numpy(truth)
+    mine, hits = figures(schema, truth, ours), head.hits(ours, truth, target)
+    drawn = resampled(head, target, torch.from_numpy(ours), y, {*bounded, *compared} - hits.keys(), rounds)
+    ends = {name: np.nanquantile(each, [level, 1 - level]) for name, each in drawn.items() if np.isfinite(each).any()}
+    ends |= {name: shares.interval(hit[among], level) for name, (hit, among) in hits.items() if among.any()}
+    measured = {name: Estimate(value, *map(float, ends.get(name, ()))) for name, value in mine.items()}
+    if theirs is None:
+        return measured, {}
+    his, his_hits = figures(schema, truth, theirs), head.hits(theirs, truth, target)
+    paired = {
+        name: Difference(*shares.difference(hit[among], his_hits[name][0][among], level), int(among.sum()), his[name])
+        for name, (hit, among) in hits.items()
+        if among.any()
+    }
+    his_drawn = resampled(head, target, torch.from_numpy(theirs), y, compared - hits.keys(), rounds)
+    whole = head.metrics(target)
+    least_error = max((each.error for each in paired.values() if each.samples == len(truth)), default=0.0)
+    for name in (drawn.keys() & compared) & mine.keys():
+        sign = 1 if whole[name.partition("[")[0]].higher_is_better else -1
+        gained = sign * (drawn[name] - his_drawn[name])
+        found = difference(sign * (mine[name] - his[name]), gained, level, least_error)
+        paired[name] = Difference(*found, len(truth), his[name])
+    return measured, {name: paired[name] for name in compared if name in paired}
+
+
+def difference(value: float, gained: np.ndarray, level: float, least_error: float) -> tuple[float, float, float]:
+    """A metric's difference, its lower end and its error, by what was gained in each round [R] of the bootstrap.
+
+    That knows nothing of what few samples do not show, and so is trusted no further than `least_error` allows.
+    """
+    error = max(float(np.nanstd(gained, ddof=1)), least_error)
+    low = min(float(np.nanquantile(gained, level)), value - NormalDist().inv_cdf(1 - level) * least_error)
+    return value, low, error
+
+
+def figures(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
+    """Every metric of answers [N, ...], held against the truth [N, ...]."""
+    import torch
+
+    from stages.networks import network
+
+    head = network.head_module(schema.target)
+    metrics = head.metrics(schema.target)
+    metrics.update(torch.from_numpy(answers), torch.from_numpy(truth))
+    return dict(head.scalars(metrics.compute(), schema.target))
