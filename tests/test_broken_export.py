@@ -15,7 +15,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from flows import report
-from stages import challenge, evaluate, export, gate, ingest, measure, params, prepare, train, verify
+from stages import challenge, evaluate, export, gate, ingest, measure, params, prepare, profile, train, verify
 from stages.networks import head_class, network, normalise
 
 TINTS = {"red": (170, 60, 60), "green": (60, 170, 60), "blue": (60, 60, 170)}
@@ -46,16 +46,17 @@ def coloured(tmp_path_factory, a_server):
                 "model": {"encoders": {"image": {"width": 8}}},
                 "train": {"epochs": 6, "augment": {}},
                 "measure": {"requests": 20},
-                "gate": {"thresholds": {"accuracy": {"min": 0.9}}, "p99_ms": 1000.0, "robustness": {}},
+                "gate": {"thresholds": {"accuracy": {"min": 0.9}}, "p99_ms": 1000.0, "robustness": {}, "slices": {}},
             }
         )
         at = {name: Path(path) for name, path in params.paths().items()}
         for path in at.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        at["champion"].write_text("{}")
+        for name in ("champion", "champion_verdict", "released_statistics"):
+            at[name].write_text("{}")
         at["quarantine"].write_text("id,source\n")
         ingest.main(Path("tints"), at["table"], at["rejects"])
-        for stage in (prepare, train, evaluate, export, verify, challenge, measure, gate):
+        for stage in (prepare, profile, train, evaluate, export, verify, challenge, measure, gate):
             run(stage)
         assert json.loads(at["verdict"].read_text())["verdict"] == "pass"
     return folder
@@ -92,6 +93,8 @@ def test_it_is_refused_and_the_page_says_why(coloured, tmp_path, monkeypatch, sp
     for stage in (verify, gate):
         run(stage)
     assert json.loads(at["metrics"].read_text())["test"]["accuracy"] > 0.9
+    served, own = (np.load(path)["probabilities"] for path in (at["answers"] / "answers.npz", at["expected"]))
+    assert np.abs(served - own).max() > 0.01
     verdict = json.loads(at["verdict"].read_text())
     assert verdict["verdict"] == "refuse"
     assert "served: batches of 64" in [each["name"] for each in verdict["criteria"] if not each["holds"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -154,6 +155,16 @@ def test_answers_held_against_nothing_refuse():
 @pytest.mark.parametrize("p99_ms", [100.1, math.inf, math.nan])
 def test_slow_answers_refuse(p99_ms):
     assert reasons(verdict(p99_ms=p99_ms)) == {"latency p99": "one sample takes longer than gate.p99_ms allows"}
+
+
+def test_the_page_on_the_gate_names_every_key():
+    page = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+    keys = re.findall(
+        r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", page.partition("verdict.json")[2], re.MULTILINE))
+    )
+    said = verdict()
+    assert set(keys) == said.keys() | said["criteria"][0].keys()
+    assert f"of this schema: {said['version']}" in page
 
 
 def test_no_time_is_in_the_verdict():
