@@ -102,7 +102,8 @@ def interval(value: float | None, ends: Ends, limits: Ends, *, zero: bool = Fals
 
     `among`: numbers of others that are drawn to the same scale.
     """
-    shown = [x for x in (value, *ends, *limits, *among, 0.0 if zero else None) if x is not None]
+    from_zero = zero or (value is not None and value >= 0 and limits[0] is None)
+    shown = [x for x in (value, *ends, *limits, *among, 0.0 if from_zero else None) if x is not None]
     if value is None or all(limit is None for limit in limits):
         return None
     room = ROOM * ((max(shown) - min(shown)) or abs(value) or 1.0)

@@ -85,6 +85,7 @@ class Run:
     release: str = ""
     reasons: Sequence[str] = ()
     notes: Sequence[str] = ()
+    level: float = 0.0  # of the intervals
     criteria: Sequence[Shown] = ()
     served: Sequence[Shown] = ()
     champion: str = ""
@@ -144,6 +145,7 @@ def gather(paths: Mapping[str, Path]) -> Run:
         lead=_lead(criteria, parity.get("samples")),
         name=manifest.name if manifest else "",
         release=verdict["release"],
+        level=verdict.get("level", 0.0),
         reasons=[each.reason or each.name for each in criteria if not each.holds],
         notes=[each.note for each in criteria if each.note and each.about not in (CONTROL, DATA) and not each.rows],
         criteria=[each for each in criteria if each.about in (THRESHOLD, LATENCY, COST)],

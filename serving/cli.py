@@ -54,6 +54,7 @@ def run(
         params.edit(chosen)
     said = params.parse()
     preflight.data(Path(said.data.path), Path(paths["builtin"]), said.data.builtin)
+    preflight.champion(paths)
     if preflight.due() and (code := child([sys.executable, "-m", "serving.cli", "check"])):
         sys.exit(code)
     if flow:

@@ -6,6 +6,7 @@ import http.client
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from textwrap import shorten
 from typing import Any
 
 from serving import canary, ledger
@@ -15,6 +16,7 @@ from serving.store import Store
 from stages.errors import UserError
 
 LINES = 8  # of the ledger
+WHY = 160  # letters of a line's reason
 
 
 def show(store: Store) -> None:
@@ -42,7 +44,9 @@ def show(store: Store) -> None:
         history.add_column(heading)
     for line in told[-LINES:]:
         why = line.get("override") or line.get("reason") or "; ".join(line.get("reasons", []))
-        history.add_row(line["time"], line["event"], str(line.get("release", "")), line["actor"], Text(str(why)))
+        by = line.get("by") or line["actor"]
+        told_why = Text(shorten(str(why), WHY, placeholder=" …"))
+        history.add_row(line["time"], line["event"], str(line.get("release", "")), Text(by), told_why)
     console.print(history)
 
 

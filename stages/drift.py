@@ -32,7 +32,8 @@ def _from_champion(old: Statistics, new: Statistics, state: str, bounds: Bounds)
     if state in ("none", "itself"):
         return
     if not old:
-        yield _unjudged(AS_CHAMPION, "the champion was released before statistics of its data were kept")
+        why = "the champion was released before statistics of its data were kept, or they are lost from git"
+        yield _unjudged(AS_CHAMPION, why)
         return
     gone, added = sorted(old.keys() - new.keys()), sorted(new.keys() - old.keys())
     pairs = {name: (old[name]["train"], new[name]["train"]) for name in new if name in old}

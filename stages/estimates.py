@@ -35,7 +35,12 @@ def measure(
     head, target, y = network.head_module(schema.target), schema.target, torch.from_numpy(truth)
     mine, hits = figures(schema, truth, ours), head.hits(ours, truth, target)
     drawn = resampled(head, target, torch.from_numpy(ours), y, {*bounded, *compared} - hits.keys(), rounds)
-    ends = {name: np.nanquantile(each, [level, 1 - level]) for name, each in drawn.items() if np.isfinite(each).any()}
+    unseen = NormalDist().inv_cdf(1 - level) ** 2 / len(truth) if hits else 0.0  # see shares.difference
+    ends = {
+        name: spread(each, mine[name], unseen, head.METRICS.get(name, (0.0, 1.0)), level)
+        for name, each in drawn.items()
+        if np.isfinite(each).any() and name in mine
+    }
     ends |= {name: shares.interval(hit[among], level) for name, (hit, among) in hits.items() if among.any()}
     measured = {name: Estimate(value, *map(float, ends.get(name, ()))) for name, value in mine.items()}
     if theirs is None:
@@ -57,13 +62,20 @@ def measure(
     return measured, {name: paired[name] for name in compared if name in paired}
 
 
+def spread(drawn: np.ndarray, value: float, unseen: float, limits: tuple[float, float], level: float) -> np.ndarray:
+    """The ends of a metric by the rounds [R] of the bootstrap, and at least `unseen` from it, within its `limits`."""
+    low, high = np.nanquantile(drawn, [level, 1 - level])
+    return np.clip([min(low, value - unseen), max(high, value + unseen)], *limits)
+
+
 def difference(value: float, gained: np.ndarray, level: float, least_error: float) -> tuple[float, float, float]:
     """A metric's difference, its lower end and its error, by what was gained in each round [R] of the bootstrap.
 
-    That knows nothing of what few samples do not show, and so is trusted no further than `least_error` allows.
+    That knows nothing of what few samples do not show, and so is trusted no further than `least_error` allows. The end
+    is the lower one of the percentile and the normal interval, since the former alone is a little too high.
     """
     error = max(float(np.nanstd(gained, ddof=1)), least_error)
-    low = min(float(np.nanquantile(gained, level)), value - NormalDist().inv_cdf(1 - level) * least_error)
+    low = min(float(np.nanquantile(gained, level)), value - NormalDist().inv_cdf(1 - level) * error)
     return value, low, error
 
 

@@ -52,7 +52,9 @@ def main(
     fitted, test = Schema.load(schema), open_split(arrays, "test")
     truth = test.target
     parity, champion = read(answers / "parity.json"), read(challenge / "challenge.json")
-    timed, slow = read(times)["one_client"], read(times)["slow"]
+    timed, slow, beside = (read(times)[name] for name in ("one_client", "slow", "champion"))
+    if beside and "lost" in beside:
+        champion |= {"state": "lost", "outcome": beside["lost"]}
     bounds = plain(said.thresholds)
     asked = {by: OfSlices(plain(how.thresholds), how.margins, how.min_rows) for by, how in said.slices.items()}
     policy = Policy(bounds, said.margins, said.level, said.p99_ms, said.approval, asked)
@@ -96,7 +98,7 @@ def served(folder: Path, schema: Schema) -> np.ndarray | None:
 def costs(times: Mapping[str, Any], max_slower: float, max_larger: float) -> list[Figure]:
     """The candidate's time and size over the champion's, where both were measured."""
     other = times["champion"]
-    if other is None:
+    if other is None or "lost" in other:
         return []
     size, latency = times["bytes"] / other["bytes"], other["candidate_p50_ms"] / other["p50_ms"]
     slower = "asked in turn with the champion, it takes longer than gate.max_slower allows"
@@ -161,6 +163,13 @@ def beside_itself(evidence: Evidence, differences: Mapping[str, Difference]) -> 
     return Tried("itself", "the candidate", NO_DIFFERENCE, known, "" if told else "gate.margins names no metric")
 
 
+def fared(criterion: Mapping[str, Any]) -> tuple[str, str]:
+    """A word and its colour."""
+    if not criterion["holds"]:
+        return ("for a person", "yellow") if criterion["person"] else ("refused", "red")
+    return ("not judged", "yellow") if criterion["note"] and criterion["value"] is None else ("holds", "green")
+
+
 def show(result: dict[str, Any], times: Mapping[str, Any]) -> None:
     """The verdict as a table; measured times are shown here and stored by measure alone."""
     from rich.console import Console
@@ -185,12 +194,15 @@ def show(result: dict[str, Any], times: Mapping[str, Any]) -> None:
             continue
         value = timed.get(criterion["name"], criterion["value"])
         shown = "" if value is None else f"{value:.4g}"
+        if value is not None and criterion["limits"] and criterion["champion"] is not None:
+            shown = f"{abs(value):.4g} {'worse' if value < 0 else 'better'}"
         ends = ["" if end is None else f"{end:.4g}" for end in criterion["interval"] or ()]
-        outcome = Text("holds", "green") if criterion["holds"] else Text(f"refused: {criterion['reason']}", "red")
         # as text, since a name such as recall[LABEL] would be read as markup
-        table.add_row(Text(criterion["name"]), criterion["bound"], shown, " to ".join(ends), outcome)
+        table.add_row(Text(criterion["name"]), criterion["bound"], shown, " to ".join(ends), Text(*fared(criterion)))
     console = Console()
     console.print(table)
+    for criterion in (each for each in result["criteria"] if not each["holds"]):
+        console.print(Text(f"{fared(criterion)[0]}: {criterion['reason']}", "red"))
     if close:
         largest = max(each["value"] for each in close)
         console.print(f"distances between columns of data: {len(close)} hold, the largest {largest:.4g}")

@@ -22,6 +22,7 @@ from stages.schema import Schema
 
 SAMPLES = 64  # different ones, sent in turn
 WARM_UP = 20  # requests that are not timed
+REMEDY = "`dvc checkout --force champion/repository.dvc` or `dvc pull champion/repository.dvc` brings it back"
 SLOW_REQUESTS, SLOW_MS = 3, 1000.0  # of the slow control: at most so many, and none once so much time is over
 
 
@@ -82,8 +83,13 @@ def latencies_ms(
 
 
 def beside_champion(box: Sandbox, champion: Path, raw: Sequence[Raw], requests: int) -> dict[str, Any]:
-    """Both models' p50 in milliseconds, asked in turn, so that whatever else the host does slows both; and its size."""
+    """Both models' p50 in milliseconds, asked in turn, so that whatever else the host does slows both; and its size.
+
+    `lost`: why it cannot be asked any more.
+    """
     made, repository = manifest.load(champion), champion.parent / "repository"
+    if faults := manifest.faults(repository, made):
+        return {"release": made.id, "lost": f"{made.id} cannot be asked any more ({faults[0]}): {REMEDY}"}
     theirs = schema_of(repository, Names(made.name, made.id))
     ours_ms, theirs_ms = [], []
     with sandbox(repository, made, theirs) as other, box.client() as client, other.client() as their_client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,20 @@ def data(path: Path, builtin: Path, name: str) -> None:
     pointer = path.with_name(f"{path.name}.dvc")
     remedy = f"`dvc pull {pointer}` brings it here" if pointer.exists() else "bring it there with `millrace data add`"
     raise Misuse(f"params.yaml: data.path: there is no {path}: {remedy}")
+
+
+def champion(paths: Mapping[str, str]) -> None:
+    """Look whether what git knows of the released model is there, and is JSON.
+
+    Raises:
+        Misuse: a file is lost or damaged; it says what restores it.
+    """
+    for path in (Path(paths[name]) for name in ("champion", "champion_verdict", "released_statistics")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            what = "is no JSON" if path.exists() else "is not there"
+            raise Misuse(f"{path} {what}: `git checkout {path}` restores it") from error
 
 
 def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:

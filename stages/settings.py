@@ -302,6 +302,8 @@ def explain(fault: Any, within: str = "") -> str:
     if fault["type"] == "missing":
         return f"{key} is missing"
     text = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("model_type", "model_attributes_type"):
+        text = f"give keys, such as {', '.join(_siblings(fault['loc'])[:4])}"
     given = "" if fault["type"] == "value_error" else f" (it says {fault['input']!r})"
     return text if not key or text.startswith(f"{key}.") else f"{key}: {text}{given}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from stages.schema import Column, Schema, kind, target_kind
 
 MOST = 24  # samples of a sheet
 ACROSS = 6
+LETTERS = 18  # of a text beside others
 DRAWN = 6  # columns of each
 FITS = 180.0  # characters in a line times their size in points
 
@@ -20,7 +22,7 @@ FITS = 180.0  # characters in a line times their size in points
 def told(schema: Schema, outputs: Mapping[str, np.ndarray]) -> list[str]:
     """Outputs [n, *shape] -> each row's answer in a line."""
     answers = target_kind(schema.target.kind).answers(outputs, schema.target.fitted)
-    return [", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in each.values()) for each in answers]
+    return [", ".join(_plain(x) for x in each.values()) for each in answers]
 
 
 def draw(
@@ -36,7 +38,9 @@ def draw(
     values = {column.name: cells(source, column.name, order) for column in schema.features[:DRAWN]}
     values[schema.target.name] = cells(source, schema.target.name, order)
     places = np.searchsorted(order, rows)
-    titles = [f"{said}\n{label} {values[schema.target.name][i]}" for said, i in zip(answered, places, strict=True)]
+    titles = [
+        f"{said}\n{label} {_plain(values[schema.target.name][i])}" for said, i in zip(answered, places, strict=True)
+    ]
     lines = max((title.count("\n") for title in titles), default=1)
     longest = max((len(line) for title in titles for line in title.splitlines()), default=1)
     drawn = Figure(figsize=(9, (1.7 + 0.2 * lines) * max(1, -(-len(rows) // ACROSS))), layout="constrained")
@@ -52,6 +56,13 @@ def draw(
     return drawn
 
 
+def _plain(value: Any) -> str:
+    """As people write it."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def sample(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> None:
     """One sample: its columns one below the other, each drawn by its kind and with its name if there are several."""
     for i, column in enumerate(columns):
@@ -62,6 +73,9 @@ def sample(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> N
             middle = 1 - (i + 0.5) / len(columns)
             axes.text(0.45, middle, column.name[:16], ha="right", va="center", fontsize=5, parse_math=False)
         kind(column.kind).draw(values[column.name], place)
+        if len(columns) > 1:
+            for text in place.texts:  # beside the column's name
+                text.set(x=0.0, horizontalalignment="left", text=shorten(text.get_text(), LETTERS, placeholder="…"))
 
 
 def cells(source: Path, name: str, rows: np.ndarray) -> list[Any]:

@@ -192,9 +192,10 @@ def judge(evidence: Evidence, policy: Policy) -> dict[str, Any]:
     criteria = [*_judged(evidence, policy), *map(_bitten, controls)]
     failed = [criterion for criterion in criteria if not criterion.holds]
     return {
-        "version": 5,
+        "version": 6,
         "verdict": PASS if not failed else PERSON if all(criterion.person for criterion in failed) else REFUSE,
         "release": evidence.release,
+        "level": policy.level,
         "champion": evidence.champion["outcome"],
         "better": [name for name, each in evidence.differences.items() if each.better],
         "criteria": [asdict(criterion) for criterion in criteria],
@@ -401,9 +402,17 @@ def _too_few(name: str, samples: int, margin: float, needed: float) -> str:
     times = (needed / margin) if margin else math.inf
     more = f"about {math.ceil(samples * times**2):,} samples or " if times < MANY else ""
     return (
-        f"{samples:,} test samples do not tell a margin of {margin:g}: {more}a margin of {needed:.2g} would do."
+        f"{samples:,} test samples do not tell a margin of {margin:g}: {more}a margin of {_up(needed):g} would do."
         f" {name} is judged by its value alone"
     )
+
+
+def _up(value: float) -> float:
+    """To two digits that count, never down."""
+    if not 0 < value < math.inf:
+        return value
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / step) * step:.2g}") if step else value
 
 
 def _stated(value: float) -> float | None:

@@ -149,6 +149,22 @@ def test_no_champion_leaves_a_run_without_a_verdict(done, judged, tmp_path):
         )
 
 
+def test_a_champion_that_is_lost_since_it_was_asked_refuses(done, judged, another):
+    champion = done.folder / "champion"
+    shutil.copytree(another.repository, champion / "repository")
+    (champion / "manifest.json").write_text(another.manifest.text)
+    done.params(gate={"margins": {"accuracy": 1.0}, "slices": {}})
+    assert "pass: release" in done.millrace("run")
+    flipped(champion / "repository" / another.names.network / "1" / "model.onnx")
+    done.params(gate={"p99_ms": 99.0})
+    said = done.millrace("run", code=3)
+    assert f"refused: {another.manifest.id} cannot be asked any more" in said and "dvc pull champion/repository" in said
+    for content, words in ((None, "is not there"), ("{", "is no JSON")):
+        (champion / "verdict.json").unlink() if content is None else (champion / "verdict.json").write_text(content)
+        said = done.millrace("run", code=2)
+        assert f"champion/verdict.json {words}: `git checkout champion/verdict.json` restores it" in said
+
+
 def test_what_is_answered_otherwise_is_drawn_the_furthest_apart_first(asked, monkeypatch):
     fitted, rows = Schema.load(asked.paths["schema"]), open_split(asked.paths["arrays"], "test").rows
     ours = np.full((len(rows), 10), 0.01, np.float32)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from stages import gate, params, statistics
+from stages import estimates, gate, params, statistics
 from stages.arrays import create_split
 from stages.errors import UserError
 from stages.schema import Column, Schema
@@ -333,6 +333,15 @@ def test_the_candidate_is_not_better_than_itself(value, low, holds):
     said = verdict(controls=[tried(NO_DIFFERENCE, "the candidate", **known)])
     assert bool(reasons(said)) != holds
     assert said["controls"][0]["outcome"] == ("no difference" if holds else "a difference")
+
+
+def test_few_samples_are_trusted_no_further_than_they_tell():
+    """Of nine that are all right, the bootstrap has nothing else to draw."""
+    target = Schema((), Column("said", "target_class", {}, {"labels": ["no", "yes"], "counts": [9, 9]}))
+    truth = np.arange(9) % 2
+    measured, _ = estimates.measure(target, truth, np.eye(2, dtype=np.float32)[truth], None, {"f1_macro"}, (), 0.05)
+    assert (measured["f1_macro"].value, measured["f1_macro"].high) == (1, 1)
+    assert measured["f1_macro"].low == pytest.approx(1 - 1.6448536**2 / 9)
 
 
 @pytest.fixture

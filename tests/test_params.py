@@ -102,7 +102,7 @@ MISTAKES = [
     ("gate", GONE, "gate is missing"),
     ("train.epochs", GONE, "train.epochs is missing"),
     # types
-    ("train", None, "train: Input should be a valid dictionary or instance of Train (it says None)"),
+    ("train", None, "train: give keys, such as seed, epochs, batch_size, optimizer (it says None)"),
     ("train.epochs", "three", "train.epochs: Input should be a valid integer (it says 'three')"),
     ("train.epochs", 3.5, "train.epochs: Input should be a valid integer (it says 3.5)"),
     ("train.epochs", True, "train.epochs: Input should be a valid integer (it says True)"),
