@@ -34,6 +34,7 @@ PASS, REFUSE, PERSON = "pass", "refuse", "needs a person"
 COMPARISON, COST, DATA, SLICE, CONTROL = "champion", "cost", "data", "slice", "control"
 NO_DIFFERENCE = "no difference"
 COMPARED = "against the champion: "  # begins the name of each criterion that needs one
+ADVICE = ": see the worst mistakes in the report, and mend the data or the training, or change gate.thresholds"
 MANY = 1000.0  # times; a sample size beyond its square is no advice
 POWER = 0.8  # how often a candidate as good as the champion should pass
 
@@ -211,7 +212,7 @@ def judge(evidence: Evidence, policy: Policy) -> dict[str, Any]:
 def _judged(evidence: Evidence, policy: Policy) -> list[Criterion]:
     """All criteria but the controls."""
     criteria = chain(
-        _thresholds(evidence.measured, policy.thresholds),
+        _thresholds(evidence.measured, policy.thresholds, ADVICE),
         _served(evidence.checks),
         [_latency(evidence.p99_ms, policy.p99_ms)],
         _lost(evidence.champion, any([policy.margins, *(asked.margins for asked in policy.slices.values())])),
@@ -223,7 +224,7 @@ def _judged(evidence: Evidence, policy: Policy) -> list[Criterion]:
 
 
 def _thresholds(
-    measured: Mapping[str, Estimate], bounds: Mapping[str, Mapping[str, float | None]]
+    measured: Mapping[str, Estimate], bounds: Mapping[str, Mapping[str, float | None]], advice: str = ""
 ) -> Iterator[Criterion]:
     if not bounds:
         reason = "gate.thresholds in params.yaml is empty: nothing could be refused"
@@ -237,7 +238,7 @@ def _thresholds(
             continue
         value = measured[name].value
         holds = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
-        reason = "" if holds else f"{name} is {value:.4f}, which is not {said}"
+        reason = "" if holds else f"{name} is {value:.4f}, which is not {said}{advice}"
         ends = (measured[name].low, measured[name].high)
         yield Criterion(THRESHOLD, name, said, _stated(value), holds, reason, _interval(*ends), limits=(low, high))
 
@@ -253,7 +254,7 @@ def _served(checks: Sequence[Mapping[str, Any]]) -> Iterator[Criterion]:
 
 def _latency(p99_ms: float, bound_ms: float) -> Criterion:
     fast = p99_ms <= bound_ms
-    reason = "" if fast else "one sample takes longer than gate.p99_ms allows"
+    reason = "" if fast else "one sample takes longer than gate.p99_ms allows: train a smaller network, or raise it"
     limits = None, _stated(bound_ms)
     return Criterion(LATENCY, "latency p99", f"at most {bound_ms:g} ms", None, fast, reason, limits=limits)
 
