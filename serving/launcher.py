@@ -178,7 +178,7 @@ def running(
 
 
 def inference_count(endpoint: Endpoint, model: str) -> int:
-    """Samples that the server has answered through this model, all its versions together."""
+    """Samples that the server has answered through this model, all its versions together; counted a moment after."""
     import tritonclient.grpc
 
     with tritonclient.grpc.InferenceServerClient(endpoint.grpc) as client:
