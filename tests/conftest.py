@@ -18,9 +18,19 @@ if TYPE_CHECKING:
 
 # Begun in the background of a shell we would ignore Ctrl-C, and so would everything that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Channels that other files' tests have used would speak in whatever is forked afterwards.
+os.environ["GRPC_VERBOSITY"] = "ERROR"
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that run clones come first, and first of all those that await no other's: small ones fill up the end."""
+    asked: dict[Path, set[str]] = {}
+    for item in items:
+        asked.setdefault(item.path, set()).update(item.fixturenames)
+    items.sort(key=lambda item: (asked[item.path].isdisjoint({"fresh", "finished"}), "finished" in asked[item.path]))
 
 
 def environment(folder: Path) -> dict[str, str]:
