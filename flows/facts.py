@@ -157,7 +157,7 @@ def gather(paths: Mapping[str, Path]) -> Run:
         differences=_plots(paths.get("challenge")).get("differences", ""),
         robustness=[each for each in criteria if each.about == ROBUSTNESS],
         slices=_slices(verdict["criteria"]),
-        not_sliced=[each.note for each in criteria if each.about == SLICE and not any(each.limits)],
+        not_sliced=[each.note for each in criteria if each.about == SLICE and each.note and not any(each.limits)],
         controls=[_control(control) for control in verdict.get("controls", ())],
         data=data,
         **_columns([each for each in criteria if each.about == DATA], paths),

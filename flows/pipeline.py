@@ -349,7 +349,7 @@ def answers(url: str) -> bool:
 
 
 def main() -> int:
-    """Run once; 0: the verdict is pass, 1: failed, 3: refused by validation or gate."""
+    """Run once; 0: the verdict is pass, 1: failed, 3: refused by validation or gate, 4: a person has to decide."""
     argparse.ArgumentParser(
         prog="python -m flows.pipeline",
         description="Run what changed in dvc.yaml under Prefect: with PREFECT_API_URL's server, else one for this run.",

@@ -1,4 +1,4 @@
-"""A person's word for a release whose gate asks for one: bound to its id, and to the criteria that did not hold."""
+"""A person's word for a release whose gate asks for one: bound to its id, and to the reasons that the gate gave."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving import ledger
+from serving.repository import Names
 from serving.store import Store
 from stages.errors import Misuse
 from stages.verdict import PERSON
@@ -13,29 +14,32 @@ from stages.verdict import PERSON
 APPROVED = "approved"  # the event, and the verdict's key under which it travels with the release
 
 
-def approve(store: Store, name: str, verdict: Mapping[str, Any], by: str, reason: str) -> list[str]:
+def approve(store: Store, names: Names, verdict: Mapping[str, Any], by: str, reason: str) -> list[str]:
     """Record that somebody answers for what does not hold; the reasons that the gate gave.
 
     Raises:
         Misuse: there is nothing to approve, or nobody who does.
     """
-    release, outcome = verdict["release"], verdict["verdict"]
+    release, outcome = names.release, verdict["verdict"]
+    if verdict["release"] != release:
+        raise Misuse(f"the verdict is on {verdict['release']}, and {release} is exported: `millrace run` judges it")
     if outcome != PERSON:
         instead = {"pass": "`millrace release` needs no approval"}.get(outcome, "see gate.approval in params.yaml")
         raise Misuse(f"the verdict on {release} is {outcome!r}: {instead}")
     for option, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
             raise Misuse(f"{option} is blank: an approval says who gives it, and why")
+    reasons = _open(verdict)
     with store.writing("an approval"):
-        ledger.append(store.ledger, APPROVED, name=name, release=release, by=by, reason=reason, criteria=_open(verdict))
-    return [each["reason"] for each in verdict["criteria"] if not each["holds"]]
+        ledger.append(store.ledger, APPROVED, name=names.public, release=release, by=by, reason=reason, reasons=reasons)
+    return reasons
 
 
-def with_approval(store: Store, verdict: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The verdict, and under `approved` the latest approval of just this release and all that does not hold."""
+def with_approval(store: Store, release: str, verdict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The verdict, and under `approved` the latest approval of this release, if it is of all that does not hold."""
     for line in reversed(ledger.lines(store.ledger)):
-        told = line["event"] == APPROVED and line["release"] == verdict.get("release")
-        if told and set(_open(verdict)) <= set(line["criteria"]):
+        told = line["event"] == APPROVED and line["release"] == release == verdict.get("release")
+        if told and set(_open(verdict)) <= set(line.get("reasons", ())):
             return {**verdict, APPROVED: {key: line[key] for key in ("time", "actor", "by", "reason")}}
     return verdict
 
@@ -46,4 +50,4 @@ def needed(verdict: Mapping[str, Any]) -> bool:
 
 
 def _open(verdict: Mapping[str, Any]) -> list[str]:
-    return [each["name"] for each in verdict.get("criteria", ()) if not each["holds"]]
+    return [each["reason"] for each in verdict.get("criteria", ()) if not each["holds"]]

@@ -123,7 +123,9 @@ def expect(
 
 
 @app.command(epilog='Example: `millrace schedule --cron "0 3 * * *"`')
-def schedule(cron: Annotated[str, typer.Option(help="When, as five fields: minute hour day month weekday.")]) -> None:
+def schedule(
+    cron: Annotated[str, typer.Option(help="When, as five fields in UTC: minute hour day month weekday.")],
+) -> None:
     """Run on a schedule, against a Prefect server (`prefect server start`)."""
     os.chdir(project())
     sys.exit(child([sys.executable, "-m", "flows.deployments", "--cron", cron]))
@@ -186,7 +188,7 @@ def approve(
     from serving import release as releases
 
     store, candidate = opened(), releases.exported(laid_out())
-    for accepted in approval.approve(store, candidate.manifest.name, candidate.verdict, by, reason):
+    for accepted in approval.approve(store, candidate.names, candidate.verdict, by, reason):
         print(f"accepted: {accepted}")
     print(f"{candidate.manifest.id} may be released: `millrace release`")
 
@@ -249,7 +251,7 @@ def trace(
     ],
     restore: Annotated[Path | None, typer.Option(help="A new folder: check out there just that state.")] = None,
 ) -> None:
-    """The way back from an answer to the data and the code, offline. Exit code: 1 if a byte on it is altered."""
+    """The way back from an answer to the data and the code, offline. Exit code: 1 if a byte is altered or absent."""
     from serving import trace as tracing
 
     root, store = project(), opened()

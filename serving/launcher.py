@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from stages.errors import UserError
+from stages.errors import Late, UserError
 
 PROJECT = Path(__file__).resolve().parent.parent
 ADMIN_HEADER = "millrace-admin"  # HTTP's; gRPC's is GRPC_PREFIX with this
@@ -351,7 +351,7 @@ def _wait_ready(
         if _is_ready(ports, identity, models):
             return
         if time.monotonic() > deadline:
-            raise UserError(f"tritonserver is not ready after {timeout_s:g} s: {_reason(log)}")
+            raise Late(f"tritonserver is not ready after {timeout_s:g} s: {_reason(log)}")
         time.sleep(_POLL_S)
     reason = _reason(log)
     if "already in use" in reason:

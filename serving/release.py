@@ -70,7 +70,7 @@ def release(
         UserError: it does not load, or does not answer as it was judged. The old release goes on answering.
     """
     names = candidate.names
-    candidate = replace(candidate, verdict=approval.with_approval(store, candidate.verdict))
+    candidate = replace(candidate, verdict=approval.with_approval(store, names.release, candidate.verdict))
     with store.writing("a release"), running_server(store) as admin:
         settle(root, store, admin)
         champion.catch_up(root, store)

@@ -14,7 +14,7 @@ from serving.repository import Names, largest_batch, schema_of
 from stages import command, sheet
 from stages import manifest as manifests
 from stages.arrays import open_split
-from stages.errors import UserError
+from stages.errors import Late, UserError
 from stages.manifest import Manifest
 from stages.sandbox import raw_rows, sandbox
 from stages.schema import Schema, target_kind
@@ -54,6 +54,7 @@ def ask(
 
     Raises:
         UserError: the champion's manifest is none.
+        Late: its server was too slow to start.
     """
     made = released(described)
     if made is None:
@@ -71,6 +72,8 @@ def ask(
         with sandbox(repository, made, theirs) as box:
             largest = largest_batch(repository, box.names)
             answers = box.ask_all(raw_rows(theirs, source, rows), largest)
+    except Late:
+        raise  # no word on the champion, to be kept
     except UserError as error:
         return Standing(made.id, "lost", f"{made.id} cannot be asked ({error}): {REMEDY}"), {}
     answers.pop("release")

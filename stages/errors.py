@@ -13,6 +13,10 @@ class Busy(UserError):
     """Another process is at it."""
 
 
+class Late(UserError):
+    """A server took too long: it may be ready in time at the next attempt."""
+
+
 class Misuse(UserError):
     """A command was called wrongly, or params.yaml is wrong: nothing was begun."""
 

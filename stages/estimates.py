@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from statistics import NormalDist
 
@@ -59,7 +60,9 @@ def measure(
     for name in (drawn.keys() & compared) & mine.keys():
         sign = 1 if whole[name.partition("[")[0]].higher_is_better else -1
         gained = sign * (drawn[name] - his_drawn[name])
-        found = difference(sign * (mine[name] - his[name]), gained, level, least_error)
+        if len(truth) < 2 or not np.isfinite(gained).any():
+            continue
+        found = difference(sign * (mine[name] - his[name]), gained, len(truth), level, least_error)
         paired[name] = Difference(*found, len(truth), his[name])
     return measured, {name: paired[name] for name in compared if name in paired}
 
@@ -70,15 +73,28 @@ def spread(drawn: np.ndarray, value: float, unseen: float, limits: tuple[float, 
     return np.clip([min(low, value - unseen), max(high, value + unseen)], *limits)
 
 
-def difference(value: float, gained: np.ndarray, level: float, least_error: float) -> tuple[float, float, float]:
+def difference(
+    value: float, gained: np.ndarray, samples: int, level: float, least_error: float
+) -> tuple[float, float, float]:
     """A metric's difference, its lower end and its error, by what was gained in each round [R] of the bootstrap.
 
     That knows nothing of what few samples do not show, and so is trusted no further than `least_error` allows. The end
-    is the lower one of the percentile and the normal interval, since the former alone is a little too high.
+    is the lower one of the percentile interval and of Student's, since the former alone is a little too high.
     """
-    error = max(float(np.nanstd(gained, ddof=1)), least_error)
-    low = min(float(np.nanquantile(gained, level, method=RANKED)), value - NormalDist().inv_cdf(1 - level) * error)
-    return value, low, error
+    from scipy.stats import t
+
+    error = max(float(np.nanstd(gained, ddof=1)) * math.sqrt(samples / (samples - 1)), least_error)
+    ranked = float(np.nanquantile(gained, level, method=RANKED))
+    return value, min(ranked, value - float(t.ppf(1 - level, samples - 1)) * error), error
+
+
+def untold(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> set[str]:
+    """The metrics of labels that no sample has: a value says nothing there."""
+    from stages.networks import network
+
+    told = network.head_module(schema.target).hits(answers, truth, schema.target)
+    labels = {name[name.index("[") :] for name, (_, among) in told.items() if not among.any()}
+    return {name for name in figures(schema, truth, answers) if name.endswith(tuple(labels))}
 
 
 def figures(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:

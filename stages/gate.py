@@ -13,7 +13,7 @@ import numpy as np
 from stages import agreement, command, drift, params, slices, statistics
 from stages.arrays import Split, open_split
 from stages.controls import some_rows
-from stages.estimates import figures, measure
+from stages.estimates import figures, measure, untold
 from stages.schema import Schema
 from stages.verdict import (
     COST,
@@ -124,13 +124,14 @@ def sliced(
         cells = slices.read(source, by, test.rows, how.bins is not None)
         compared = set(how.margins if theirs is not None else ())
         for value, at, span in slices.cut(cells, how.bins or slices.BINS):
-            measured, differences = {}, {}
+            measured, differences, lacking = {}, {}, set[str]()
             if len(at) >= how.min_rows:
                 his = None if theirs is None else theirs[at]
                 measured, differences = measure(
                     schema, test.target[at], ours[at], his, set(how.thresholds), compared, level
                 )
-            yield Slice(by, value, len(at), measured, differences, span)
+                lacking = untold(schema, test.target[at], ours[at])
+            yield Slice(by, value, len(at), measured, differences, span, frozenset(lacking))
         yield from (Slice(by, value, 0) for value in slices.vanished(before, by, cells))
 
 
@@ -151,7 +152,8 @@ def known_bad(
         own = dict(control["evidence"])
         if control["name"] in answers:
             found = figures(schema, truth[chosen], answers[control["name"]])
-            own["measured"] = {name: Estimate(value) for name, value in found.items()}
+            told = found.keys() - untold(schema, truth[chosen], answers[control["name"]])
+            own["measured"] = {**evidence.measured, **{name: Estimate(found[name]) for name in told}}
         known = None if control["inapplicable"] else replace(candidate, **own)
         yield Tried(control["name"], control["what"], control["expected"], known, control["inapplicable"])
 

@@ -28,7 +28,7 @@ class Bound(Section):
 
 
 class Change(Section):
-    """`max_moved`: how far an answer may move on average, in the target's unit."""
+    """`max_moved`: how far an answer may move on average: a probability, or standard deviations of the target."""
 
     by: Annotated[float, Field(ge=0)] = 0.0
     max_changed: Share
@@ -67,7 +67,7 @@ class Gate(Section):
     margins: dict[str, Margin]
     slices: dict[str, Slices]
     level: Annotated[float, Field(gt=0, lt=0.5)]
-    p99_ms: Annotated[float, Field(gt=0)]
+    p99_ms: Annotated[float, Field(gt=0, lt=10_000)]  # a control must be slower, and people wait for it
     max_slower: Annotated[float, Field(gt=0)]
     max_larger: Annotated[float, Field(gt=0)]
     approval: list[str]

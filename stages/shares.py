@@ -29,8 +29,8 @@ def difference(ours: np.ndarray, theirs: np.ndarray, level: float) -> tuple[floa
 
     Its value; what it falls below at `level` only, by the score interval for pairs (Tango, "Equivalence test and
     confidence interval for the difference in proportions for the paired-sample design", Statistics in Medicine 1998);
-    and its standard error, by the samples that only one of the two hit, and z^2 more, for those that a few samples do
-    not show.
+    and its standard error were both equally good: by the samples that only we hit, as many that only they hit, and z^2
+    more, for those that few samples do not show. So no further loss makes the samples look fewer.
     """
     from scipy.optimize import brentq
 
@@ -45,5 +45,5 @@ def difference(ours: np.ndarray, theirs: np.ndarray, level: float) -> tuple[floa
         variance = samples * ((root - linear) / (2 * samples) + least * (1 - least))
         return (won - lost - samples * least) ** 2 - z**2 * variance
 
-    low = float(brentq(beyond, -1.0, value - TINY)) if value > -1 else -1.0
-    return value, low, math.sqrt(won + lost + z**2) / samples
+    low = float(brentq(beyond, -1.0, value - min(TINY, z**2 / (2 * samples)))) if value > -1 else -1.0
+    return value, low, math.sqrt(2 * won + z**2) / samples

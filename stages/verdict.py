@@ -19,7 +19,7 @@ numbers, their `span`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -73,7 +73,8 @@ class Estimate:
 class Difference:
     """By how much a metric is better than the champion's on the same samples; less than 0 is worse.
 
-    `low` is what it falls below at the stated level only; `error` is its standard error; `theirs` the champion's value.
+    `low` is what it falls below at the stated level only; `error` is its standard error, were both equally good;
+    `theirs` the champion's value.
     """
 
     value: float
@@ -114,7 +115,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Slice:
-    """The test rows whose `by` is `value`. With no rows: the champion had some. `span`: the ends, of numbers."""
+    """The test rows whose `by` is `value`. With no rows: the champion had some. `span`: the ends, of numbers.
+
+    `untold`: metrics of labels that none of them has.
+    """
 
     by: str
     value: str
@@ -122,6 +126,7 @@ class Slice:
     measured: Mapping[str, Estimate] = field(default_factory=dict)
     differences: Mapping[str, Difference] = field(default_factory=dict)
     span: tuple[float, float] | None = None
+    untold: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,7 @@ def _judged(evidence: Evidence, policy: Policy) -> list[Criterion]:
         _thresholds(evidence.measured, policy.thresholds, ADVICE),
         _served(evidence.checks),
         [_latency(evidence.p99_ms, policy.p99_ms)],
-        _lost(evidence.champion, any([policy.margins, *(asked.margins for asked in policy.slices.values())])),
+        _lost(evidence.champion),
         _against(evidence.champion, evidence.differences, policy.margins, policy.level),
         _sliced(evidence, policy),
         map(_bounded, evidence.figures),
@@ -228,7 +233,7 @@ def _thresholds(
 ) -> Iterator[Criterion]:
     if not bounds:
         reason = "gate.thresholds in params.yaml is empty: nothing could be refused"
-        yield Criterion(THRESHOLD, "thresholds", "at least one", 0.0, False, reason)
+        yield Criterion(CONTROL, "thresholds", "at least one", 0.0, False, reason)
     for name, bound in bounds.items():
         low, high = bound["min"], bound["max"]
         limits = ("at least", low), ("at most", high)
@@ -238,7 +243,7 @@ def _thresholds(
             continue
         value = measured[name].value
         holds = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
-        reason = "" if holds else f"{name} is {value:.4f}, which is not {said}{advice}"
+        reason = "" if holds else f"{name} is {_apart(value, low, high)}, which is not {said}{advice}"
         ends = (measured[name].low, measured[name].high)
         yield Criterion(THRESHOLD, name, said, _stated(value), holds, reason, _interval(*ends), limits=(low, high))
 
@@ -247,7 +252,11 @@ def _served(checks: Sequence[Mapping[str, Any]]) -> Iterator[Criterion]:
     if not checks:
         yield Criterion(PARITY, "served", "as the checkpoint", None, False, "no answer was held against it")
     for check in checks:
-        reason = "" if check["holds"] else "the served answers are not the checkpoint's: parity.json tells by how much"
+        reason = "the served answers are not the checkpoint's: parity.json tells by how much"
+        if check["holds"]:
+            reason = ""
+        elif check["max_delta"] is None:
+            reason = f"this does not hold of the served answers: {check['name']}"
         name = f"served: {check['name']}"
         yield Criterion(PARITY, name, "as the checkpoint", check["max_delta"], check["holds"], reason)
 
@@ -259,8 +268,8 @@ def _latency(p99_ms: float, bound_ms: float) -> Criterion:
     return Criterion(LATENCY, "latency p99", f"at most {bound_ms:g} ms", None, fast, reason, limits=limits)
 
 
-def _lost(champion: Mapping[str, Any], asked: bool) -> Iterator[Criterion]:
-    if asked and champion["state"] == "lost":
+def _lost(champion: Mapping[str, Any]) -> Iterator[Criterion]:
+    if champion["state"] == "lost":
         yield Criterion(COMPARISON, f"{COMPARED}answers", "needed", None, False, champion["outcome"])
 
 
@@ -286,8 +295,9 @@ def _against(
         note = "" if tells else _too_few(name, difference.samples, margin, needed)
         reason = ""
         if not holds:
-            possibly = f", and may be by {-difference.low:.4f}" if tells and difference.low < difference.value else ""
-            than = f"worse by {-difference.value:.4f}" if difference.value < 0 else f"better by {difference.value:.4f}"
+            value, low = _apart(abs(difference.value), margin), _apart(-difference.low, margin)
+            possibly = f", and may be by {low}" if tells and difference.low < difference.value else ""
+            than = f"{'worse' if difference.value < 0 else 'better'} by {value}"
             reason = f"{name} is {than} than the champion's{possibly}; {key} allows {margin:g}"
         yield Criterion(
             COMPARISON,
@@ -324,11 +334,19 @@ def _of_slice(each: Slice, asked: OfSlices, champion: Mapping[str, Any], level: 
         note = f"the {each.rows:,} test rows {where} are not judged: {key}.min_rows is {asked.min_rows}"
         yield Criterion(SLICE, where, enough, None, True, note=note)
     else:
-        bounded = _thresholds(each.measured, asked.thresholds) if asked.thresholds else ()
-        for one in (*bounded, *_against(champion, each.differences, asked.margins, level, f"{key}.margins")):
+        for name in sorted(each.untold & (asked.thresholds.keys() | asked.margins.keys())):
+            note = f"{name} is not judged {where}: none of its {each.rows:,} test rows is of that label"
+            yield Criterion(SLICE, f"{name} {where}", "at least one row", None, True, note=note)
+        thresholds, margins = _without(asked.thresholds, each.untold), _without(asked.margins, each.untold)
+        bounded = _thresholds(each.measured, thresholds) if thresholds else ()
+        for one in (*bounded, *_against(champion, each.differences, margins, level, f"{key}.margins")):
             told = f"{where} ({each.rows:,} test rows), {one.reason}: mend or add such rows, or change {key}"
             reason = "" if one.holds else told
             yield replace(one, name=f"{one.name} {where}", reason=reason)
+
+
+def _without(asked: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: bound for name, bound in asked.items() if name not in names}
 
 
 def _bounded(figure: Figure) -> Criterion:
@@ -414,6 +432,12 @@ def _up(value: float) -> float:
         return value
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
     return float(f"{math.ceil(value / step) * step:.2g}") if step else value
+
+
+def _apart(value: float, *limits: float | None) -> str:
+    """With four decimals, or as many as tell it from its limits."""
+    told = (f"{value:.{decimals}f}" for decimals in range(4, 17))
+    return next((said for said in told if float(said) not in limits), repr(value))
 
 
 def _stated(value: float) -> float | None:

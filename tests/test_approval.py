@@ -6,9 +6,41 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("a_server")
+from serving import approval
+from serving.repository import Names
+from serving.store import Store
+from stages.errors import Misuse
+
+NAMES = Names("digits", "0123456789ab")
 
 
+def judged(*reasons, release=NAMES.release):
+    """A verdict that needs a person, for these reasons."""
+    criteria = [{"name": "accuracy", "holds": False, "reason": reason} for reason in reasons]
+    return {"release": release, "verdict": "needs a person", "criteria": criteria}
+
+
+def test_an_approval_is_of_one_release_and_of_the_reasons_that_were_given(tmp_path):
+    store = Store(tmp_path / "live")
+    approval.approve(store, NAMES, judged("worse by 0.03", "too large"), "Ada", "a trial")
+
+    def needed(verdict, release=NAMES.release):
+        return approval.needed(approval.with_approval(store, release, verdict))
+
+    assert not needed(judged("worse by 0.03", "too large"))
+    assert not needed(judged("worse by 0.03"))
+    assert needed(judged("worse by 0.30"))
+    assert needed(judged("worse by 0.03", "too slow"))
+    assert needed(judged("worse by 0.03", release="ba9876543210"), "ba9876543210")
+    assert needed(judged("worse by 0.03"), "ba9876543210")
+
+
+def test_a_verdict_on_other_bytes_is_not_approved(tmp_path):
+    with pytest.raises(Misuse, match="the verdict is on ba9876543210, and 0123456789ab is exported: `millrace run`"):
+        approval.approve(Store(tmp_path / "live"), NAMES, judged("too large", release="ba9876543210"), "Ada", "a trial")
+
+
+@pytest.mark.usefixtures("a_server")
 def test_a_person_decides(done):
     done.params(gate={"thresholds": {"accuracy": {"min": 0.9999}}, "approval": ["accuracy"]})
     said = done.millrace("run", code=4)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from releases import flipped, shifted, variant
 
-from stages import challenge, params, table
+from serving.launcher import running
+from stages import challenge, params, sandbox, table
 from stages.arrays import open_split
+from stages.errors import Late
 from stages.schema import Schema
 
 
@@ -67,6 +70,12 @@ def test_lost_bytes_are_told_with_the_remedy(asked, another, how):
     assert (standing.state, answers) == ("lost", {})
     assert {"removed": "not here", "altered": "model.onnx has other bytes"}[how] in standing.outcome
     assert "`dvc pull champion/repository.dvc`" in standing.outcome
+
+
+def test_a_server_that_is_too_slow_says_nothing_of_the_champion(asked, monkeypatch):
+    monkeypatch.setattr(sandbox, "running", partial(running, timeout_s=0.001))
+    with pytest.raises(Late, match=r"tritonserver is not ready after 0\.001 s"):
+        asked()
 
 
 @pytest.mark.parametrize(
@@ -159,6 +168,10 @@ def test_a_champion_that_is_lost_since_it_was_asked_refuses(done, judged, anothe
     done.params(gate={"p99_ms": 99.0})
     said = done.millrace("run", code=3)
     assert f"refused: {another.manifest.id} cannot be asked any more" in said and "dvc pull champion/repository" in said
+    assert "`dvc repro --force --single-item measure`" in said
+    flipped(champion / "repository" / another.names.network / "1" / "model.onnx")
+    done.run("dvc", "repro", "--force", "--single-item", "measure")
+    assert "pass: release" in done.millrace("run")
     for content, words in ((None, "is not there"), ("{", "is no JSON")):
         (champion / "verdict.json").unlink() if content is None else (champion / "verdict.json").write_text(content)
         said = done.millrace("run", code=2)

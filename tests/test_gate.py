@@ -148,6 +148,16 @@ def test_answers_unlike_the_checkpoints_refuse():
     assert {"name": "served: batches of 1", "value": 0.3}.items() <= said["criteria"][4].items()
 
 
+def test_what_misses_a_bound_by_little_is_told_apart_from_it():
+    said = reasons(verdict({"accuracy": 0.949997}))["accuracy"]
+    assert said.startswith("accuracy is 0.949997, which is not at least 0.95:")
+
+
+def test_what_no_figure_tells_is_told_by_its_name():
+    said = reasons(verdict(checks=[{"name": "Triton counted 4 samples", "holds": False, "max_delta": None}]))
+    assert list(said.values()) == ["this does not hold of the served answers: Triton counted 4 samples"]
+
+
 def test_answers_held_against_nothing_refuse():
     assert reasons(verdict(checks=[])) == {"served": "no answer was held against it"}
 
@@ -221,9 +231,9 @@ def test_too_few_samples_say_how_many_would_do_and_judge_by_the_value():
     assert "worse by 0.0210" in found["against the champion: accuracy"]
 
 
-def test_a_lost_champion_refuses_unless_nothing_is_asked_of_it():
-    assert reasons(verdict(champion=LOST)) == {"against the champion: answers": LOST["outcome"]}
-    assert reasons(verdict(champion=LOST, margins={})) == {}
+@pytest.mark.parametrize("margins", [MARGINS, {}])
+def test_a_lost_champion_refuses(margins):
+    assert reasons(verdict(champion=LOST, margins=margins)) == {"against the champion: answers": LOST["outcome"]}
 
 
 @pytest.mark.parametrize("state", ["none", "itself", "incompatible"])
@@ -244,6 +254,7 @@ def test_what_is_left_to_a_person_needs_one(approval):
     assert [each["name"] for each in said["criteria"] if not each["holds"]] == ["accuracy"]
     assert verdict(bounds=at_least(0.98), approval=approval, checks=[])["verdict"] == "refuse"
     assert verdict(approval=approval)["verdict"] == "pass"
+    assert verdict(bounds={}, approval=approval)["verdict"] == "refuse"
 
 
 def tried(expected, what, **evidence):
@@ -511,6 +522,31 @@ def test_a_slice_alone_refuses_and_says_what_to_do(stage):
     }
 
 
+def test_a_slice_without_a_label_is_not_judged_by_it(stage):
+    """The rows of a are of the label no alone."""
+    asked = {"recall[/yes]": {"min": 0.4}, "recall[no]": {"min": 0.9}}
+    params.edit({"gate": {"slices": {"folder": {"min_rows": 2, "thresholds": asked}}}})
+    said = json.loads(stage(12.5))
+    assert reasons(said) == {}
+    sliced = {each["name"]: each for each in said["criteria"] if each["about"] == "slice"}
+    assert sliced["recall[no] where folder is a"]["value"] == 1
+    note = "recall[/yes] is not judged where folder is a: none of its 2 test rows is of that label"
+    assert sliced["recall[/yes] where folder is a"]["note"] == note
+
+
+def test_a_control_is_not_refused_for_a_label_that_its_rows_lack(stage):
+    """Else any bad model would be, whatever the bound is worth."""
+    create_split(Path("arrays/other"), np.array([0, 2]), np.array([0, 0]), [])
+    shutil.rmtree("arrays/test")
+    Path("arrays/other").rename("arrays/test")
+    for file in ("answers/answers.npz", "answers/controls.npz"):
+        name, kept = next(iter(dict(np.load(file)).items()))
+        np.savez(file, **{name: kept[:2]})
+    params.edit({"gate": {"thresholds": {"recall[/yes]": {"min": 0.0}}, "robustness": {}}})
+    fared = {each["name"]: each["outcome"] for each in json.loads(stage(12.5))["controls"]}
+    assert fared["labels shuffled"] == "passed"
+
+
 def test_what_the_champion_was_judged_on_and_is_no_more_is_told(stage):
     params.edit(
         {"gate": {"slices": {"label": SMALL | {"thresholds": {"accuracy": {"min": 0.5}}}, "image.width": SMALL}}}
@@ -549,11 +585,11 @@ def test_a_column_that_the_table_lacks_is_told_with_the_nearest(stage):
         stage(12.5)
 
 
-def test_a_champion_that_slices_alone_ask_for_may_not_be_lost():
+def test_a_column_that_no_test_row_tells_is_said():
     asked = OfSlices({}, MARGINS, 2)
-    evidence = Evidence("0123456789ab", {"accuracy": Estimate(0.97)}, CHECKS, 5.0, LOST)
+    evidence = Evidence("0123456789ab", {"accuracy": Estimate(0.97)}, CHECKS, 5.0, ANSWERS)
     said = judge(evidence, Policy(at_least(0.9), {}, 0.05, 100.0, slices={"label": asked}))
-    assert reasons(said) == {"against the champion: answers": LOST["outcome"]}
+    assert reasons(said) == {}
     assert [each["note"] for each in said["criteria"] if each["about"] == "slice"] == [
         "no test row tells its label: gate.slices.label asks for nothing"
     ]

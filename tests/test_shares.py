@@ -42,6 +42,16 @@ def test_samples_that_show_no_difference_leave_one_possible(samples):
     assert error == pytest.approx(z / samples)
 
 
+@pytest.mark.parametrize("level", [0.01, 0.05, 0.499, 0.4999])
+@pytest.mark.parametrize("samples", [2, 500, 20_000])
+def test_a_further_loss_lowers_the_end_and_makes_the_samples_look_no_fewer(level, samples):
+    both = samples - 2
+    before = shares.difference(*pairs(both, ours=1, theirs=0, neither=1), level)
+    after = shares.difference(*pairs(both, ours=1, theirs=1, neither=0), level)
+    assert after[0] < before[0] and after[1] < before[1] and after[2] == before[2]
+    assert before[1] < before[0]
+
+
 def test_the_ends_of_what_can_be():
     hit, missed = np.ones(9, bool), np.zeros(9, bool)
     assert shares.difference(missed, hit, level=0.05)[:2] == (-1, -1)

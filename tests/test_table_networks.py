@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -194,6 +195,20 @@ def test_metrics_of_an_amount_agree_with_scikit_learn():
     assert found["rmse"] == pytest.approx(mean_squared_error(truth, said) ** 0.5, rel=1e-5)
     assert found["mae"] == pytest.approx(mean_absolute_error(truth, said), rel=1e-5)
     assert found["r2"] == pytest.approx(r2_score(truth, said), rel=1e-5)
+
+
+def test_r2_of_amounts_far_from_zero_and_of_one():
+    from sklearn.metrics import r2_score
+
+    pascals = replace(AMOUNT, fitted=AMOUNT.fitted | {"mean": 101325.0})
+    truth = DRAW.normal(101325, 5, (500, 1)).astype(np.float32)
+    said = truth + DRAW.normal(0, 2, (500, 1)).astype(np.float32)
+    metrics = head_number.metrics(pascals)
+    metrics.update(torch.from_numpy(said), torch.from_numpy(truth))
+    assert float(metrics.compute()["r2"]) == pytest.approx(r2_score(truth.astype(float), said.astype(float)), rel=1e-9)
+    metrics.reset()
+    metrics.update(torch.from_numpy(said[:1]), torch.from_numpy(truth[:1]))
+    assert np.isnan(head_number.scalars(metrics.compute(), pascals)["r2"])
 
 
 def test_the_worst_answers_come_first():

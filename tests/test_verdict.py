@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.verdict import (
@@ -24,7 +24,8 @@ from stages.verdict import (
     judge,
 )
 
-settings.register_profile("here", derandomize=True, deadline=None, database=None)  # the same on every machine
+SLOW = [HealthCheck.too_slow]  # a busy machine is no fault
+settings.register_profile("here", derandomize=True, deadline=None, database=None, suppress_health_check=SLOW)
 settings.load_profile("here")
 STATES = ("none", "itself", "incompatible", "lost", "answers")
 NAMES = ("accuracy", "rmse", "recall[7]")
@@ -194,8 +195,10 @@ def test_the_candidate_beside_itself_must_not_differ(evidence, policy):
     said = judge(replace(evidence, controls=[control]), policy)
     other = any(each.value != 0 or each.better for each in evidence.differences.values())
     compared = judge(known, policy)["criteria"]
-    worse = {each["name"].removeprefix(COMPARED) for each in compared if not each["holds"]}
-    assert said["controls"][0]["holds"] == (not other and not worse & evidence.differences.keys())
+    worse = {each["name"] for each in compared if not each["holds"]} & {
+        COMPARED + name for name in evidence.differences
+    }
+    assert said["controls"][0]["holds"] == (not other and not worse)
 
 
 @given(evidences(anything), policies(anything))

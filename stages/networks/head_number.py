@@ -83,10 +83,29 @@ class Head(nn.Module):
         return {"value": value, "interval": torch.cat([value - reach, value + reach], dim=1)}
 
 
+class _R2(R2Score):
+    """Of amounts less their mean in training, on which it does not depend: else the digits of large ones cancel out.
+
+    Of one sample it is NaN.
+    """
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.mean = mean
+        self.set_dtype(torch.float64)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds.double() - self.mean, target.double() - self.mean)
+
+    def compute(self) -> Tensor:
+        return super().compute() if self.total > 1 else torch.tensor(torch.nan)
+
+
 def metrics(target: Column) -> MetricCollection:
     """What training, evaluation and gate measure; `update(values [N, 1], y [N, 1])`."""
     return MetricCollection(
-        {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": R2Score()}, compute_groups=False
+        {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": _R2(target.fitted["mean"])},
+        compute_groups=False,
     )
 
 
