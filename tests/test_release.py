@@ -173,9 +173,9 @@ def test_what_needs_a_person_waits_for_one(empty, judged, tmp_path):
         release(root, store, asking, keep=KEEP)
     for by, reason in (("", "why"), ("Ada", " ")):
         with pytest.raises(Misuse, match="is blank"):
-            approve(store, "digits", asking.verdict, by, reason)
-    assert approve(store, "digits", asking.verdict, "Ada", "seen by hand") == ["0.9 is too low"]
-    worse = {**asking.verdict, "criteria": [failed, {**failed, "name": "f1_macro"}]}
+            approve(store, asking.names, asking.verdict, by, reason)
+    assert approve(store, asking.names, asking.verdict, "Ada", "seen by hand") == ["0.9 is too low"]
+    worse = {**asking.verdict, "criteria": [failed, {**failed, "reason": "0.8 is too low"}]}
     other = {**asking.verdict, "release": "0123456789ab"}
     for not_approved in (worse, other, {**asking.verdict, "verdict": "refuse"}):
         with pytest.raises(Refused):
@@ -184,7 +184,7 @@ def test_what_needs_a_person_waits_for_one(empty, judged, tmp_path):
     told = json.loads((root / "champion" / "verdict.json").read_text())["approved"]
     assert (told["by"], told["reason"]) == ("Ada", "seen by hand")
     with pytest.raises(Misuse, match="'pass': `millrace release` needs no approval"):
-        approve(store, "digits", judged.verdict, "Ada", "why")
+        approve(store, judged.names, judged.verdict, "Ada", "why")
 
 
 def relabelled(labels: Callable[[list[str]], list[str]]) -> Callable[[Path, Names], None]:
