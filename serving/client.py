@@ -34,9 +34,7 @@ __all__ = ["Answer", "AsyncClient", "Client", "Row", "Served", "ServerError", "U
 PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
 LONGEST_PAUSE_S = 2.0
 IN_FLIGHT = 4  # requests of one `predict` that an AsyncClient has under way
-_GRPC_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+_RECONNECT = [
     ("grpc.initial_reconnect_backoff_ms", 50),  # gRPC's own second would swallow our shorter pauses
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
@@ -75,6 +73,9 @@ class _Asking:
         import tritonclient.http
 
         return tritonclient.http
+
+    def _options(self) -> list[tuple[str, int]]:
+        return wire.channel_options(self._address) + _RECONNECT
 
     def _request(self, served: Served, raw: Raw) -> tuple[str, list[Any]]:
         return self.model, wire.inputs(self._triton, served.inputs, raw)
@@ -198,7 +199,7 @@ class Client(_Asking):
 
     def _connected(self) -> Any:
         if self._protocol == "grpc":
-            return self._triton.InferenceServerClient(self._address, channel_args=_GRPC_OPTIONS)
+            return self._triton.InferenceServerClient(self._address, channel_args=self._options())
         limits = {"connection_timeout": self.timeout_s, "network_timeout": self.timeout_s}
         return self._triton.InferenceServerClient(self._address, **limits)
 
@@ -284,7 +285,7 @@ class AsyncClient(_Asking):
         if self._protocol == "grpc":
             import tritonclient.grpc.aio
 
-            return tritonclient.grpc.aio.InferenceServerClient(self._address, channel_args=_GRPC_OPTIONS)
+            return tritonclient.grpc.aio.InferenceServerClient(self._address, channel_args=self._options())
         import tritonclient.http.aio
 
         return tritonclient.http.aio.InferenceServerClient(self._address, conn_timeout=self.timeout_s)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from serving.wire import connected
 from stages.errors import Late, UserError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -179,9 +180,7 @@ def running(
 
 def inference_count(endpoint: Endpoint, model: str) -> int:
     """Samples that the server has answered through this model, all its versions together; counted a moment after."""
-    import tritonclient.grpc
-
-    with tritonclient.grpc.InferenceServerClient(endpoint.grpc) as client:
+    with connected(endpoint.grpc) as client:
         statistics = client.get_inference_statistics(model)
     return sum(int(version.inference_count) for version in statistics.model_stats)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -19,8 +21,25 @@ def connected(address: str) -> Iterator[Any]:
     """A gRPC client of the server at HOST:PORT, closed with the block. One for each thread."""
     import tritonclient.grpc
 
-    with tritonclient.grpc.InferenceServerClient(address) as client:
+    with tritonclient.grpc.InferenceServerClient(address, channel_args=channel_options(address)) as client:
         yield client
+
+
+def channel_options(address: str) -> list[tuple[str, int]]:
+    """Of a gRPC channel to HOST:PORT: messages of any size, and no proxy between a machine and itself."""
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    return [*options, ("grpc.enable_http_proxy", 0)] if is_loopback(address) else options
+
+
+def is_loopback(address: str) -> bool:
+    """Whether HOST:PORT is this machine's own: localhost, 127.0.0.0/8 or [::1]."""
+    host = urlsplit(f"//{address}").hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def ask(

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 
 from serving import launcher
 from serving.launcher import Endpoint, find_server, inference_count, running
+from serving.wire import channel_options, connected, is_loopback
 from stages.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("a_server")
@@ -67,6 +68,33 @@ def test_counts_what_was_answered(endpoint: Endpoint, client: grpc.InferenceServ
     after, deadline = [before[0] + 8, before[1]], time.monotonic() + 10  # it counts a moment after it has answered
     while (counts := [inference_count(endpoint, model) for model in MODELS]) != after:
         assert time.monotonic() < deadline, counts
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_no_proxy_between_a_machine_and_itself(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with connected(endpoint.grpc) as client:
+        assert client.is_model_ready("first")
+    assert inference_count(endpoint, "first") >= 0
+
+
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [
+        ("127.0.0.1:8001", True),
+        ("127.9.9.9:8001", True),
+        ("localhost:8001", True),
+        ("[::1]:8001", True),
+        ("10.0.0.1:8001", False),
+        ("models.example.org:443", False),
+        ("127.0.0.1.example.org:443", False),
+    ],
+)
+def test_a_proxy_is_for_other_machines(address: str, own: bool) -> None:
+    assert is_loopback(address) is own
+    assert (("grpc.enable_http_proxy", 0) in channel_options(address)) is own
 
 
 def test_admin_apis_need_the_key(endpoint: Endpoint, client: grpc.InferenceServerClient) -> None:
