@@ -284,22 +284,22 @@ def predict(
 
     In a project, tables are read as `data.options` in params.yaml says, elsewhere blanks, `?` and `NA` are missing.
     """
-    from serving import asking, questions
-    from serving.client import AsyncClient
+    from serving.client import AsyncClient, inputs
+    from serving.client.predict import answer
     from stages import params
 
-    written = questions.Written()
+    written = inputs.Written()
     if not model and enclosing() is None:
         raise Misuse("there is no project here whose model could be asked: name one with --model")
     if enclosing():
         said = params.parse(project() / "params.yaml")
-        model, written = model or said.export.name, questions.Written(said.data.format, said.data.options)
+        model, written = model or said.export.name, inputs.Written(said.data.format, said.data.options)
         server = server or opened().address()
     try:
         client = AsyncClient(server or "127.0.0.1:8001", model, timeout_s=timeout_s)
     except ValueError as error:
         raise Misuse(str(error)) from error
-    sys.exit(PASSED if asking.answer(values, client, written, output, probabilities) else FAILED)
+    sys.exit(PASSED if answer(values, client, written, output, probabilities) else FAILED)
 
 
 def share(text: str) -> float:

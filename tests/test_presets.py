@@ -18,8 +18,8 @@ from test_line import release, serving
 from test_real_data import DATA
 
 from serving.client import Client
+from serving.client.model_info import Served, flat
 from serving.launcher import find_server, running
-from serving.served import Served, flat
 from stages import params, parity, table
 from stages.errors import UserError
 from stages.schema import Schema, target_kind

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from serving import questions
-from serving.client import IN_FLIGHT, Answer, AsyncClient, Served, ServerError, Unavailable
-from serving.served import flat
+from serving.client import inputs
+from serving.client.client import IN_FLIGHT, Answer, AsyncClient, Served, ServerError, Unavailable
+from serving.client.model_info import flat
 from stages import command
 from stages.errors import Misuse, UserError
 
@@ -28,7 +28,7 @@ Write = Callable[[Answer], None]
 
 
 def answer(
-    values: Sequence[str], client: AsyncClient, written: questions.Written, output: Path | None, probabilities: bool
+    values: Sequence[str], client: AsyncClient, written: inputs.Written, output: Path | None, probabilities: bool
 ) -> bool:
     """Ask for every row of `values`, and write to `output` or print; whether all rows could be answered.
 
@@ -48,12 +48,12 @@ def answer(
 
 
 async def _answer(
-    values: Sequence[str], client: AsyncClient, written: questions.Written, output: Path | None, probabilities: bool
+    values: Sequence[str], client: AsyncClient, written: inputs.Written, output: Path | None, probabilities: bool
 ) -> bool:
     done, faulty = 0, False
     async with client:
         served = await client.describe()
-        rows = questions.rows(values, served, written)
+        rows = inputs.rows(values, served, written)
         with _writing(output, _cells(served, probabilities)) as write, _counting(output) as count:
             pending: deque[asyncio.Task[list[Answer]]] = deque()
 
@@ -84,7 +84,7 @@ async def _answer(
     return not faulty
 
 
-async def _of_batch(client: AsyncClient, batch: list[questions.Asked], probabilities: bool) -> list[Answer]:
+async def _of_batch(client: AsyncClient, batch: list[inputs.Asked], probabilities: bool) -> list[Answer]:
     """For each row `input` and its answer, or `input` and `error`."""
     served = await client.describe()
     answers: list[Answer] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from serving.served import Row, Served
+from serving.client.model_info import Row, Served
 from stages import settings, sources
 from stages.errors import UserError
 from stages.schema import Schema

@@ -134,9 +134,9 @@ class Question:
         elif self._frame is not None:
             given = _records(self._frame)
         elif isinstance(rows, (str, Path)):
-            from serving import questions
+            from serving.client import inputs
 
-            self._places, given = questions.whole(Path(rows), served)
+            self._places, given = inputs.whole(Path(rows), served)
         else:
             given = list(rows)
         if not given:

@@ -1,14 +1,4 @@
-"""Asking a served model: raw values in as people hold them, answers out. It needs the server's address and no file.
-
-    with Client("127.0.0.1:8001", model="houses") as client:
-        client.predict({"rooms": 3, "town": "Ulm"})     # {"value": ..., "low": ..., "high": ..., "release": "..."}
-        client.predict([{"rooms": 3}, {"rooms": 4}])    # a list of such answers
-        client.predict(frame)                           # a frame of them, with the index of `frame`
-        client.predict("houses.csv")                    # a list, one for each row of the file
-
-Whatever a kind takes in training it takes here: None and NaN are missing, and so is an absent column; a word that
-training did not have is an unknown one. Words are compared as text, and 1.0 is another word than 1.
-"""
+"""The clients: for threads and for asyncio."""
 
 from __future__ import annotations
 
@@ -24,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from urllib.parse import urlsplit
 
 from serving import wire
-from serving.served import Answer, Outputs, Question, Raw, Row, Served, ServerError
+from serving.client.model_info import Answer, Outputs, Question, Raw, Row, Served, ServerError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
