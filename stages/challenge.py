@@ -114,7 +114,8 @@ def draw(
     """A sheet of the samples that both answer otherwise, those furthest apart first, from outputs [N, *shape]."""
     other = np.flatnonzero(~target_kind(schema.target.kind).agree(theirs, ours, schema.target.fitted))
     first = next(iter(schema.outputs()))
-    apart = np.abs(ours[first][other] - theirs[first][other]).reshape(len(other), -1).max(1, initial=0.0)
+    gaps = np.abs(ours[first][other] - theirs[first][other])
+    apart = gaps.max(axis=tuple(range(1, gaps.ndim)), initial=0.0)
     furthest = other[np.argsort(-apart, kind="stable")][: sheet.MOST]
     both = [sheet.told(schema, {name: each[furthest] for name, each in some.items()}) for some in (theirs, ours)]
     answered = [f"champion: {his}\nthis: {own}" for his, own in zip(*both, strict=True)]

@@ -16,7 +16,8 @@ def scores(rows: pd.DataFrame, target: str) -> dict[str, float]:
 
     A decision tree of that column learns from one half of the samples and is held against the other. Its error is
     divided by that of the likeliest label or of the mean: for labels that is the share of wrong ones, for numbers the
-    squared distance, so that the score is R². {} for too few rows, or a target that is the same in all of them.
+    squared distance, so that the score is R². {} for too few rows, for copies of one sample, and for a target that is
+    the same in all of them.
     `rows` has `_id`; copies of a sample are all in one half.
     """
     import numpy as np
@@ -28,7 +29,7 @@ def scores(rows: pd.DataFrame, target: str) -> dict[str, float]:
     there = np.flatnonzero((ids >= 0) & rows[target].notna().to_numpy())
     drawn = there[place[ids[there]] < ROWS][:ROWS]
     first = place[ids[drawn]] % 2 == 0
-    if len(drawn) < FEWEST:
+    if len(drawn) < FEWEST or first.all() or not first.any():
         return {}
     amounts = is_numeric_dtype(rows[target])
     chosen = rows[target].iloc[drawn]

@@ -9,6 +9,7 @@ views: the arrays, which know nothing of labels, and what the network makes of t
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -127,7 +128,7 @@ def _taken(split: Split, positions: np.ndarray) -> Split:
 
 def _stored(split: Split) -> np.ndarray:
     """The arrays side by side [N, F], or values evenly spread over them."""
-    flat = [block.reshape(len(split), -1) for block in split.blocks]
+    flat = [block.reshape(len(split), math.prod(block.shape[1:])) for block in split.blocks]
     every = -(-sum(block.shape[1] for block in flat) // VALUES)
     return np.concatenate([block[:, ::every].astype(np.float32) for block in flat], axis=1)
 

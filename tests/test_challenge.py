@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from releases import flipped, shifted, variant
 
@@ -15,7 +17,7 @@ from serving.launcher import running
 from stages import challenge, params, sandbox, table
 from stages.arrays import open_split
 from stages.errors import Late
-from stages.schema import Schema
+from stages.schema import Column, Schema
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,17 @@ def test_it_answers_every_test_sample_as_itself(asked, another, judged):
     assert answers["probabilities"].shape == own.shape
     assert (answers["probabilities"][:, 3] >= own[:, 3] - 1e-6).all()  # what `shifted` does
     assert not np.allclose(answers["probabilities"], own)
+
+
+def test_a_retraining_that_answers_alike_is_challenged_to_the_end(finished, judged, asked, tmp_path):
+    alike = shifted(judged, tmp_path / "alike", 1e-5)
+    champion, paths = tmp_path / "champion", asked.paths
+    shutil.copytree(alike.repository, champion / "repository")
+    (champion / "manifest.json").write_text(alike.manifest.text)
+    stage = (paths[name] for name in ("manifest", "answers", "arrays", "schema", "table"))
+    challenge.main(champion / "manifest.json", *stage, tmp_path / "challenge")
+    assert json.loads((tmp_path / "challenge" / "challenge.json").read_text())["state"] == "answers"
+    assert (tmp_path / "challenge" / "differences.png").stat().st_size > 0
 
 
 def test_none_yet(asked):
@@ -176,6 +189,23 @@ def test_a_champion_that_is_lost_since_it_was_asked_refuses(done, judged, anothe
         (champion / "verdict.json").unlink() if content is None else (champion / "verdict.json").write_text(content)
         said = done.millrace("run", code=2)
         assert f"champion/verdict.json {words}: `git checkout champion/verdict.json` restores it" in said
+
+
+@pytest.mark.parametrize("change", [lambda x: x, lambda x: x * np.float32(0.999)], ids=["same", "nearly"])
+def test_a_champion_that_answers_every_row_alike_leaves_an_empty_sheet(asked, change):
+    fitted, rows = Schema.load(asked.paths["schema"]), open_split(asked.paths["arrays"], "test").rows
+    ours = np.load(asked.paths["answers"] / "answers.npz")["probabilities"]
+    theirs = {"probabilities": change(ours)}
+    sheet = challenge.draw(fitted, asked.paths["table"], rows, theirs, {"probabilities": ours})
+    assert [text.get_text() for text in sheet.texts] == ["no differences"] and not sheet.axes
+
+
+def test_a_target_of_numbers_may_differ_nowhere_too(tmp_path):
+    schema = Schema((Column("x", "number", {}, {}),), Column("y", "target_number", {}, {"std": 1.0}))
+    pq.write_table(pa.table({"x": [0.0, 1.0], "y": [0.0, 1.0]}), tmp_path / "table.parquet")
+    ours = {"value": np.zeros((2, 1), np.float32), "interval": np.float32([[-1, 1]] * 2)}
+    sheet = challenge.draw(schema, tmp_path / "table.parquet", np.arange(2), ours, ours)
+    assert [text.get_text() for text in sheet.texts] == ["no differences"]
 
 
 def test_what_is_answered_otherwise_is_drawn_the_furthest_apart_first(asked, monkeypatch):

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 import stages.expectations
 from flows import expect
-from stages import duplicates, expectations, ingest, params, prepare, validate
+from stages import duplicates, expectations, ingest, leakage, params, prepare, validate
 from stages.arrays import open_split
 from stages.errors import Misuse, Refused, UserError
 from stages.expectations.number import around
@@ -296,6 +296,14 @@ def test_a_column_that_tells_the_target_is_a_warning_and_may_be_a_limit(line, ca
     params.edit({"validate": {"max_leakage": 0.9}})
     with pytest.raises(Refused, match=r"share of price that area tells by itself is 0\.99\d*, over 0\.9: unless"):
         line.run(validate)
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_copies_of_one_sample_tell_nothing_of_leakage(known):
+    """They all lie in one half, so that the other is empty."""
+    price = ["dear" if one == known else None for one in [0] * 100 + [1] * 100]
+    rows = pd.DataFrame({"_id": [0] * 100 + [1] * 100, "area": range(200), "price": price})
+    assert leakage.scores(rows, "price") == {}
 
 
 def test_a_word_that_tells_the_class_is_a_warning(line, capsys):

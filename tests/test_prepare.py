@@ -401,6 +401,11 @@ def test_values_that_cannot_be_fitted_are_an_error_that_names_the_column(stage):
         stage([*official(), broken])
 
 
+def test_a_single_label_to_learn_is_an_error_that_names_it(stage):
+    with pytest.raises(UserError, match="column 'label', train split: all rows are labeled cat"):
+        stage([each | {"label": "cat"} for each in official()])
+
+
 def test_an_error_leaves_no_arrays(stage, tmp_path):
     with pytest.raises(UserError):
         stage([*official(), row("odd", "eel", "test")])

@@ -93,3 +93,18 @@ def test_amounts_that_the_others_do_not_have_and_samples_far_from_them(tmp_path)
     found = suspects.find(Passing(), head_number, schema, tmp_path)
     assert set(found.rows[found.worst(found.doubts, 3)]) == {1, 201, 251}
     assert found.rows[found.worst(found.distances, 1)] == [252]
+
+
+@pytest.mark.parametrize("kind", ["target_number", "target_class"])
+def test_a_split_of_one_row_beside_many_is_looked_at_or_left_out(tmp_path, monkeypatch, kind):
+    """Evenly spread samples may miss a small split altogether."""
+    monkeypatch.setattr(suspects, "MOST", 10)
+    fitted = {"labels": ["a", "b"], "mean": 0.0, "std": 1.0, "coverage": 0.9}
+    schema = Schema((), Column("price", kind, {}, fitted))
+    for split, rows in zip(SPLITS, np.split(np.arange(300), [298, 299]), strict=True):
+        y = np.zeros((len(rows), 1)) if kind == "target_number" else np.zeros(len(rows), np.int64)
+        (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
+        array[:] = 0.0
+    found = suspects.find(Passing(), network.head_module(schema.target), schema, tmp_path)
+    assert len(found.rows) == 10 and "val" not in found.split
+    assert np.isfinite(found.doubts).all() and np.isfinite(found.distances).all()

@@ -38,8 +38,14 @@ def strata(values: Iterable[str]) -> np.ndarray:
 
 
 def fit(chunks: Iterable[Iterable[str]], options: Options) -> dict[str, Any]:
-    """Labels in numeric order if all are whole numbers, else in that of their text; and how often each occurs."""
+    """Labels in numeric order if all are whole numbers, else in that of their text; and how often each occurs.
+
+    Raises:
+        ValueError: there are not two labels to tell apart.
+    """
     counts = Counter(chain.from_iterable(chunks))
+    if len(counts) < 2:
+        raise ValueError(f"all rows are labeled {', '.join(counts)}: a classifier needs two labels")
     numeric = all(label.removeprefix("-").isdecimal() for label in counts)
     labels = sorted(counts, key=lambda label: (int(label) if numeric else 0, label))
     return {"labels": labels, "counts": [counts[label] for label in labels]}
