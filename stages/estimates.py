@@ -88,13 +88,11 @@ def difference(
     return value, min(ranked, value - float(t.ppf(1 - level, samples - 1)) * error), error
 
 
-def untold(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> set[str]:
-    """The metrics of labels that no sample has: a value says nothing there."""
+def undefined(schema: Schema, truth: np.ndarray) -> set[str]:
+    """The metrics that samples of these true values [N, ...] do not define, whatever is answered to them."""
     from stages.networks import network
 
-    told = network.head_module(schema.target).hits(answers, truth, schema.target)
-    labels = {name[name.index("[") :] for name, (_, among) in told.items() if not among.any()}
-    return {name for name in figures(schema, truth, answers) if name.endswith(tuple(labels))}
+    return set(network.head_module(schema.target).undefined(truth, schema.target))
 
 
 def figures(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:

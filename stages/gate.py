@@ -13,7 +13,7 @@ import numpy as np
 from stages import agreement, command, drift, params, slices, statistics
 from stages.arrays import Split, open_split
 from stages.controls import some_rows
-from stages.estimates import figures, measure, untold
+from stages.estimates import figures, measure, undefined
 from stages.schema import Schema
 from stages.verdict import (
     COST,
@@ -130,7 +130,7 @@ def sliced(
                 measured, differences = measure(
                     schema, test.target[at], ours[at], his, set(how.thresholds), compared, level
                 )
-                lacking = untold(schema, test.target[at], ours[at])
+                lacking = undefined(schema, test.target[at])
             yield Slice(by, value, len(at), measured, differences, span, frozenset(lacking))
         yield from (Slice(by, value, 0) for value in slices.vanished(before, by, cells))
 
@@ -152,8 +152,8 @@ def known_bad(
         own = dict(control["evidence"])
         if control["name"] in answers:
             found = figures(schema, truth[chosen], answers[control["name"]])
-            told = found.keys() - untold(schema, truth[chosen], answers[control["name"]])
-            own["measured"] = {**evidence.measured, **{name: Estimate(found[name]) for name in told}}
+            defined = found.keys() - undefined(schema, truth[chosen])
+            own["measured"] = {**evidence.measured, **{name: Estimate(found[name]) for name in defined}}
         known = None if control["inapplicable"] else replace(candidate, **own)
         yield Tried(control["name"], control["what"], control["expected"], known, control["inapplicable"])
 

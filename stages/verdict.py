@@ -117,7 +117,7 @@ class Figure:
 class Slice:
     """The test rows whose `by` is `value`. With no rows: the champion had some. `span`: the ends, of numbers.
 
-    `untold`: metrics of labels that none of them has.
+    `undefined`: metrics that they do not define, such as those of a label that none of them has.
     """
 
     by: str
@@ -126,7 +126,7 @@ class Slice:
     measured: Mapping[str, Estimate] = field(default_factory=dict)
     differences: Mapping[str, Difference] = field(default_factory=dict)
     span: tuple[float, float] | None = None
-    untold: frozenset[str] = frozenset()
+    undefined: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -334,10 +334,10 @@ def _of_slice(each: Slice, asked: OfSlices, champion: Mapping[str, Any], level: 
         note = f"the {each.rows:,} test rows {where} are not judged: {key}.min_rows is {asked.min_rows}"
         yield Criterion(SLICE, where, enough, None, True, note=note)
     else:
-        for name in sorted(each.untold & (asked.thresholds.keys() | asked.margins.keys())):
-            note = f"{name} is not judged {where}: none of its {each.rows:,} test rows is of that label"
-            yield Criterion(SLICE, f"{name} {where}", "at least one row", None, True, note=note)
-        thresholds, margins = _without(asked.thresholds, each.untold), _without(asked.margins, each.untold)
+        for name in sorted(each.undefined & (asked.thresholds.keys() | asked.margins.keys())):
+            note = f"{name} is not judged {where}: its {each.rows:,} test rows do not define it"
+            yield Criterion(SLICE, f"{name} {where}", "defined", None, True, note=note)
+        thresholds, margins = _without(asked.thresholds, each.undefined), _without(asked.margins, each.undefined)
         bounded = _thresholds(each.measured, thresholds) if thresholds else ()
         for one in (*bounded, *_against(champion, each.differences, margins, level, f"{key}.margins")):
             told = f"{where} ({each.rows:,} test rows), {one.reason}: mend or add such rows, or change {key}"

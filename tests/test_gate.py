@@ -524,13 +524,14 @@ def test_a_slice_alone_refuses_and_says_what_to_do(stage):
 
 def test_a_slice_without_a_label_is_not_judged_by_it(stage):
     """The rows of a are of the label no alone."""
-    asked = {"recall[/yes]": {"min": 0.4}, "recall[no]": {"min": 0.9}}
+    asked = {name: {"min": 0.9} for name in ("recall[/yes]", "recall[no]", "auroc", "f1_macro")}
     params.edit({"gate": {"slices": {"folder": {"min_rows": 2, "thresholds": asked}}}})
     said = json.loads(stage(12.5))
     assert reasons(said) == {}
     sliced = {each["name"]: each for each in said["criteria"] if each["about"] == "slice"}
-    assert sliced["recall[no] where folder is a"]["value"] == 1
-    note = "recall[/yes] is not judged where folder is a: none of its 2 test rows is of that label"
+    assert sliced["recall[no] where folder is a"]["value"] == sliced["f1_macro where folder is a"]["value"] == 1
+    assert sliced["auroc where folder is a"]["bound"] == sliced["recall[/yes] where folder is a"]["bound"] == "defined"
+    note = "recall[/yes] is not judged where folder is a: its 2 test rows do not define it"
     assert sliced["recall[/yes] where folder is a"]["note"] == note
 
 

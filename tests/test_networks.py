@@ -318,6 +318,45 @@ def test_labels_that_the_split_lacks_do_not_count():
         assert found[name] == 1
 
 
+def test_a_label_that_is_answered_but_never_true_costs_the_macro_averages_nothing_of_its_own():
+    """Three of ten labels: a mistake within them, and one beside them that takes no precision from the three."""
+    from sklearn import metrics as reference
+
+    target, truth = schema(labels=10).target, np.repeat([0, 1, 2], 20)
+    for first in (1, 7):
+        best = np.r_[first, truth[1:]]
+        collection = head_class.metrics(target)
+        collection.update(torch.eye(10)[best], torch.from_numpy(truth))
+        found = collection.compute()
+        each = reference.precision_recall_fscore_support(truth, best, labels=range(3), zero_division=0)
+        for name, expected in zip(("precision_macro", "recall_macro", "f1_macro"), each, strict=False):
+            assert found[name].item() == pytest.approx(expected.mean())
+        assert found["recall_worst"].item() == pytest.approx(0.95)
+
+
+def test_where_every_label_occurs_macro_averages_are_torchmetrics_own_to_the_last_bit():
+    from torchmetrics.classification import MulticlassF1Score, MulticlassPrecision, MulticlassRecall
+
+    random, y = np.random.default_rng(0), torch.arange(70) % 7
+    own, target = (MulticlassPrecision, MulticlassRecall, MulticlassF1Score), schema(labels=7).target
+    for _ in range(20):
+        answers = torch.from_numpy(random.dirichlet(np.ones(7), 70)).float()
+        collection = head_class.metrics(target)
+        collection.update(answers, y)
+        found = collection.compute()
+        for name, metric in zip(("precision_macro", "recall_macro", "f1_macro"), own, strict=True):
+            assert found[name].item() == metric(7, average="macro")(answers, y).item()
+
+
+def test_what_true_labels_do_not_define_is_named_whatever_is_answered():
+    target = schema(labels=3).target
+    names = target.fitted["labels"]
+    lacking = {f"{metric}[{names[2]}]" for metric in head_class.METRICS_BY_LABEL}
+    assert head_class.undefined(np.array([0, 1, 1]), target) == lacking
+    assert head_class.undefined(np.array([0, 1, 2]), target) == set()
+    assert "auroc" in head_class.undefined(np.array([1, 1, 1]), target)
+
+
 def test_plots_are_the_same_bytes_each_time():
     import io
 

@@ -215,3 +215,23 @@ def test_the_worst_answers_come_first():
     answers, truth = {"value": np.array([[1.0], [9.0], [4.0]])}, np.array([[1.0], [5.0], [5.0]])
     assert head_number.worst(answers, truth).tolist() == [1, 2, 0]
     assert set(head_number.plots(answers, truth, AMOUNT)) == {"answers", "residuals"}
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_r2_does_not_depend_on_the_unit(unit):
+    """torchmetrics takes squares that add up to less than 1e-4 for none, and r2 for 1."""
+    target = Column("price", "target_number", {}, {"mean": 0.0, "std": unit})
+    truth = torch.tensor([[-1.0], [0.0], [1.0]]) * unit
+    metrics = head_number.metrics(target)
+    metrics.update(truth * 0.5, truth)
+    assert float(metrics.compute()["r2"]) == pytest.approx(0.75)
+    assert head_number.undefined(truth.numpy(), target) == set()
+
+
+def test_r2_of_amounts_that_are_all_alike_is_undefined():
+    target = Column("price", "target_number", {}, {"mean": 7.0, "std": 2.0})
+    alike = torch.full((9, 1), 5.0)
+    metrics = head_number.metrics(target)
+    metrics.update(alike + 1, alike)
+    assert np.isnan(float(metrics.compute()["r2"]))
+    assert head_number.undefined(alike.numpy(), target) == head_number.undefined(alike[:1].numpy(), target) == {"r2"}

@@ -19,6 +19,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
     MulticlassPrecision,
     MulticlassRecall,
+    MulticlassStatScores,
 )
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
@@ -93,28 +94,46 @@ class _AUROC(MulticlassAUROC):
         return torch.stack(each).mean()
 
 
-class _WorstRecall(MulticlassRecall):
-    """Of the label that is recalled worst, among those that the split has."""
+class _OfTrueLabels(MulticlassStatScores):
+    """Leaves out labels that no sample has; torchmetrics counts those as 0 once one of them is predicted."""
 
     def compute(self) -> Tensor:
-        there = self.tp + self.fn > 0
-        return super().compute()[there].min() if there.any() else torch.tensor(torch.nan)
+        scores = super().compute()[self.tp + self.fn > 0]
+        return self.reduce(scores) if len(scores) else scores.new_tensor(torch.nan)
+
+    def reduce(self, scores: Tensor) -> Tensor:
+        """Their mean, in torchmetrics' own order of steps."""
+        return (scores / len(scores)).sum()
+
+
+class _MacroPrecision(_OfTrueLabels, MulticlassPrecision): ...
+
+
+class _MacroRecall(_OfTrueLabels, MulticlassRecall): ...
+
+
+class _MacroF1(_OfTrueLabels, MulticlassF1Score): ...
+
+
+class _WorstRecall(_OfTrueLabels, MulticlassRecall):
+    def reduce(self, scores: Tensor) -> Tensor:
+        return scores.min()
 
 
 def metrics(target: Column) -> MetricCollection:
     """What training, evaluation and gate measure; `update(probabilities [N, C], y [N])`.
 
     `compute()` gives scalars, for each label the vectors `precision`, `recall` and `f1` [C], and `confusion` [C, C]
-    with a row for each true label.
+    with a row for each true label. `auroc`, `recall_worst` and the macro averages are over the labels that y has.
     """
     labels = len(target.fitted["labels"])
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(labels, average="micro"),
-            "precision_macro": MulticlassPrecision(labels, average="macro"),
-            "recall_macro": MulticlassRecall(labels, average="macro"),
+            "precision_macro": _MacroPrecision(labels, average="none"),
+            "recall_macro": _MacroRecall(labels, average="none"),
             "recall_worst": _WorstRecall(labels, average="none"),
-            "f1_macro": MulticlassF1Score(labels, average="macro"),
+            "f1_macro": _MacroF1(labels, average="none"),
             "auroc": _AUROC(labels),
             "calibration_error": MulticlassCalibrationError(labels, n_bins=BINS),
             "precision": MulticlassPrecision(labels, average="none"),
@@ -150,6 +169,14 @@ def hits(answers: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tuple[
     right = answers.argmax(1) == y
     of_labels = {f"recall[{label}]": (right, y == code) for code, label in enumerate(target.fitted["labels"])}
     return {"accuracy": (right, np.ones(len(y), bool)), **of_labels}
+
+
+def undefined(y: np.ndarray, target: Column) -> set[str]:
+    """The metrics that codes [N] do not define, whatever was answered: those of labels that no sample has, ..."""
+    counts = np.bincount(y, minlength=len(target.fitted["labels"]))
+    lacking = [label for label, count in zip(target.fitted["labels"], counts, strict=True) if not count]
+    of_labels = {f"{metric}[{label}]" for metric in METRICS_BY_LABEL for label in lacking}
+    return of_labels | (set() if (counts > 0).sum() > 1 else {"auroc"})
 
 
 def trees(x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
