@@ -24,7 +24,7 @@ def project(folder: Path, changes: dict[str, Any] | None = None, preset: str = "
     for name in PARTS:
         source, place = ROOT / name, folder / name
         if source.is_dir():
-            shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, place, ignore=_bytecode)
         else:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, place)
@@ -32,6 +32,11 @@ def project(folder: Path, changes: dict[str, Any] | None = None, preset: str = "
         params.edit(params.preset(preset), folder / "params.yaml")
     params.edit(changes or {}, folder / "params.yaml")
     return folder
+
+
+def _bytecode(folder: str, names: list[str]) -> list[str]:
+    """Python's caches; the empty file of that name in a release is a part of it."""
+    return [name for name in names if name == "__pycache__" and (Path(folder) / name).is_dir()]
 
 
 def timed(folder: Path, *command: str | Path) -> float:

@@ -162,7 +162,9 @@ def releases(root: Path) -> dict[str, list[State]]:
     if _run(root, "git", "rev-parse", "--verify", "--quiet", "HEAD").returncode:
         raise UserError(f"{root} is not under git, or has no commit: `git init`, `git add --all`, `git commit`")
     commits = (
-        _git(root, "log", "--reverse", "--format=%H", "HEAD", "--branches", "--tags", "--remotes").decode().split()
+        _git(root, "log", "--topo-order", "--reverse", "--format=%H", "HEAD", "--branches", "--tags", "--remotes")
+        .decode()
+        .split()
     )
     prefix = _git(root, "rev-parse", "--show-prefix").decode().strip()
     asked = "".join(f"{commit}:{prefix}{MANIFEST}\n" for commit in commits)

@@ -30,6 +30,8 @@ def show(store: Store) -> None:
     server = store.announced()
     up = server is not None and is_server(server["http"], server["identity"])
     console.print(Text(f"server: {_server(store, server if up else None)}"))
+    if store.folder.exists() and not store.free():
+        console.print(Text(f"the disk of {store.folder} is full: nothing can be released, and the ledger waits"))
     if not store.names():
         console.print("nothing is released yet: `millrace release` does that")
     for name in store.names():
@@ -43,10 +45,10 @@ def show(store: Store) -> None:
     for heading in ("time", "event", "release", "by", "why"):
         history.add_column(heading)
     for line in told[-LINES:]:
-        why = line.get("override") or line.get("reason") or "; ".join(line.get("reasons", []))
+        why = line.get("override") or line.get("reason") or "; ".join(map(str, line.get("reasons", ())))
         by = line.get("by") or line["actor"]
         told_why = Text(shorten(str(why), WHY, placeholder=" …"))
-        history.add_row(line["time"], line["event"], str(line.get("release", "")), Text(by), told_why)
+        history.add_row(line["time"], line["event"], str(line.get("release", "")), Text(str(by)), told_why)
     console.print(history)
 
 
@@ -75,7 +77,7 @@ def _facts(
         yield "fault", fault
     for line in own:
         if "override" in line:
-            yield "released in spite of it", line["override"]
+            yield "released in spite of it", str(line["override"])
     if counted:
         yield "requests", f"{counted['requests']:,.0f}"
         yield "mean time", f"{counted['us'] / max(1, counted['requests']) / 1000:.2f} ms"

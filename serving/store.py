@@ -20,8 +20,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from serving import ledger
 from serving.repository import Names
 from stages import manifest as manifests
 from stages.command import holder, holding, replacing
@@ -35,6 +36,13 @@ RESTORE = (
 RECORD = ("verdict.json", "golden.json", "statistics.json")  # what is known of a release, beside its manifest
 LATER = "statistics.json"  # which releases lack that are older than it
 _PART = re.compile(r"(?P<name>.+)_(?P<id>[0-9a-f]{12})(?P<part>_encode|_network|_canary)?")
+
+
+class Place(NamedTuple):
+    """Of a release among all that were made here. `number`: 0 for those of versions that did not count."""
+
+    number: int
+    time: str
 
 
 class Store:
@@ -89,9 +97,13 @@ class Store:
         told = self.announced() if self.server() is not None else None
         return str(told["grpc"]) if told else ""
 
+    def free(self) -> int:
+        """Bytes that can still be written here."""
+        return shutil.disk_usage(self.folder).free
+
     def names(self) -> list[str]:
         """The public names under which anything has been released."""
-        return sorted({public for _, public, _ in self._made()})
+        return sorted({public for public, _ in self._made()})
 
     def current(self, name: str) -> str | None:
         """The release that the public config names."""
@@ -107,8 +119,16 @@ class Store:
         return all(map(Path.exists, configs)) and configs[0].read_bytes() == configs[1].read_bytes()
 
     def kept(self, name: str) -> list[str]:
-        """Releases whose parts are here, the latest first."""
-        return [id for _, public, id in sorted(self._made(), reverse=True) if public == name]
+        """Releases whose parts are here, the latest first: by their number, never by the clock.
+
+        Releases of earlier versions have no number. They are older than all that have one; among them the ledger
+        decides, and the time only where that knows nothing of them.
+        """
+        made = {id: place for (public, id), place in self._made().items() if public == name}
+        ledger_has = (
+            ledger.order(ledger.lines(self.ledger), name) if any(not each.number for each in made.values()) else {}
+        )
+        return sorted(made, key=lambda id: (made[id].number, ledger_has.get(id, -1), made[id].time), reverse=True)
 
     def predecessor(self, name: str) -> str | None:
         """The kept release that was made before the live one."""
@@ -179,7 +199,8 @@ class Store:
 
     def made(self, names: Names) -> None:
         """Note that a release has been made: whoever loses the ledger loses no release."""
-        self.note(names.release, "released", f"{datetime.now(UTC).isoformat()} {names.public}\n")
+        number = 1 + max((place.number for place in self._made().values()), default=0)
+        self.note(names.release, "released", f"{datetime.now(UTC).isoformat()} {names.public}\n{number}\n")
 
     def faults(self, release: str) -> list[str]:
         """What is wrong with a kept release's bytes; what does not belong in its folders is moved out first."""
@@ -263,7 +284,7 @@ class Store:
         for record in self._releases.iterdir():
             with contextlib.suppress(UserError):
                 named.add(Names(self.manifest(record.name).name, record.name))
-        made = {Names(public, id) for _, public, id in self._made()}
+        made = {Names(public, id) for public, id in self._made()}
         return sorted(named - made, key=lambda names: names.candidate)
 
     def touch(self, names: Names) -> None:
@@ -287,11 +308,14 @@ class Store:
     def _public(self, release: str) -> Path:
         return self.record(release) / "public"
 
-    def _made(self) -> Iterator[tuple[str, str, str]]:
-        """When, under which public name, and as which id each kept release was made."""
+    def _made(self) -> dict[tuple[str, str], Place]:
+        """(public name, id) of each kept release -> its place among all."""
+        made = {}
         for path in self._releases.glob("*/released"):
-            time, _, public = path.read_text(encoding="utf-8").strip().partition(" ")
-            yield time, public, path.parent.name
+            first, *rest = path.read_text(encoding="utf-8").splitlines() or [""]
+            time, _, public = first.partition(" ")
+            made[public, path.parent.name] = Place(int(rest[0]) if rest and rest[0].isdigit() else 0, time)
+        return made
 
     def _move_strays(self, manifest: Manifest, folders: tuple[str, ...]) -> None:
         """A version folder that no manifest names would be loaded, or crash the server."""

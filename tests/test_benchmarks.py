@@ -1,0 +1,13 @@
+"""What the benchmarks measure in: copies of the project that are whole."""
+
+from __future__ import annotations
+
+from benchmarks import workspace
+from stages import manifest
+
+
+def test_a_copy_of_the_project_has_its_champion_whole(after_two, tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace, "ROOT", after_two)
+    monkeypatch.setattr(workspace, "PARTS", ("champion", "dvc.yaml", "params.yaml"))
+    copy = workspace.project(tmp_path / "copy")
+    manifest.check(copy / "champion" / "repository", manifest.load(copy / "champion" / "manifest.json"))
