@@ -107,9 +107,9 @@ class _R2(R2Score):
 
 def metrics(target: Column) -> MetricCollection:
     """What training, evaluation and gate measure; `update(values [N, 1], y [N, 1])`."""
+    r2 = _R2(target.fitted["mean"], target.fitted["std"])
     return MetricCollection(
-        {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": _R2(target.fitted["mean"], target.fitted["std"])},
-        compute_groups=False,
+        {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": r2}, compute_groups=False
     )
 
 
