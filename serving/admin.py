@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from serving import wire
 from serving.launcher import ADMIN_HEADER, GRPC_PREFIX, Endpoint
+from serving.port_owner import listens_in
 from serving.repository import Names, golden
 from serving.store import Store
 from stages import parity
@@ -67,7 +67,7 @@ class Admin:
         timeout_s: float,
         request_id: str = wire.PROBE,
     ) -> dict[str, np.ndarray]:
-        """What a model answers to golden rows: every output [n, *shape], and `release`.
+        """What a model answers to golden rows: every output as `wire.outputs` gives it.
 
         Raises:
             UserError: it does not.
@@ -123,7 +123,7 @@ def prove(
     """
     schema, rows = golden(store.repository, names)
     answers = admin.answers(model, schema, rows, timeout_s, request_id)
-    found = {release.decode() for release in answers["release"][:, 0]}
+    found = set(answers["release"].tolist())
     if found != {names.release}:
         raise UserError(f"{model} answers as release {', '.join(sorted(found))} and not as {names.release}")
     other, worst = parity.differ(answers, known(store, names), schema.outputs())
@@ -152,13 +152,15 @@ def announcement(endpoint: Endpoint, pid: int) -> dict[str, Any]:
 
 
 def is_server(address: str, identity: str) -> bool:
-    """Whether the server there is the one of this name, and no other that has its port now."""
+    """Whether the server there is this one and lives, and no other that has its port now."""
     host, _, port = address.partition(":")
+    if not listens_in(int(port), identity):
+        return False
     connection = http.client.HTTPConnection(host, int(port), timeout=2)
     try:
-        connection.request("GET", "/v2")
-        return bool(json.loads(connection.getresponse().read()).get("name") == identity)
-    except (OSError, http.client.HTTPException, ValueError):
+        connection.request("GET", "/v2/health/live")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from serving.port_owner import listens_in
 from serving.wire import connected
 from stages.errors import Late, UserError
 
@@ -88,7 +89,7 @@ class Endpoint:
     metrics: str
     process: subprocess.Popen[bytes]
     admin_key: str
-    identity: str  # the name that the server itself gives
+    identity: str  # the name of the folder that the server works in, and of no other server's
 
     @property
     def http_admin(self) -> dict[str, str]:
@@ -265,7 +266,6 @@ def _command(
     restricted = f"{_RESTRICTED}:{ADMIN_HEADER}={key}"
     command = [
         str(server.binary),
-        f"--id={scratch.name}",
         f"--model-repository={repository.absolute()}",
         "--model-control-mode=explicit",
         *(f"--load-model={model}" for model in models),
@@ -359,13 +359,11 @@ def _wait_ready(
 
 
 def _is_ready(ports: Mapping[str, int], identity: str, models: Sequence[str]) -> bool:
-    """Asked by name: another server on the port would answer too."""
+    """Whether the models are, on a server of ours: another one on the port would answer too."""
+    if not listens_in(ports["http"], identity):
+        return False
     connection = http.client.HTTPConnection("127.0.0.1", ports["http"], timeout=1)
     try:
-        connection.request("GET", "/v2")
-        response = connection.getresponse()
-        if json.loads(response.read()).get("name") != identity:
-            return False
         for model in models:
             connection.request("GET", f"/v2/models/{quote(model, safe='')}/ready")
             response = connection.getresponse()

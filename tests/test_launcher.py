@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
@@ -22,6 +21,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving import launcher
+from serving.admin import is_server
 from serving.launcher import Endpoint, find_server, inference_count, running
 from serving.wire import channel_options, connected, is_loopback
 from stages.errors import UserError
@@ -107,6 +107,19 @@ def test_admin_apis_need_the_key(endpoint: Endpoint, client: grpc.InferenceServe
     assert client.get_model_config("first").config.name == "first"  # free: NVIDIA's image_client reads it
 
 
+def test_clients_see_a_triton_and_we_know_ours_by_its_process(endpoint: Endpoint, repository: Path) -> None:
+    with grpc.InferenceServerClient(endpoint.grpc) as client:
+        assert client.get_server_metadata().name == "triton"  # NVIDIA's examples fail for any other name
+    with running(repository, ["first"], drain_s=0) as other:
+        both = (endpoint, other)
+        assert [[is_server(one.http, each.identity) for each in both] for one in both] == [[True, False], [False, True]]
+    assert not is_server(other.http, other.identity)
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        assert not is_server(f"127.0.0.1:{stranger.getsockname()[1]}", endpoint.identity)
+
+
 def test_listens_on_loopback_alone(endpoint: Endpoint) -> None:
     connections = [c for process in _family(endpoint.process.pid) for c in process.net_connections("tcp")]
     listening = [connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN]
@@ -119,7 +132,7 @@ def test_drained_stop_leaves_nothing(repository: Path, tmp_path: Path) -> None:
     with running(repository, ["first"], log=log) as endpoint:
         family = _family(endpoint.process.pid)
         assert any(process.name() == "triton_python_backend_stub" for process in family) or not _is_pytriton()
-        name = _identity(endpoint)
+        name = endpoint.identity
         with grpc.InferenceServerClient(endpoint.grpc) as client:
             _infer(client, "first", np.zeros((1, 4), np.float32))
     assert endpoint.process.returncode == 0
@@ -130,7 +143,7 @@ def test_drained_stop_leaves_nothing(repository: Path, tmp_path: Path) -> None:
 
 def test_undrained_stop_leaves_nothing(repository: Path) -> None:
     with running(repository, ["first"], drain_s=0) as endpoint:
-        family, name = _family(endpoint.process.pid), _identity(endpoint)
+        family, name = _family(endpoint.process.pid), endpoint.identity
     assert not _alive(family)
     assert not _leftovers(name)
 
@@ -145,12 +158,12 @@ def test_a_killed_parent_takes_server_and_stubs_along(repository: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from serving.launcher import running\n"
         f"with running(Path({str(repository)!r}), ['first']) as endpoint:\n"
-        "    print(endpoint.process.pid, endpoint.http, flush=True); time.sleep(600)"
+        "    print(endpoint.process.pid, endpoint.identity, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=launcher.PROJECT)
     assert parent.stdout is not None
-    pid, address = parent.stdout.readline().split()
-    family, name = _family(int(pid)), _identity_at(address)
+    pid, name = parent.stdout.readline().split()
+    family = _family(int(pid))
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
     _until(lambda: not _alive(family), "server or stub lives on")
@@ -241,20 +254,6 @@ def _post(endpoint: Endpoint, path: str, headers: dict[str, str]) -> int:
     try:
         connection.request("POST", f"/v2/{path}", body="{}", headers=headers)
         return connection.getresponse().status
-    finally:
-        connection.close()
-
-
-def _identity(endpoint: Endpoint) -> str:
-    return _identity_at(endpoint.http)
-
-
-def _identity_at(address: str) -> str:
-    """The server's own name, with which its shared memory and its folder begin."""
-    connection = http.client.HTTPConnection(address, timeout=10)
-    try:
-        connection.request("GET", "/v2")
-        return str(json.loads(connection.getresponse().read())["name"])
     finally:
         connection.close()
 
