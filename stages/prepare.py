@@ -151,7 +151,7 @@ def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: 
     maps, done = {}, dict.fromkeys(rows, 0)
     for split, positions in rows.items():
         values = [value for chunk in table.Values(source, target.name, positions) for value in chunk]
-        coded = attempt(code, {target.name: values}, source, positions, split)
+        coded = attempt(code, {target.name: values}, source, positions, f"{split} split, column {target.name}")
         maps[split] = create_split(folder / split, positions, coded, tensors)
     for first, piece in table.pieces(source, [column.name for column in schema.features]):
         for split, positions in rows.items():
@@ -159,7 +159,7 @@ def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: 
                 continue
             raw = {name: table.raw(there.column(name)) for name in there.column_names}
             place = slice(done[split], done[split] + len(there))
-            encoded = attempt(schema.transform, raw, source, positions[place], split)
+            encoded = attempt(schema.transform, raw, source, positions[place], f"{split} split")
             for array, made in zip(maps[split], encoded.values(), strict=True):
                 array[place] = made
             done[split] = place.stop
@@ -167,7 +167,7 @@ def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: 
         array.flush()
 
 
-def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarray, split: str) -> Any:
+def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarray, where: str) -> Any:
     """`encode(raw)`, where `raw` {column: [n]} stands at `rows` of the table.
 
     Raises:
@@ -185,7 +185,6 @@ def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarr
                 faults.append(f"{place}: {fault}")
         more = [f"{len(faults) - FEW:,} more"] if len(faults) > FEW else []
         told = "; ".join([*faults[:FEW], *more]) or str(error)
-        where = f"{split} split, column {', '.join(raw)}"
         raise UserError(f"{where}: {told}. Mend these samples, or take them out of the data") from error
 
 

@@ -391,7 +391,7 @@ def test_a_missing_label_of_an_official_test_row_is_an_error_that_names_the_row(
 
 def test_a_value_that_its_kind_cannot_take_is_an_error_that_names_the_row(stage):
     broken = row("odd", split="test") | {"image": b"GIF89a"}
-    with pytest.raises(UserError, match=r"test split, column image: cat/odd\.png: not a picture that Pillow can read"):
+    with pytest.raises(UserError, match=r"test split: cat/odd\.png: image: not a picture that Pillow can read"):
         stage([*official(20), broken])
 
 

@@ -23,6 +23,7 @@ _TYPES = {
     "TYPE_FP16": "tensor(float16)",
     "TYPE_FP32": "tensor(float)",
     "TYPE_FP64": "tensor(double)",
+    "TYPE_STRING": "tensor(string)",
 }
 
 
@@ -47,6 +48,7 @@ class TritonPythonModel:
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise pb_utils.TritonModelException(f"{path}: {error}") from error
         self._inputs = [tensor["name"] for tensor in config["input"]]
+        self._outputs = [tensor["name"] for tensor in config["output"]]
         for side, tensors in (("input", self._session.get_inputs()), ("output", self._session.get_outputs())):
             for fault in _mismatches(side, config[side], tensors, self._batched):
                 raise pb_utils.TritonModelException(f"{path}: {fault}")
@@ -57,7 +59,10 @@ class TritonPythonModel:
             return self._answer(requests)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             if len(requests) == 1:
-                return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))]
+                code = (
+                    pb_utils.TritonError.INVALID_ARG if isinstance(error, ValueError) else pb_utils.TritonError.INTERNAL
+                )
+                return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))]
         # One at a time, so that a bad request does not fail those that were batched with it.
         return [response for request in requests for response in self.execute([request])]
 
@@ -65,13 +70,13 @@ class TritonPythonModel:
         """Run all requests at once, and cut the outputs apart along the batch axis."""
         if not self._batched and len(requests) > 1:
             return [response for request in requests for response in self.execute([request])]
-        wanted = [request.requested_output_names() for request in requests]
-        names = list(dict.fromkeys(name for some in wanted for name in some))
+        wanted = [self._wanted(request) for request in requests]
+        names = [name for name in self._outputs if any(name in some for some in wanted)]
         feeds = {
-            name: _join([pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests])
+            name: _join([_array(pb_utils.get_input_tensor_by_name(request, name)) for request in requests])
             for name in self._inputs
         }
-        arrays = dict(zip(names, self._session.run(names, feeds), strict=True))
+        arrays = {name: _sent(array) for name, array in zip(names, self._session.run(names, feeds), strict=True)}
         if len(requests) == 1:
             return [_response(arrays, wanted[0])]
         first = self._inputs[0]
@@ -81,6 +86,34 @@ class TritonPythonModel:
             _response({name: arrays[name][end - count : end] for name in some}, some)
             for some, count, end in zip(wanted, rows, ends, strict=True)
         ]
+
+    def _wanted(self, request: Any) -> list[str]:
+        """The outputs that a request asks for, in the order of config.pbtxt."""
+        wanted = set(request.requested_output_names())
+        return [name for name in self._outputs if name in wanted]
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """An input as onnxruntime takes it: texts as str.
+
+    Raises:
+        ValueError: a text is not UTF-8; onnxruntime's Python takes no other, though the C++ backend does.
+    """
+    array: np.ndarray = tensor.as_numpy()
+    if array.dtype != object:
+        return array
+    try:
+        texts = [value.decode() for value in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the input {tensor.name()!r} holds a text that is not UTF-8: {error}") from error
+    return np.array(texts, object).reshape(array.shape)
+
+
+def _sent(array: np.ndarray) -> np.ndarray:
+    """An output as Triton takes it: texts as bytes."""
+    if array.dtype.kind not in "OU":
+        return array
+    return np.array([text.encode() for text in array.ravel()], object).reshape(array.shape)
 
 
 def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
