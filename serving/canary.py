@@ -271,6 +271,7 @@ def write(folder: Path, repository: Path, live: Names, new: Names, trial: Trial)
         "failures": int(trial.max_failures * trial.requests),  # more, and it asks the new release no more
         "target": asdict(schema.target),
         "outputs": list(schema.outputs()),
+        "identifiers": list(contract(repository, new)["identifiers"]),
     }
     (version / "canary.json").write_text(json.dumps({**asdict(trial), **how}, indent=1), encoding="utf-8")
     shutil.copyfile(CODE / "serving" / "router.py", version / "model.py")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -22,8 +24,12 @@ from stages.schema import Schema  # noqa: E402
 PILLOW = "13.0.0"  # as pinned in both lock files: another version may decode the same picture to other pixels
 
 
+# A picture as JSON can hold it. No format that Pillow reads begins with four such letters and goes on like that.
+_BASE64 = re.compile(rb"(?:data:[^,]{0,99};base64,)?([A-Za-z0-9+/]{4}[A-Za-z0-9+/\r\n]*+={0,2}\s*+)")
+
+
 class TritonPythonModel:
-    """Raw columns, each [N, 1], to one tensor [N, *shape] per block, and the release's id."""
+    """Raw columns, each [N, 1], to one tensor [N, *shape] per block, and the identifiers of each answer."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the schema, and encode the golden rows.
@@ -34,7 +40,7 @@ class TritonPythonModel:
         match = re.search(r"_([0-9a-f]{12})_encode$", args["model_name"])
         if match is None:
             raise pb_utils.TritonModelException(f"{args['model_name']!r} is not named NAME_<12 hex digits>_encode")
-        self._release = match.group(1).encode()
+        self._release = np.frombuffer(match.group(1).encode(), np.uint8)
         self._schema = Schema.load(HERE / "schema.json")
         try:
             self._inputs = self._schema.inputs()
@@ -72,9 +78,11 @@ class TritonPythonModel:
         responses, start = [], 0
         for request, count in zip(requests, counts, strict=True):
             tensors = {name: array[start : start + count] for name, array in blocks.items()}
-            tensors["release"] = np.full((count, 1), self._release, np.object_)
-            names = request.requested_output_names()
-            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(name, tensors[name]) for name in names]))
+            tensors["release"] = np.tile(self._release, (count, 1))
+            tensors["answer_id"] = np.frombuffer(os.urandom(16 * count), np.uint8).reshape(count, 16)
+            wanted = request.requested_output_names()
+            sent = [pb_utils.Tensor(name, array) for name, array in tensors.items() if name in wanted]
+            responses.append(pb_utils.InferenceResponse(sent))
             start += count
         return responses
 
@@ -88,7 +96,7 @@ class TritonPythonModel:
         for name, tensor in self._inputs.items():
             if name in sent:
                 values = sent[name].tolist()
-                raw[name] = [value.decode("utf-8") for value in values] if tensor.dtype == "str" else values
+                raw[name] = [_READ[tensor.dtype](name, value) for value in values] if tensor.dtype in _READ else values
             elif tensor.optional:
                 raw[name] = [None] * rows
             else:
@@ -117,6 +125,25 @@ class TritonPythonModel:
                 f"the golden rows are encoded otherwise than in training (SHA-256 {digest[:12]}, not"
                 f" {golden['sha256'][:12]}): this server has {_versions()}, and should have Pillow {PILLOW}"
             )
+
+
+def _text(name: str, value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: not UTF-8 ({error})") from error
+
+
+def _file(name: str, value: bytes) -> bytes:
+    """The bytes of a file, which a JSON request holds as base64."""
+    match = _BASE64.fullmatch(value)
+    try:
+        return base64.b64decode(match[1]) if match else value
+    except binascii.Error:
+        return value
+
+
+_READ = {"str": _text, "bytes": _file}
 
 
 def _versions() -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.schema import Block, Schema, Tensor
+from stages.schema import IDENTIFIERS, Block, Schema, Tensor
 
 TRITON_TYPES = {
     "bytes": "TYPE_STRING",
@@ -24,6 +24,7 @@ TRITON_TYPES = {
     "float32": "TYPE_FP32",
     "float64": "TYPE_FP64",
 }
+TEXT_RELEASE = {"release": ("TYPE_STRING", (1,))}  # the identifiers of releases made by earlier versions
 _LABELS = ".labels.txt"
 ENCODE_CODE = ("stages/__init__.py", "stages/schema.py", "stages/kinds/__init__.py")
 
@@ -133,15 +134,17 @@ def golden(folder: Path, names: Names) -> tuple[Schema, dict[str, list[Any]]]:
 
 
 def contract(folder: Path, names: Names) -> dict[str, Any]:
-    """What callers of a release rely on: its inputs, its outputs, and their labels in order."""
+    """What callers of a release rely on: its inputs, its outputs, their labels in order, and its `identifiers`."""
     from tritonclient.grpc import model_config_pb2
 
     config = _parsed(folder / names.candidate)
     kinds = model_config_pb2.DataType.Name
     labels = {path.name[: -len(_LABELS)]: path for path in (folder / names.network / "1").glob(f"*{_LABELS}")}
+    outputs = {each.name: (kinds(each.data_type), tuple(each.dims)) for each in config.output}
     return {
         "inputs": {each.name: (kinds(each.data_type), tuple(each.dims), each.optional) for each in config.input},
-        "outputs": {each.name: (kinds(each.data_type), tuple(each.dims)) for each in config.output},
+        "outputs": {name: tensor for name, tensor in outputs.items() if name not in IDENTIFIERS},
+        "identifiers": {name: tensor for name, tensor in outputs.items() if name in IDENTIFIERS},
         "labels": {name: path.read_text(encoding="utf-8").splitlines() for name, path in labels.items()},
     }
 
@@ -176,6 +179,11 @@ def contract_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[li
             noticed.append(f"{name}: new labels {', '.join(now[len(before) :])}")
         elif name in old["outputs"] and tensor != old["outputs"][name]:
             broken.append(f"output {name!r} is another")
+    if new["identifiers"] != old["identifiers"]:
+        if old["identifiers"] == TEXT_RELEASE:
+            noticed.append("output 'release' is no text any more but 12 ASCII codes, and output 'answer_id' is new")
+        else:
+            broken.append("output 'release' is text again, and output 'answer_id' is gone")
     return broken, noticed
 
 
@@ -197,7 +205,7 @@ def network_config(names: Names, blocks: Sequence[Block], outputs: Mapping[str, 
 
 
 def encode_config(names: Names, inputs: Mapping[str, Tensor], blocks: Sequence[Block], serving: Serving) -> Any:
-    """Raw columns in, blocks and the release's id out, on Triton's Python backend; warmed up with a golden row."""
+    """Raw columns in, blocks and identifiers out, on Triton's Python backend; warmed up with a golden row."""
     config = _config(names.encode, serving, backend="python")
     warmup = config.model_warmup.add(name="golden", batch_size=1, count=1)
     for name, tensor in inputs.items():
@@ -209,7 +217,8 @@ def encode_config(names: Names, inputs: Mapping[str, Tensor], blocks: Sequence[B
         warm.dims.extend(tensor.shape)
     for block in blocks:
         _tensor(config.output.add(), block.name, Tensor(block.tensor.dtype, block.tensor.shape))
-    _tensor(config.output.add(), "release", Tensor("str", (1,)))
+    for output, tensor in IDENTIFIERS.items():
+        _tensor(config.output.add(), output, tensor)
     config.instance_group.add(count=serving.instances, kind="KIND_CPU")
     config.dynamic_batching.SetInParent()
     return config
@@ -234,8 +243,9 @@ def ensemble_config(name: str, names: Names, schema: Schema, serving: Serving) -
     for output, tensor in schema.outputs().items():
         _tensor(config.output.add(), output, tensor)
         network.output_map[output] = output
-    _tensor(config.output.add(), "release", Tensor("str", (1,)))
-    encode.output_map["release"] = "release"
+    for output, tensor in IDENTIFIERS.items():
+        _tensor(config.output.add(), output, tensor)
+        encode.output_map[output] = output
     return config
 
 

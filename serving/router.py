@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
@@ -41,7 +42,8 @@ class TritonPythonModel:
         """Read `canary.json`: the two releases, the share, and what decides whether answers agree."""
         self._how = json.loads((HERE / "canary.json").read_text(encoding="utf-8"))
         self._agree = target_kind(self._how["target"]["kind"]).agree
-        self._outputs = [*self._how["outputs"], "release"]
+        self._outputs = [output["name"] for output in json.loads(args["model_config"])["output"]]
+        self._of_new = [*self._how["outputs"], *self._how["identifiers"]]
         self._due = 0.0  # the share of a request that is still to be put to both
         self._figures = Figures(self._how)
         self._threads = ThreadPoolExecutor(AT_ONCE)
@@ -78,7 +80,8 @@ class TritonPythonModel:
         responses, start = [], 0
         for request, (first, *_) in zip(requests, sent, strict=True):
             rows = slice(start, start + len(first))
-            tensors = [pb_utils.Tensor(name, arrays[name][rows]) for name in request.requested_output_names()]
+            wanted = request.requested_output_names()
+            tensors = [pb_utils.Tensor(name, arrays[name][rows]) for name in self._outputs if name in wanted]
             responses.append(pb_utils.InferenceResponse(tensors))
             start += len(first)
         return responses
@@ -88,8 +91,10 @@ class TritonPythonModel:
         rehearsing = request.request_id() == self._how["rehearsal"]
         (live, live_s), (new, new_s) = await asyncio.gather(
             self._timed(self._ask("live", request.inputs(), self._outputs)),
-            self._timed(asyncio.wait_for(self._ask("new", request.inputs(), self._outputs), self._how["late_s"])),
+            self._timed(asyncio.wait_for(self._ask("new", request.inputs(), self._of_new), self._how["late_s"])),
         )
+        if new is not None and not new.has_error():
+            new = self._in_live_form(new)
         if live.has_error():  # an error of both is the question's own
             return [_passed(live if new is None or new.has_error() or self._how["shadow"] else new)]
         disagreement = self._disagreement(live, new)
@@ -100,6 +105,22 @@ class TritonPythonModel:
             return [_passed(live)]
         self._figures.paired(live_s, new_s, disagreement)
         return [_passed(live if self._how["shadow"] else new)]
+
+    def _in_live_form(self, response: Any) -> Any:
+        """The new release's response with the live one's outputs: one of the two may give `release` as text."""
+        if set(self._of_new) == set(self._outputs):
+            return response
+        tensors = {tensor.name(): tensor for tensor in response.output_tensors()}
+        release = tensors.pop("release").as_numpy()
+        if "answer_id" in self._outputs:
+            release = np.array([list(row[0]) for row in release], np.uint8)
+            answer_ids = np.frombuffer(os.urandom(16 * len(release)), np.uint8).reshape(-1, 16)
+            tensors["answer_id"] = pb_utils.Tensor("answer_id", answer_ids)
+        else:
+            del tensors["answer_id"]
+            release = np.array([[row.tobytes()] for row in release], np.object_)
+        tensors["release"] = pb_utils.Tensor("release", release)
+        return pb_utils.InferenceResponse([tensors[name] for name in self._outputs])
 
     def _disagreement(self, live: Any, new: Any) -> float | None:
         """The share of rows that are answered otherwise; None where the new release has no proper answer."""

@@ -147,7 +147,7 @@ def probe(store: Store, admin: Admin, name: str, timeout_s: float) -> str:
     row = {column: values[:1] for column, values in rows.items()}
     try:
         answers = admin.answers(name, schema, row, timeout_s)
-        release = Names(name, answers["release"][0, 0].decode())  # another one, while a release is under way
+        release = Names(name, str(answers["release"][0]))  # another one, while a release is under way
         first = {output: values[:1] for output, values in known(store, release).items()}
     except (UserError, OSError) as error:
         return str(error)

@@ -330,7 +330,7 @@ def _in_file(path: Path) -> Iterator[str]:
 
 
 def _in_json(tree: Any) -> Iterator[str]:
-    """Wherever it stands: under `release`, or as the output of that name in Triton's own answers."""
+    """Wherever it stands: under `release`, or as the output of that name in Triton's answers, ASCII codes or text."""
     if isinstance(tree, list):
         for one in tree:
             yield from _in_json(one)
@@ -338,7 +338,10 @@ def _in_json(tree: Any) -> Iterator[str]:
         if isinstance(tree.get("release"), str):
             yield tree["release"]
         elif tree.get("name") == "release":
-            yield from (str(one) for one in tree.get("data", []))
+            data = tree.get("data", [])
+            if tree.get("datatype") == "UINT8":
+                data = [bytes(data[first : first + 12]).decode("ascii") for first in range(0, len(data), 12)]
+            yield from map(str, data)
         else:
             yield from _in_json(list(tree.values()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,12 +50,25 @@ def ask(
     timeout_s: float | None = None,
     request_id: str = "",
 ) -> dict[str, np.ndarray]:
-    """Raw values {column: [n]} -> every output [n, *shape] and `release` [n, 1], in one request."""
+    """Raw values {column: [n]} -> what `outputs` makes of the answer to one request."""
     import tritonclient.grpc
 
     sent = inputs(tritonclient.grpc, schema.inputs(), raw)
     result = client.infer(model, sent, client_timeout=timeout_s, request_id=request_id)
-    return {name: result.as_numpy(name) for name in (*schema.outputs(), "release")}
+    return outputs(result, schema.outputs())
+
+
+def outputs(result: Any, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """A response -> the named outputs [n, *shape], `release` [n] and `answer_id` [n], both as hex digits.
+
+    Releases made by earlier versions give `release` as text, and no `answer_id`.
+    """
+    arrays = {name: result.as_numpy(name) for name in names}
+    release, answer_id = result.as_numpy("release"), result.as_numpy("answer_id")
+    arrays["release"] = np.array([(row[0] if row.dtype == object else row.tobytes()).decode() for row in release])
+    if answer_id is not None:
+        arrays["answer_id"] = np.array([row.tobytes().hex() for row in answer_id])
+    return arrays
 
 
 def inputs(triton: Any, columns: Mapping[str, Tensor], raw: Mapping[str, Sequence[Any]]) -> list[Any]:

@@ -76,8 +76,8 @@ def ask(
         raise  # no word on the champion, to be kept
     except UserError as error:
         return Standing(made.id, "lost", f"{made.id} cannot be asked ({error}): {REMEDY}"), {}
-    answers.pop("release")
-    return Standing(made.id, "answers", f"{made.id} answered {len(rows):,} test samples"), answers
+    outputs = {name: answers[name] for name in theirs.outputs()}
+    return Standing(made.id, "answers", f"{made.id} answered {len(rows):,} test samples"), outputs
 
 
 def released(path: Path) -> Manifest | None:

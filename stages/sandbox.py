@@ -37,7 +37,7 @@ class Sandbox:
             yield client
 
     def ask(self, client: Any, raw: Raw, model: str = "") -> dict[str, np.ndarray]:
-        """Raw values {column: [n]} -> every output [n, *shape], `release` among them. One request."""
+        """Raw values {column: [n]} -> every output [n, *shape], `release` and `answer_id` [n]. One request."""
         return ask(client, model or self.names.public, self.schema, raw)
 
     def ask_all(self, pieces: Iterable[Raw], rows: int, model: str = "") -> dict[str, np.ndarray]:

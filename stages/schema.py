@@ -107,6 +107,8 @@ def target_kind(name: str) -> Target:
 
 
 MISSING: dict[str, Any] = {"bytes": b"", "str": "", "float64": np.nan}  # by RAW: a missing value on the wire
+# Outputs that come with every answer: the release's 12 hex digits as ASCII, and a number that no other answer has.
+IDENTIFIERS = {"release": Tensor("uint8", (12,)), "answer_id": Tensor("uint8", (16,))}
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class Schema:
         """Raw values {column: [N]} to arrays {block: [N, *shape]}. An absent optional column is all missing.
 
         Raises:
-            ValueError: a column is unknown, missing, or holds a value that its kind cannot take.
+            ValueError: a column is unknown, missing, or holds a value that its kind cannot take; it is named.
         """
         known = [column.name for column in self.features]
         for name in raw:
@@ -189,10 +191,7 @@ class Schema:
     def transform(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The same, of values {column: [N]} as the table stores them."""
         return {
-            block.name: _join(
-                [kind(column.kind).transform(raw[column.name], column.fitted) for column in block.columns]
-            )
-            for block in self.blocks()
+            block.name: _join([_array(column, raw[column.name]) for column in block.columns]) for block in self.blocks()
         }
 
 
@@ -214,7 +213,17 @@ def _raws(column: Column, raw: Mapping[str, Any], rows: int) -> list[Any]:
         values = [MISSING[module.RAW]] * rows
     else:
         raise ValueError(f"the column {column.name!r} is missing")
-    return [module.raw(value) for value in values]
+    try:
+        return [module.raw(value) for value in values]
+    except ValueError as error:
+        raise ValueError(f"{column.name}: {error}") from error
+
+
+def _array(column: Column, values: Any) -> np.ndarray:
+    try:
+        return kind(column.kind).transform(values, column.fitted)
+    except ValueError as error:
+        raise ValueError(f"{column.name}: {error}") from error
 
 
 def _join(arrays: list[np.ndarray]) -> np.ndarray:

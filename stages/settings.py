@@ -83,8 +83,8 @@ class Schema(Section):
                 raise ValueError(f"schema.keep: the column {name!r} is there twice, or as a feature or the target")
             if names.count(name) > 1:
                 raise ValueError(f"the column {name!r} is both a feature and the target")
-            if name == "release":
-                raise ValueError("a served model answers its release under the name 'release': rename that column")
+            if name in schema.IDENTIFIERS:
+                raise ValueError(f"{name!r} is an output of every served model: rename that column")
             of = next((other for other in names if name.startswith(f"{other}.")), None)
             if of is not None:
                 raise ValueError(f"the column name {name!r} reads as a fact about {of!r}: rename it")

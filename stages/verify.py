@@ -17,7 +17,7 @@ from stages.arrays import open_split
 from stages.changes import Changed
 from stages.controls import Control
 from stages.sandbox import Raw, Sandbox, joined, raw_rows, sandbox, size
-from stages.schema import Schema
+from stages.schema import IDENTIFIERS, Schema
 
 ODD_BATCH = 7
 PARITY_ROWS = 256  # for the small batches; the largest batch and the answers cover the whole test split
@@ -52,7 +52,7 @@ def main(
         spread = next(raw_rows(fitted, source, rows[chosen], whole=True))
         wrong = ask_controls(box, bad, spread, largest)
         changed = [box.ask_all([change.apply(spread, rows[chosen])], largest) for change in robust]
-    checks.append(released(served, made.id))
+    checks += [released(served, made.id), told_apart([served, together, by_id])]
     right = {output: reference[output][chosen] for output in fitted.outputs()}
     tried = [record(each, wrong.get(each.name), right, fitted) for each in bad]
     with command.replacing(answers) as whole:
@@ -103,9 +103,15 @@ def released(served: Mapping[str, np.ndarray], release: str) -> dict[str, Any]:
     """Whether every answer carries the release's id."""
     return {
         "name": "every answer carries the release",
-        "holds": bool((served["release"] == release.encode()).all()),
+        "holds": bool((served["release"] == release).all()),
         "max_delta": None,
     }
+
+
+def told_apart(several: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Whether no two of all answers have one `answer_id`."""
+    ids = np.concatenate([answers["answer_id"] for answers in several])
+    return {"name": "every answer has an id of its own", "holds": len(set(ids)) == len(ids), "max_delta": None}
 
 
 def ask_controls(box: Sandbox, bad: Sequence[Control], raw: Raw, largest: int) -> dict[str, dict[str, np.ndarray]]:
@@ -126,7 +132,7 @@ def record(
 def write(folder: Path, served: Mapping[str, np.ndarray], report: dict[str, Any]) -> None:
     """`answers.npz`: the outputs in the order of the test split; `parity.json`: how they compare."""
     folder.mkdir()
-    np.savez(folder / "answers.npz", **{name: array for name, array in served.items() if name != "release"})
+    np.savez(folder / "answers.npz", **{name: array for name, array in served.items() if name not in IDENTIFIERS})
     (folder / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

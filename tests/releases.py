@@ -74,7 +74,7 @@ def asked(address: str, base: Candidate, model: str = "") -> tuple[str, np.ndarr
     schema, rows = golden(base.repository, base.names)
     with wire.connected(address) as client:
         answers = wire.ask(client, model or base.manifest.name, schema, rows, timeout_s=10)
-    (told,) = {release.decode() for release in answers["release"][:, 0]}
+    (told,) = set(answers["release"].tolist())
     return told, answers["probabilities"]
 
 

@@ -224,7 +224,7 @@ def test_encode_answers_as_in_process(endpoint: Endpoint, module: Any, rows: int
             array = answer.as_numpy(name)
             assert array.dtype == expected.dtype
             np.testing.assert_array_equal(array, expected)
-        assert answer.as_numpy("release").tolist() == [[ID.encode()]] * rows
+        assert [bytes(release).decode() for release in answer.as_numpy("release")] == [ID] * rows
 
 
 def test_absent_optional_columns_are_missing(client: Any) -> None:
@@ -258,7 +258,7 @@ def test_only_the_guilty_request_fails(client: Any) -> None:
     codes = {index: answers[index].status() for index in (1, 3, 5, 6)}
     invalid, internal = "StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL"
     assert codes == {1: invalid, 3: invalid, 5: invalid, 6: internal}
-    assert "row 1: not a picture" in str(answers[1])
+    assert "row 1: photo: not a picture" in str(answers[1])
     assert "RuntimeError: a bug" in str(answers[6])
 
 
@@ -375,7 +375,8 @@ def _write_encode(repository: Path, name: str, toy_kinds: Path) -> None:
         f'name: "{name}" backend: "python" max_batch_size: 64',
         *inputs,
         *outputs,
-        'output { name: "release" data_type: TYPE_STRING dims: [ 1 ] }',
+        'output { name: "release" data_type: TYPE_UINT8 dims: [ 12 ] }',
+        'output { name: "answer_id" data_type: TYPE_UINT8 dims: [ 16 ] }',
         "dynamic_batching { max_queue_delay_microseconds: 30000 }",
     ]
     (repository / name / "config.pbtxt").write_text("\n".join(text), encoding="utf-8")

@@ -87,7 +87,7 @@ def asking(address: str, base: Candidate, raw: dict[str, list[Any]] | None = Non
                 try:
                     answers = wire.ask(client, base.manifest.name, schema, row, timeout_s=10)
                     assert np.isfinite(answers["probabilities"]).all()
-                    heard.append(answers["release"][0, 0].decode())
+                    heard.append(str(answers["release"][0]))
                 except Exception as error:
                     heard.append(error)
 

@@ -417,4 +417,4 @@ def _ask(triton: object, address: str, path: Path) -> tuple[str, str]:
     finally:
         client.close()
     _, _, label = answer.as_numpy("probabilities")[0, 0].decode().split(":")
-    return label, answer.as_numpy("release")[0, 0].decode()
+    return label, bytes(answer.as_numpy("release")[0]).decode()

@@ -71,11 +71,11 @@ class _Asking:
         return self.model, wire.inputs(self._triton, served.inputs, raw)
 
     def _outputs(self, served: Served, result: Any) -> Outputs:
-        return {name: result.as_numpy(name) for name in (*served.outputs, "release")}
+        return wire.outputs(result, served.outputs)
 
     def _replaced(self, served: Served, outputs: Outputs) -> str:
         """The name of another release than `served`, if one has answered: the model was replaced meanwhile."""
-        release: str = outputs["release"][0, 0].decode()
+        release = str(outputs["release"][0])
         return "" if release == served.release else f"{self.model}_{release}"
 
     def _pause_s(self, attempt: int, error: Exception) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 from stages.schema import Kind, Schema, Tensor, kind, target_kind
 
-Answer = dict[str, Any]  # label and probability, or value, low and high, as the target's kind says; and `release`
+Answer = dict[str, Any]  # label and probability, or value, low and high, as the target's kind says; its identifiers
 Row = Mapping[str, Any]  # {column: a value as people hold it}
 Raw = dict[str, list[Any]]  # {column: [n] as the table stores them}
 Outputs = dict[str, np.ndarray]  # {name: [n, *shape]}
@@ -65,7 +65,7 @@ class Served:
 
     @cached_property
     def outputs(self) -> dict[str, Tensor]:
-        """By name, `release` not among them."""
+        """By name, without those that identify an answer."""
         return self.schema.outputs()
 
     @cached_property
@@ -91,6 +91,8 @@ class Served:
                 if tensor.labels and probabilities:
                     answer[name] = dict(zip(tensor.labels, outputs[name][row].tolist(), strict=True))
             answer["release"] = self.release
+            if "answer_id" in outputs:  # releases made by earlier versions have none
+                answer["answer_id"] = str(outputs["answer_id"][row])
         return answers
 
     def nearest(self, name: object) -> str:

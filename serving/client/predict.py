@@ -118,7 +118,7 @@ async def _told(client: AsyncClient, rows: list[dict[str, Any]], probabilities: 
 def _cells(served: Served, probabilities: bool) -> dict[str, type[Any]]:
     """The columns of a table of answers, and what they hold."""
     blank = {name: np.zeros((1, *tensor.shape), tensor.dtype) for name, tensor in served.outputs.items()}
-    (example,) = served.answers(blank, probabilities)
+    (example,) = served.answers(blank | {"answer_id": np.array([""])}, probabilities)
     return {"input": str} | {name: type(value) for name, value in flat(example).items()} | {"error": str}
 
 
