@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -38,35 +38,8 @@ _NOISE = (  # errors of every start without a GPU, and one that is said again in
     "ERROR: Failed to create instance",
 )
 _POLL_S = 0.02
+_START = Path(__file__).parent / "runtime" / "start.py"
 _STARTS = 3  # tries, where a free port is taken by another process before the server binds it
-
-# Between us and the server stands this process, because orphaned stubs live on until PID 1 reaps their dead server, in
-# some containers for ever. As a process and not as preexec_fn, which may deadlock under gRPC's threads. It ends the
-# whole group when we die, and reaps the stubs. Environment by argument: the server's libpython must not be loaded here.
-_GUARD = """
-import ctypes, json, os, signal, sys
-parent, environment, command = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-prctl = ctypes.CDLL(None).prctl
-signal.signal(signal.SIGHUP, lambda *_: os.killpg(0, signal.SIGKILL))
-prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
-prctl(PR_SET_CHILD_SUBREAPER, 1)
-if os.getppid() != parent:
-    sys.exit("the starting process has ended")
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-guard, server = os.getpid(), os.fork()
-if server == 0:
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == guard:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        os.execve(command[0], command, {**os.environ, **environment})
-signal.signal(signal.SIGTERM, lambda *_: os.kill(server, signal.SIGTERM))
-signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-ended = 0
-while ended != server:
-    ended, status = os.wait()
-os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
-"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +61,7 @@ class Endpoint:
     grpc: str
     metrics: str
     process: subprocess.Popen[bytes]
-    admin_key: str
+    admin_key: str = field(repr=False)
     identity: str  # the name of the folder that the server works in, and of no other server's
 
     @property
@@ -160,10 +133,10 @@ def running(
         for attempt in range(1, _STARTS + 1):
             ports = _complete(given)
             key = admin_key or secrets.token_hex(16)
-            command, environment = _command(server, repository, models, ports, key, scratch, drain_s)
+            command, environment = _command(server, repository, models, ports, scratch, drain_s)
             path = log or scratch / "triton.log"
             with path.open("wb") as sink:
-                process = _start(command, environment, scratch, sink, lock)
+                process = _start(command, environment, key, scratch, sink, lock)
             try:
                 _wait_ready(process, ports, scratch.name, models, timeout_s, path)
                 break
@@ -258,12 +231,11 @@ def _command(
     repository: Path,
     models: Sequence[str],
     ports: Mapping[str, int],
-    key: str,
     scratch: Path,
     drain_s: int,
 ) -> tuple[list[str], dict[str, str]]:
-    """The command line, and what its environment has beyond ours."""
-    restricted = f"{_RESTRICTED}:{ADMIN_HEADER}={key}"
+    """The command line with `{key}` for the key, and what its environment has beyond ours."""
+    restricted = f"{_RESTRICTED}:{ADMIN_HEADER}={{key}}"
     command = [
         str(server.binary),
         f"--model-repository={repository.absolute()}",
@@ -323,18 +295,26 @@ def _backends(server: Server, version: str, scratch: Path) -> Path:
 
 
 def _start(
-    command: list[str], environment: dict[str, str], folder: Path, sink: IO[bytes], lock: int
+    command: list[str], environment: dict[str, str], key: str, folder: Path, sink: IO[bytes], lock: int
 ) -> subprocess.Popen[bytes]:
-    """Its own session: Ctrl-C goes to us alone, and its process group can be ended as a whole."""
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), json.dumps(environment), *command],
+    """Its own session: Ctrl-C goes to us alone, and its process group can be ended as a whole.
+
+    Its environment goes by argument, because the server's libpython must not be loaded into the process between.
+    """
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", _START, f"--parent={os.getpid()}", "/dev/stdin", *variables, *command],
         cwd=folder,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=sink,
         stderr=subprocess.STDOUT,
         start_new_session=True,
         pass_fds=(lock,),
     )
+    assert process.stdin
+    with suppress(BrokenPipeError), process.stdin:  # it has said why in the log
+        process.stdin.write(key.encode())
+    return process
 
 
 def _wait_ready(

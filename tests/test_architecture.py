@@ -75,7 +75,7 @@ HEAVY = {
 # What a file reads of our code without importing it.
 COPIES = {
     "stages/export.py": ("stages/__init__.py", "stages/schema.py", "stages/kinds", "serving/encode.py"),
-    "serving/launcher.py": ("serving/backends",),
+    "serving/launcher.py": ("serving/backends", "serving/runtime/start.py"),
 }
 PARSING = (
     "stages/gate_settings.py",

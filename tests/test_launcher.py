@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import psutil
 import pytest
-from onnx import TensorProto, helper
+from toy_model import write_model
 
 from serving import launcher
 from serving.admin import is_server
@@ -37,7 +36,7 @@ MODELS = ("first", "second")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     for seed, name in enumerate(MODELS):
-        _write_model(folder, name, seed)
+        write_model(folder, name, seed)
     return folder
 
 
@@ -171,7 +170,7 @@ def test_a_killed_parent_takes_server_and_stubs_along(repository: Path) -> None:
 
 
 def test_broken_onnx_is_told(tmp_path: Path) -> None:
-    _write_model(tmp_path, "broken", 0)
+    write_model(tmp_path, "broken", 0)
     (tmp_path / "broken" / "1" / "model.onnx").write_bytes(b"no protobuf")
     with pytest.raises(UserError, match=r"'broken' version 1: .*protobuf"), running(tmp_path, ["broken"], drain_s=0):
         pass
@@ -218,29 +217,6 @@ def test_no_server_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(launcher, "PROJECT", tmp_path)
     with pytest.raises(UserError, match=r"make setup.*MILLRACE_TRITON="):
         find_server()
-
-
-def _write_model(repository: Path, name: str, seed: int) -> None:
-    """x float32 [N, 4] -> y float32 [N, 3], a matrix product."""
-    weights = np.random.default_rng(seed).normal(size=(4, 3)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        name,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
-        [helper.make_tensor("w", TensorProto.FLOAT, weights.shape, weights.ravel())],
-    )
-    version = repository / name / "1"
-    version.mkdir(parents=True)
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), version / "model.onnx"
-    )
-    (repository / name / "config.pbtxt").write_text(
-        f'name: "{name}" backend: "onnxruntime" max_batch_size: 8\n'
-        'input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }\n'
-        'output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] }\n'
-        'parameters { key: "intra_op_thread_count" value { string_value: "1" } }\n'
-    )
 
 
 def _infer(client: grpc.InferenceServerClient, model: str, x: np.ndarray) -> np.ndarray:

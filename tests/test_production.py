@@ -27,7 +27,11 @@ from stages.errors import UserError
 
 RUNTIME = ROOT / "serving" / "runtime"
 NAME = "digits"
+KEY_FILE = "/run/secrets/admin-key"
 OLDEST = (26, 7)  # fixes CVE-2026-16497, the last that NVIDIA's bulletins name
+
+
+VARIABLES = {"MILLRACE_ADMIN_KEY_FILE": "key", "TRITON_DIGEST": "sha256:0", "PROMETHEUS_DIGEST": "sha256:0"}
 
 
 def containerfile(name: str = "Containerfile") -> dict[str, str]:
@@ -56,7 +60,7 @@ def triton() -> dict[str, Any]:
 def launched() -> set[str]:
     """The launcher's flags, without those that belong to one machine: addresses, ports, folders, the server's name."""
     ports = {"http": 8000, "grpc": 8001, "metrics": 8002}
-    command, _ = _command(Server(Path("tritonserver")), Path("/models"), [NAME], ports, "KEY", Path("scratch"), 8)
+    command, _ = _command(Server(Path("tritonserver")), Path("/models"), [NAME], ports, Path("scratch"), 8)
     own = ("--id=", "--backend-", *(f"--{port}-{what}" for port in ports for what in ("address", "port")))
     return {flag for flag in command[1:] if not flag.startswith(own)}
 
@@ -64,9 +68,9 @@ def launched() -> set[str]:
 @pytest.mark.parametrize("where", ["compose", "kubernetes"])
 def test_the_flags_are_the_launchers(where):
     given = compose()["triton"]["command"] if where == "compose" else triton()["args"]
-    server, *fixed = json.loads(containerfile()["ENTRYPOINT"])
-    assert server == "tritonserver"
-    flags = [re.sub(r"\$[({](ADMIN_KEY\)|MILLRACE_ADMIN_KEY:\?})", "KEY", flag) for flag in (*fixed, *given)]
+    entry = json.loads(containerfile()["ENTRYPOINT"])
+    assert entry[:6] == ["python3", "-I", "-S", "/opt/millrace/start.py", KEY_FILE, "tritonserver"]
+    flags = [*entry[6:], *given]
     assert set(flags) == launched() and len(flags) == len(set(flags))
 
 
@@ -86,31 +90,41 @@ def test_the_ports_are_those_of_serve():
 
 
 def test_one_image_without_known_holes():
-    version = re.fullmatch(r"nvcr\.io/nvidia/tritonserver:(\d+)\.(\d+)-py3", containerfile()["FROM"])
+    version = re.fullmatch(r"nvcr\.io/nvidia/tritonserver:(\d+)\.(\d+)-py3@\${DIGEST}", containerfile()["FROM"])
     assert version and tuple(map(int, version.groups())) >= OLDEST
     tag = f"{version[1]}.{version[2]}"
     assert compose()["triton"]["image"] == f"millrace-triton:{tag}"
-    assert triton()["image"].endswith(f"/millrace-triton:{tag}")
+    assert f"/millrace-triton:{tag}@" in triton()["image"]
     assert f"millrace-triton:{tag} serving/runtime" in (RUNTIME / "Containerfile").read_text()
-    others = [containerfile("release.Containerfile")["FROM"], *(each["image"] for each in compose().values())]
-    assert all(re.search(r":v?\d+\.\d+", image) for image in others)
+
+
+def test_images_are_named_by_digest():
+    """Which nobody knows who does not ask the registry: without it, nothing is built or started."""
+    for name in ("Containerfile", "release.Containerfile"):
+        assert re.fullmatch(r"\S+:v?[\d.]+(-py3)?@\${DIGEST}", containerfile(name)["FROM"])
+        assert containerfile(name)["ARG"] == "DIGEST"
+    assert compose()["triton"]["build"]["args"] == {"DIGEST": "${TRITON_DIGEST:?}"}
+    foreign = {name: each["image"] for name, each in compose().items() if "build" not in each}
+    assert all(re.search(r":v?\d+[\d.]+@\${[A-Z]+_DIGEST:\?}$", image) for image in foreign.values()), foreign
+    assert all(each["image"].endswith("@sha256:DIGEST") for each in (*pod()["containers"], *pod()["initContainers"]))
 
 
 def test_probes_ask_the_model():
-    assert compose()["triton"]["healthcheck"]["test"][-1] == NAME
+    command = ["python3", "/opt/millrace/probe.py", NAME]
+    assert compose()["triton"]["healthcheck"]["test"] == ["CMD", *command]
     probes = {name: probe for name, probe in triton().items() if name.endswith("Probe")}
     assert set(probes) == {"startupProbe", "readinessProbe", "livenessProbe"}
-    for name in ("startupProbe", "readinessProbe"):
-        assert probes[name]["httpGet"] == {"path": f"/v2/models/{NAME}/ready", "port": "http"}
-    command = probes["livenessProbe"]["exec"]["command"]
-    assert command == compose()["triton"]["healthcheck"]["test"][1:] == ["python3", "/opt/millrace/probe.py", NAME]
-    assert containerfile()["COPY"] == "probe.py /opt/millrace/"
+    assert all(probe["exec"]["command"] == command for probe in probes.values())
+    assert containerfile()["COPY"] == "start.py probe.py /opt/millrace/"
     assert set(pod()["containers"][0]["ports"][0]) == {"name", "containerPort"}
 
 
 def test_nothing_runs_as_root_or_may_write():
-    assert containerfile()["USER"] == containerfile("release.Containerfile")["USER"] == "1000:1000"
-    assert pod()["securityContext"] | {"runAsNonRoot": True, "runAsUser": 1000} == pod()["securityContext"]
+    user = containerfile()["USER"]
+    assert user == containerfile("release.Containerfile")["USER"] == compose()["triton"]["user"]
+    number = int(user.partition(":")[0])
+    assert number > 10000 and user == f"{number}:{number}"
+    assert pod()["securityContext"] | {"runAsNonRoot": True, "runAsUser": number} == pod()["securityContext"]
     assert pod()["automountServiceAccountToken"] is False
     for container in (*pod()["containers"], *pod()["initContainers"]):
         confined = container["securityContext"]
@@ -121,7 +135,6 @@ def test_nothing_runs_as_root_or_may_write():
     for service in compose().values():
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-    assert compose()["triton"]["user"] == "1000:1000"
     (volume,) = compose()["triton"]["volumes"]
     assert volume["target"] == "/models" and volume["read_only"]
     assert (RUNTIME / volume["source"]).resolve() == ROOT / "champion" / "repository"
@@ -132,13 +145,18 @@ def test_everything_has_its_limits():
         for bounds in container["resources"].values():
             assert {"cpu", "memory"} <= set(bounds)
         assert set(container["resources"]) == {"requests", "limits"}
-    assert all("sizeLimit" in volume["emptyDir"] for volume in pod()["volumes"])
+    assert all("sizeLimit" in volume["emptyDir"] for volume in pod()["volumes"] if "secret" not in volume)
     assert {"mem_limit", "cpus", "pids_limit", "shm_size"} <= set(compose()["triton"])
 
 
-def test_the_key_is_a_secret():
-    (variable,) = triton()["env"]
-    assert variable["name"] == "ADMIN_KEY" and "secretKeyRef" in variable["valueFrom"]
+def test_the_key_is_a_file_for_the_server_alone():
+    folder, _, name = KEY_FILE.rpartition("/")
+    (mount,) = (each for each in triton()["volumeMounts"] if each["mountPath"] == folder)
+    (volume,) = (each for each in pod()["volumes"] if each["name"] == mount["name"])
+    assert mount["readOnly"] and volume["secret"]["defaultMode"] == 0o400
+    assert compose()["triton"]["secrets"] == [name] and "env" not in triton()
+    secrets = YAML(typ="safe").load(RUNTIME / "compose.yaml")["secrets"]
+    assert secrets == {name: {"file": "${MILLRACE_ADMIN_KEY_FILE:?}"}}
 
 
 def test_the_network_policy_lets_nothing_out_and_only_named_callers_in():
@@ -157,8 +175,8 @@ def test_the_page_names_what_there_is():
         assert name.startswith("https://") or (ROOT / "docs" / name).exists(), name
     for block in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)
-    secret = triton()["env"][0]["valueFrom"]["secretKeyRef"]
-    assert f"secret generic {secret['name']} --from-literal={secret['key']}=" in page
+    (secret,) = (volume["secret"]["secretName"] for volume in pod()["volumes"] if "secret" in volume)
+    assert f"kubectl create secret generic {secret} --from-file={Path(KEY_FILE).name}=/dev/stdin" in page
 
 
 def test_compose_reads_it():
@@ -167,7 +185,7 @@ def test_compose_reads_it():
     if not able:
         pytest.skip("neither `docker compose` nor podman-compose is here")
     command = [*able[0], "--file", str(RUNTIME / "compose.yaml"), "config", "--quiet"]
-    subprocess.run(command, env=os.environ | {"MILLRACE_ADMIN_KEY": "key"}, check=True)
+    subprocess.run(command, env=os.environ | VARIABLES, check=True)
 
 
 def test_kubernetes_reads_it():

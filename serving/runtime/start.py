@@ -1,0 +1,189 @@
+"""Run a server whose key no other user can read, and end all of it together: the entry point of launcher and container.
+
+    python3 -I -S start.py [--parent=PID] KEY_FILE [NAME=VALUE ...] COMMAND ...
+
+`{key}` in COMMAND stands for the key. Every user can read the command line of a process, but only its owner can read
+its environment. So the command line shows `{key}`, the real arguments lie in the environment, and the two are swapped
+on the new process's stack before its first instruction. Where tracing is forbidden, nothing is started, unless
+MILLRACE_VISIBLE_KEY=1 allows a key that all users of the machine can read.
+
+As a process of its own it also reaps the server's orphaned workers: PID 1 may never do that, and a worker lives until
+its dead parent is reaped. With --parent it ends when that process does. Standard library only, and no package around
+it, so that it begins in 30 ms and runs in the server's container.
+"""
+
+import ctypes
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+
+KEY = "{key}"
+ALLOWED = "MILLRACE_VISIBLE_KEY"
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PTRACE_PEEKDATA, PTRACE_POKEDATA, PTRACE_CONT, PTRACE_DETACH = 2, 5, 7, 17
+PTRACE_GETREGSET, PTRACE_SEIZE = 0x4204, 0x4206
+TRACE_EXEC, KILL_ON_EXIT = 1 << 4, 1 << 20  # options
+EXECUTED = signal.SIGTRAP | 4 << 8
+NT_PRSTATUS = 1
+STACK_POINTER = {"x86_64": 19, "aarch64": 31}  # its place among the registers
+WORD = 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.restype = ctypes.c_long
+_libc.ptrace.argtypes = [ctypes.c_long] * 4
+
+
+class Visible(Exception):
+    """The key cannot be hidden here."""
+
+
+def main(arguments: "list[str]") -> int:
+    """Run the command to its end; its exit code."""
+    parent = int(arguments.pop(0).partition("=")[2]) if arguments[0].startswith("--parent=") else 0
+    key = Path(arguments.pop(0)).read_text(encoding="utf-8").strip()
+    if not key:
+        sys.exit("error: the file of the key is empty")
+    environment = dict(os.environ)
+    while "=" in arguments[0]:
+        name, _, value = arguments.pop(0).partition("=")
+        environment[name] = value
+    if parent:
+        _end_with(parent)
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    os.umask(0o077)  # the server's shared memory holds what callers have sent
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        server = started(arguments, environment, key)
+    except Visible as error:
+        sys.exit(f"error: other users could read the administration key ({error}). {ALLOWED}=1 allows that")
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(server, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    ended, status = os.wait()
+    while ended != server:
+        ended, status = os.wait()
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def started(command: "list[str]", environment: "dict[str, str]", key: str) -> int:
+    """The process that runs `command`, with the key for every `{key}` in it.
+
+    Raises:
+        Visible: other users could read the key, and that is not allowed.
+    """
+    try:
+        return _hidden(command, environment, key)
+    except OSError as error:
+        if os.environ.get(ALLOWED) != "1":
+            raise Visible(error.strerror) from error
+    guard, server = os.getpid(), os.fork()
+    if server == 0:
+        _execute([argument.replace(KEY, key) for argument in command], environment, guard)
+    return server
+
+
+def _hidden(command: "list[str]", environment: "dict[str, str]", key: str) -> int:
+    """As `started`.
+
+    Raises:
+        OSError: this process may not trace another, or the command is a script.
+    """
+    hidden = [index for index, argument in enumerate(command) if KEY in argument]
+    real = [command[index].replace(KEY, key).partition("=") for index in hidden]
+    traced, go = os.pipe()
+    guard, server = os.getpid(), os.fork()
+    if server == 0:
+        os.close(go)
+        if not os.read(traced, 1):
+            os._exit(127)
+        _execute(command, {**{name: value for name, _, value in real}, **environment}, guard)
+    os.close(traced)
+    try:
+        _trace(PTRACE_SEIZE, server, 0, TRACE_EXEC | KILL_ON_EXIT)
+        os.write(go, b"1")
+        _wait_executed(server)
+        _swap(server, len(command), hidden)
+        _trace(PTRACE_DETACH, server)
+    except OSError:
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)
+        raise
+    finally:
+        os.close(go)
+    return server
+
+
+def _end_with(parent: int) -> None:
+    signal.signal(signal.SIGHUP, lambda *_: os.killpg(0, signal.SIGKILL))
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+    if os.getppid() != parent:
+        sys.exit("error: the starting process has ended")
+
+
+def _execute(command: "list[str]", environment: "dict[str, str]", guard: int) -> None:
+    """In the new process: become the server."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
+        os._exit(127)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    try:
+        os.execvpe(command[0], command, environment)
+    except OSError as error:
+        print(f"error: {command[0]} does not run: {error.strerror}", file=sys.stderr, flush=True)
+    os._exit(127)
+
+
+def _wait_executed(server: int) -> None:
+    """Wait for the new program's first instruction; signals that come before it are passed on."""
+    while True:
+        _, status = os.waitpid(server, 0)
+        if not os.WIFSTOPPED(status):
+            os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+        if status >> 8 == EXECUTED:
+            return
+        _trace(PTRACE_CONT, server, 0, 0 if status >> 16 else os.WSTOPSIG(status))
+
+
+def _swap(server: int, count: int, hidden: "list[int]") -> None:
+    """Exchange the arguments at `hidden` with as many strings at the beginning of the environment.
+
+    The stack holds argc, argv[0] ... argv[argc - 1], NULL, envp[0] ...
+    """
+    stack = _stack_pointer(server)
+    if _trace(PTRACE_PEEKDATA, server, stack) != count:
+        raise OSError(0, "the command is a script, which would pass the key on")
+    arguments = stack + WORD
+    environment = arguments + WORD * (count + 1)
+    for place, index in enumerate(hidden):
+        shown, real = arguments + WORD * index, environment + WORD * place
+        values = _trace(PTRACE_PEEKDATA, server, shown), _trace(PTRACE_PEEKDATA, server, real)
+        _trace(PTRACE_POKEDATA, server, shown, values[1])
+        _trace(PTRACE_POKEDATA, server, real, values[0])
+
+
+def _stack_pointer(server: int) -> int:
+    if platform.machine() not in STACK_POINTER:
+        raise OSError(0, f"not known how on {platform.machine()}")
+    registers = (ctypes.c_ulong * 64)()
+    place = (ctypes.c_ulong * 2)(ctypes.addressof(registers), ctypes.sizeof(registers))
+    _trace(PTRACE_GETREGSET, server, NT_PRSTATUS, ctypes.addressof(place))
+    return registers[STACK_POINTER[platform.machine()]]
+
+
+def _trace(request: int, process: int, address: int = 0, data: int = 0) -> int:
+    """ptrace(2).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    ctypes.set_errno(0)
+    result: int = _libc.ptrace(request, process, address, data)
+    if ctypes.get_errno():
+        raise OSError(ctypes.get_errno(), f"ptrace: {os.strerror(ctypes.get_errno())}")
+    return result
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))
