@@ -44,9 +44,11 @@ def run(
     Exit code: 0 pass, 1 failed, 2 wrong use, 3 refused, 4 if a person has to decide.
     Ctrl-C loses nothing: the next run goes on from there.
     """
+    from serving import scratch
     from stages import params, preflight
 
     os.chdir(project())
+    scratch.base()
     paths = params.paths()
     if preset:
         chosen = params.preset(preset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
 import os
@@ -13,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +21,7 @@ from typing import IO
 from urllib.parse import quote
 
 from serving.port_owner import listens_in
+from serving.scratch import scratch, sweep
 from serving.wire import connected
 from stages.errors import Late, UserError
 
@@ -30,8 +29,6 @@ PROJECT = Path(__file__).resolve().parent.parent
 ADMIN_HEADER = "millrace-admin"  # HTTP's; gRPC's is GRPC_PREFIX with this
 GRPC_PREFIX = "triton-grpc-protocol-"
 _RESTRICTED = "model-repository,shared-memory,trace,logging"  # not model-config: NVIDIA's own image_client reads it
-_SCRATCH = "millrace-triton-"
-_SHM = Path("/dev/shm")
 _NOISE = (  # errors of every start without a GPU, and one that is said again in more words
     "CudaDriverHelper has not been initialized",
     "unable to create stream for ",
@@ -124,21 +121,23 @@ def running(
         UserError: no server, a given port is in use, or a model cannot be loaded within `timeout_s`.
     """
     server = find_server()
+    if not repository.is_dir():
+        raise UserError(f"there is no model repository {repository}")
     given = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
     for port in filter(None, given.values()):
         _require_free(port)
-    _sweep()
+    sweep()
     with ExitStack() as stack:
-        scratch, lock = stack.enter_context(_scratch())
+        folder, lock = stack.enter_context(scratch())
         for attempt in range(1, _STARTS + 1):
             ports = _complete(given)
             key = admin_key or secrets.token_hex(16)
-            command, environment = _command(server, repository, models, ports, scratch, drain_s)
-            path = log or scratch / "triton.log"
+            command, environment = _command(server, repository, models, ports, folder, drain_s)
+            path = log or folder / "triton.log"
             with path.open("wb") as sink:
-                process = _start(command, environment, key, scratch, sink, lock)
+                process = _start(command, environment, key, folder, sink, lock)
             try:
-                _wait_ready(process, ports, scratch.name, models, timeout_s, path)
+                _wait_ready(process, ports, folder.name, models, timeout_s, path)
                 break
             except _PortTaken as error:
                 _stop(process, 0)
@@ -149,7 +148,7 @@ def running(
                 raise
         stack.callback(_stop, process, drain_s)
         http_address, grpc_address, metrics_address = (f"127.0.0.1:{ports[name]}" for name in given)
-        yield Endpoint(http_address, grpc_address, metrics_address, process, key, scratch.name)
+        yield Endpoint(http_address, grpc_address, metrics_address, process, key, folder.name)
 
 
 def inference_count(endpoint: Endpoint, model: str) -> int:
@@ -195,73 +194,55 @@ def _complete(given: Mapping[str, int | None]) -> dict[str, int]:
         return ports
 
 
-@contextmanager
-def _scratch() -> Iterator[tuple[Path, int]]:
-    """A folder with a lock that lives as long as any process of this server; its name begins its shared memory."""
-    hidden = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}"))  # under its own name only once locked: see _sweep
-    lock = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    folder = hidden.rename(hidden.with_name(hidden.name[1:]))
-    try:
-        yield folder, lock
-    finally:
-        os.close(lock)
-        _discard(folder)
-
-
-def _discard(folder: Path) -> None:
-    for region in _SHM.glob(f"{folder.name}*"):
-        region.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep() -> None:
-    """Remove what servers left behind whose parent was killed: none of their processes holds the lock any more."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        with suppress(OSError):
-            if folder.stat().st_uid != os.getuid():
-                continue
-        with suppress(OSError), (folder / "lock").open("r+b") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _discard(folder)
-
-
 def _command(
     server: Server,
     repository: Path,
     models: Sequence[str],
     ports: Mapping[str, int],
-    scratch: Path,
+    folder: Path,
     drain_s: int,
 ) -> tuple[list[str], dict[str, str]]:
-    """The command line with `{key}` for the key, and what its environment has beyond ours."""
+    """The command line with `{key}` for the key, and what its environment has beyond ours.
+
+    All paths that Triton sees lie in `folder`: it hands them to a shell.
+    """
     restricted = f"{_RESTRICTED}:{ADMIN_HEADER}={{key}}"
     command = [
         str(server.binary),
-        f"--model-repository={repository.absolute()}",
+        f"--model-repository={_link(folder / 'repository', repository.absolute())}",
         "--model-control-mode=explicit",
         *(f"--load-model={model}" for model in models),
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={drain_s}",
         f"--http-restricted-api={restricted}",
         f"--grpc-restricted-protocol={restricted}",
-        f"--backend-config=python,shm-region-prefix-name={scratch.name}",
+        f"--backend-config=python,shm-region-prefix-name={folder.name}",
     ]
     for name, port in ports.items():
         command += [f"--{name}-address=127.0.0.1", f"--{name}-port={port}"]
+    environment = {"TMPDIR": str(folder)}
     if server.environment is None:
-        return command, {}
+        return command, environment
     python = _python(server.environment)
-    backends = _backends(server, python["version"], scratch)
-    libraries = [python["libdir"], str(server.binary.parents[3] / "nvidia_pytriton.libs")]
-    libraries.append(os.environ.get("LD_LIBRARY_PATH", ""))
-    environment = {
+    backends = _backends(server, python["version"], folder)
+    libraries = [
         # The interpreter's own folder first: the stub may otherwise load the system's libpython.
-        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
-        # The stub finds its packages by the python3 that is first on PATH.
-        "PATH": os.pathsep.join([str(server.environment / "bin"), os.environ.get("PATH", os.defpath)]),
-    }
+        str(_link(folder / "python", Path(python["libdir"]))) if python["libdir"] else "",
+        str(_link(folder / "libraries", server.binary.parents[3] / "nvidia_pytriton.libs")),
+        os.environ.get("LD_LIBRARY_PATH", ""),
+    ]
+    # The stub finds its packages by the python3 that is first on PATH.
+    programs = [str(_link(folder / "environment", server.environment) / "bin"), os.environ.get("PATH", os.defpath)]
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+    environment["PATH"] = os.pathsep.join(programs)
     return [*command, f"--backend-directory={backends}"], environment
+
+
+def _link(place: Path, target: Path) -> Path:
+    """`place`, which leads to `target`."""
+    if not place.is_symlink():  # a second try
+        place.symlink_to(target)
+    return place
 
 
 def _python(environment: Path) -> dict[str, str]:
@@ -278,20 +259,20 @@ def _python(environment: Path) -> dict[str, str]:
     return described
 
 
-def _backends(server: Server, version: str, scratch: Path) -> Path:
+def _backends(server: Server, version: str, folder: Path) -> Path:
     """Triton's Python backend with the stub for this Python, and ours beside it. Copies: Triton refuses links."""
-    folder = scratch / "backends"
-    if folder.exists():  # a second try
-        return folder
+    backends = folder / "backends"
+    if backends.exists():  # a second try
+        return backends
     triton = server.binary.parents[1]
     stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
         raise UserError(f"{server.environment} is of Python {version}, for which nvidia-pytriton has no stub")
-    shutil.copytree(triton / "backends" / "python", folder / "python", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(stub, folder / "python")
-    (folder / "onnxruntime").mkdir()
-    shutil.copy2(Path(__file__).parent / "backends" / "onnxruntime" / "model.py", folder / "onnxruntime")
-    return folder
+    shutil.copytree(triton / "backends" / "python", backends / "python", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(stub, backends / "python")
+    (backends / "onnxruntime").mkdir()
+    shutil.copy2(Path(__file__).parent / "backends" / "onnxruntime" / "model.py", backends / "onnxruntime")
+    return backends
 
 
 def _start(

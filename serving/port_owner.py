@@ -12,7 +12,7 @@ _PROC = Path("/proc")
 
 
 def listens_in(port: int, folder: str) -> bool:
-    """Whether a process listens on `port` whose working directory has this name, as each server's is its own."""
+    """Whether a process of ours listens on `port` in a working directory of this name, as each server's is its own."""
     sockets = set(_sockets(port))
     return any(sockets & _descriptors(process) for process in _PROC.glob("[0-9]*") if _directory(process) == folder)
 
@@ -26,7 +26,9 @@ def _sockets(port: int) -> Iterator[str]:
 
 
 def _directory(process: Path) -> str:
-    with suppress(OSError):  # another user's, or gone
+    with suppress(OSError):  # gone
+        if process.stat().st_uid != os.getuid():  # root could read another user's too, who may choose any name
+            return ""
         return Path(os.readlink(process / "cwd")).name.removesuffix(" (deleted)")
     return ""
 

@@ -17,9 +17,9 @@ import numpy as np
 import onnxruntime
 import psutil
 import pytest
-from toy_model import write_model
+from toy_model import infer, write_model
 
-from serving import launcher
+from serving import launcher, scratch
 from serving.admin import is_server
 from serving.launcher import Endpoint, find_server, inference_count, running
 from serving.wire import channel_options, connected, is_loopback
@@ -57,13 +57,13 @@ def client(endpoint: Endpoint) -> Iterator[grpc.InferenceServerClient]:
 def test_answers_equal_onnxruntime(client: grpc.InferenceServerClient, repository: Path, model: str, rows: int) -> None:
     x = np.random.default_rng(rows).normal(size=(rows, 4)).astype(np.float32)
     session = onnxruntime.InferenceSession(repository / model / "1" / "model.onnx")
-    np.testing.assert_allclose(_infer(client, model, x), session.run(None, {"x": x})[0], rtol=1e-6)
+    np.testing.assert_allclose(infer(client, model, x), session.run(None, {"x": x})[0], rtol=1e-6)
 
 
 def test_counts_what_was_answered(endpoint: Endpoint, client: grpc.InferenceServerClient) -> None:
     before = [inference_count(endpoint, model) for model in MODELS]
     for rows in (1, 2, 5):
-        _infer(client, "first", np.zeros((rows, 4), np.float32))
+        infer(client, "first", np.zeros((rows, 4), np.float32))
     after, deadline = [before[0] + 8, before[1]], time.monotonic() + 10  # it counts a moment after it has answered
     while (counts := [inference_count(endpoint, model) for model in MODELS]) != after:
         assert time.monotonic() < deadline, counts
@@ -133,7 +133,7 @@ def test_drained_stop_leaves_nothing(repository: Path, tmp_path: Path) -> None:
         assert any(process.name() == "triton_python_backend_stub" for process in family) or not _is_pytriton()
         name = endpoint.identity
         with grpc.InferenceServerClient(endpoint.grpc) as client:
-            _infer(client, "first", np.zeros((1, 4), np.float32))
+            infer(client, "first", np.zeros((1, 4), np.float32))
     assert endpoint.process.returncode == 0
     assert not _alive(family)
     assert not _leftovers(name)
@@ -219,12 +219,6 @@ def test_no_server_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         find_server()
 
 
-def _infer(client: grpc.InferenceServerClient, model: str, x: np.ndarray) -> np.ndarray:
-    tensor = grpc.InferInput("x", x.shape, "FP32")
-    tensor.set_data_from_numpy(x)
-    return client.infer(model, [tensor]).as_numpy("y")
-
-
 def _post(endpoint: Endpoint, path: str, headers: dict[str, str]) -> int:
     connection = http.client.HTTPConnection(endpoint.http, timeout=10)
     try:
@@ -240,7 +234,7 @@ def _leftovers(name: str) -> list[str]:
 
 def _swept(name: str) -> list[str]:
     """What is left by the next start. Threads may hold the lock a moment longer than their process lives."""
-    launcher._sweep()
+    scratch.sweep()
     return _leftovers(name)
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,14 @@ def triton() -> dict[str, Any]:
 def launched() -> set[str]:
     """The launcher's flags, without those that belong to one machine: addresses, ports, folders, the server's name."""
     ports = {"http": 8000, "grpc": 8001, "metrics": 8002}
-    command, _ = _command(Server(Path("tritonserver")), Path("/models"), [NAME], ports, Path("scratch"), 8)
+    with tempfile.TemporaryDirectory() as folder:
+        command, _ = _command(Server(Path("tritonserver")), Path("/models"), [NAME], ports, Path(folder), 8)
     own = ("--id=", "--backend-", *(f"--{port}-{what}" for port in ports for what in ("address", "port")))
-    return {flag for flag in command[1:] if not flag.startswith(own)}
+    return {
+        re.sub("^--model-repository=.*", "--model-repository=/models", each)
+        for each in command[1:]
+        if not each.startswith(own)
+    }
 
 
 @pytest.mark.parametrize("where", ["compose", "kubernetes"])

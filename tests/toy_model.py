@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
 
 
@@ -30,3 +31,9 @@ def write_model(repository: Path, name: str, seed: int) -> None:
         'output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] }\n'
         'parameters { key: "intra_op_thread_count" value { string_value: "1" } }\n'
     )
+
+
+def infer(client: grpc.InferenceServerClient, model: str, x: np.ndarray) -> np.ndarray:
+    tensor = grpc.InferInput("x", x.shape, "FP32")
+    tensor.set_data_from_numpy(x)
+    return client.infer(model, [tensor]).as_numpy("y")

@@ -1,0 +1,102 @@
+"""A project and a TMPDIR in places that shells misread, or in which nothing may run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from toy_model import infer, write_model
+
+from serving import scratch
+from serving.launcher import find_server, running
+from serving.wire import connected
+from stages.errors import UserError
+
+ODD = """a b$(touch pwned)`touch pwned`;touch pwned&|<>'"()[]{key}*?#~!\\:ü\nc"""
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of such a name. It is also TMPDIR."""
+    folder = tmp_path / ODD
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def test_a_folders_name_is_never_code(a_server, odd, monkeypatch):
+    repository, server = odd / "repository", find_server()
+    write_model(repository, "first", 0)
+    if server.environment:
+        (odd / "environment").symlink_to(server.environment)
+        monkeypatch.setenv("MILLRACE_TRITON", str(odd / "environment"))
+    with running(repository, ["first"], drain_s=0) as endpoint, connected(endpoint.grpc) as client:
+        before = infer(client, "first", np.ones((1, 4), np.float32))
+        (odd / "next").mkdir()
+        write_model(odd / "next", "first", 1)
+        (repository / "first" / "1").rename(odd / "last")
+        (odd / "next" / "first" / "1").rename(repository / "first" / "1")
+        client.load_model("first", headers=endpoint.grpc_admin)
+        assert (infer(client, "first", np.ones((1, 4), np.float32)) != before).any()
+        looked = [odd, Path.cwd(), Path(f"/proc/{endpoint.process.pid}/cwd").resolve()]
+        assert not [folder for folder in looked if (folder / "pwned").exists()]
+
+
+def mounted(folder: Path, options: str, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a mount namespace of its own, where `folder` is another file system."""
+    mount = f"mount --types tmpfs --options {options} tmpfs {folder} || exit 99; exec {sys.executable} -c '{code}'"
+    said = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mount],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if os.getuid() != 0 or said.returncode == 99 or said.stderr.startswith("unshare: "):
+        pytest.skip("nothing can be mounted here")
+    return said
+
+
+SERVE = (
+    "import sys; from pathlib import Path; from serving.launcher import running\n"
+    'with running(Path("REPOSITORY"), ["first"], drain_s=0) as endpoint: print(endpoint.identity)'
+)
+
+
+def test_a_tmpdir_that_allows_no_programs_is_passed_over(a_server, tmp_path):
+    repository, mine = tmp_path / "repository", tmp_path / "mine"
+    write_model(repository, "first", 0)
+    mine.mkdir()
+    said = mounted(mine, "noexec", SERVE.replace("REPOSITORY", str(repository)), TMPDIR=str(mine))
+    assert said.returncode == 0 and said.stdout.startswith("millrace-triton-"), said.stderr
+
+
+def test_where_no_folder_allows_programs_that_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(scratch, "_candidates", lambda: [tmp_path / ODD, tmp_path / "absent", Path("/proc")])
+    with pytest.raises(UserError) as error:
+        scratch.base()
+    assert "TMPDIR" in str(error.value) and str(tmp_path / "absent") in str(error.value)
+
+
+def test_a_run_without_such_a_folder_ends_before_it_begins(monkeypatch, tmp_path, empty):
+    from serving import cli
+
+    monkeypatch.chdir(empty)
+    monkeypatch.setattr(scratch, "_candidates", lambda: [tmp_path / "absent"])
+    monkeypatch.setattr(cli, "child", lambda *_, **__: pytest.fail("it began"))
+    with pytest.raises(UserError, match="TMPDIR"):
+        cli.run()
+
+
+def test_a_folder_without_programs_is_found(tmp_path):
+    code = f'from pathlib import Path; from serving import scratch; print(scratch._is_fit(Path("{tmp_path}")))'
+    assert mounted(tmp_path, "noexec", code).stdout == "False\n"
+    assert mounted(tmp_path, "exec", code).stdout == "True\n"
