@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import sys
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +33,6 @@ np_to_triton_dtype = pytest.importorskip("tritonclient.utils").np_to_triton_dtyp
 
 ID = "0123456789ab"
 ENCODE = f"toy_{ID}_encode"
-TYPES = {"bytes": "BYTES", "str": "BYTES", "float64": "FP64"}
 CONFIG_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "int32": "TYPE_INT32"}
 
 # Toy kinds, as SEAM describes them: a number that travels packed, and a text. Both may be missing.
@@ -98,6 +98,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, toy_kinds: Path) -> Pat
     _write_network(folder, "threads", threads=3)
     _write_network(folder, "unbatched", max_batch=0)
     _write_network(folder, "any_width", dims=-1)
+    _write_texts(folder)
     _write_encode(folder, ENCODE, toy_kinds)
     return folder
 
@@ -131,6 +132,38 @@ def test_network_answers_as_in_process(client: Any, repository: Path, model: str
     answer = _infer_network(client, model, x)
     for name, expected in _in_process(repository, model, x).items():
         np.testing.assert_allclose(answer.as_numpy(name), expected, rtol=1e-6)
+
+
+def test_texts_go_in_and_out(endpoint: Endpoint) -> None:
+    texts = np.array([["schön", "日本"], ["", "a\nb"], ["x" * 100_000, "z"]], object)
+
+    def ask(module: Any, rows: np.ndarray) -> Any:
+        with module.InferenceServerClient(getattr(endpoint, module.__name__.rpartition(".")[2])) as client:
+            tensor = module.InferInput("s", rows.shape, "BYTES")
+            tensor.set_data_from_numpy(rows)
+            try:
+                answer = client.infer("texts", [tensor])
+            except grpc.InferenceServerException as error:
+                return error
+            return [[cell.decode() for cell in row] for row in answer.as_numpy("t")], answer.as_numpy("same").tolist()
+
+    latin = np.array([[b"\xff", b"y"]], object)
+    requests = [(grpc, texts), (http, texts), (grpc, latin), (grpc, texts[:1])]
+    with ThreadPoolExecutor(4) as pool:
+        one, two, broken, three = pool.map(ask, *zip(*requests, strict=True))
+    assert one == two == (texts.tolist(), [[False], [False], [False]])
+    assert three == (texts[:1].tolist(), [[False]])
+    assert broken.status() == "StatusCode.INVALID_ARGUMENT" and "'s'" in broken.message()
+
+
+def test_outputs_come_in_the_order_of_the_config(client: Any) -> None:
+    for model, answer in (
+        ("plain", _infer_network(client, "plain", _x(1))),
+        ("plain", _infer_network(client, "plain", _x(1), outputs=["total", "y"])),
+        (ENCODE, _infer_encode(client, _rows(1))),
+    ):
+        config = [output.name for output in client.get_model_metadata(model).outputs]
+        assert [output.name for output in answer.get_response().outputs] == config
 
 
 def test_unbatched_network(client: Any, repository: Path) -> None:
@@ -227,6 +260,42 @@ def test_encode_answers_as_in_process(endpoint: Endpoint, module: Any, rows: int
         assert [bytes(release).decode() for release in answer.as_numpy("release")] == [ID] * rows
 
 
+def test_every_row_has_an_answer_id_of_its_own(client: Any) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda rows: _infer_encode(client, _rows(rows)), [1, 2, 3, 4] * 20))
+    ids = [row.tobytes() for answer in answers for row in answer.as_numpy("answer_id")]
+    assert len(set(ids)) == len(ids) == 200 and {len(one) for one in ids} == {16}
+
+
+def test_no_output_ends_the_server_when_its_classes_are_asked_for(endpoint: Endpoint, client: Any) -> None:
+    columns = [_column(grpc, *each) for each in _rows(2).items()]
+    for model, inputs in (("plain", [_tensor(grpc, "x", _x(2))]), (ENCODE, columns)):
+        for output in client.get_model_metadata(model).outputs:
+            for count in (1, 1000):
+                wanted = [grpc.InferRequestedOutput(output.name, class_count=count)]
+                assert client.infer(model, inputs, outputs=wanted).as_numpy(output.name).shape[0] == 2
+    assert endpoint.process.poll() is None
+
+
+def test_a_picture_in_json_is_base64(endpoint: Endpoint) -> None:
+    picture = _png(0)
+    plain, wrapped = base64.b64encode(picture).decode(), base64.encodebytes(picture).decode()
+    data = [plain, wrapped, f"data:image/png;base64,{plain}"]
+    expected = SCHEMA.encode({"photo": [picture]})["photo"].ravel().tolist()
+    photo = {"name": "photo", "datatype": "BYTES", "shape": [3, 1], "data": data}
+    weight = {"name": "weight", "datatype": "FP64", "shape": [3, 1], "data": [1, 2, 3]}
+    body = json.dumps({"inputs": [photo, weight], "outputs": [{"name": "photo"}]}).encode()
+    request = urllib.request.Request(f"http://{endpoint.http}/v2/models/{ENCODE}/infer", body)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert json.load(answer)["outputs"][0]["data"] == expected * 3
+
+
+@pytest.mark.parametrize("text", ["aGVsbG8h", "hello", "AAAA" + "\n" * 1_000_000 + "!"])
+def test_base64_of_no_picture_is_a_fault_of_its_column(client: Any, text: str) -> None:
+    with pytest.raises(grpc.InferenceServerException, match=r"INVALID_ARGUMENT.*photo: not a picture"):
+        _infer_encode(client, _rows(1) | {"photo": [text]})
+
+
 def test_absent_optional_columns_are_missing(client: Any) -> None:
     raw = {"photo": _rows(2)["photo"]}
     answer = _infer_encode(client, raw)
@@ -258,7 +327,8 @@ def test_only_the_guilty_request_fails(client: Any) -> None:
     codes = {index: answers[index].status() for index in (1, 3, 5, 6)}
     invalid, internal = "StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL"
     assert codes == {1: invalid, 3: invalid, 5: invalid, 6: internal}
-    assert "row 1: photo: not a picture" in str(answers[1])
+    for index, words in {1: "row 1: photo: not a picture", 3: "weight: ", 5: "note: not UTF-8"}.items():
+        assert words in str(answers[index])
     assert "RuntimeError: a bug" in str(answers[6])
 
 
@@ -346,6 +416,35 @@ def _write_network(
     )
 
 
+def _write_texts(repository: Path) -> None:
+    """s texts [N, 2] -> t, the same, and same bool [N, 1], whether both of a row are equal."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Identity", ["s"], ["t"]),
+            helper.make_node("Split", ["s"], ["a", "b"], axis=1, num_outputs=2),
+            helper.make_node("Equal", ["a", "b"], ["same"]),
+        ],
+        "texts",
+        [helper.make_tensor_value_info("s", TensorProto.STRING, ["N", 2])],
+        [
+            helper.make_tensor_value_info("t", TensorProto.STRING, ["N", 2]),
+            helper.make_tensor_value_info("same", TensorProto.BOOL, ["N", 1]),
+        ],
+    )
+    version = repository / "texts" / "1"
+    version.mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    onnx.save(model, version / "model.onnx")
+    (repository / "texts" / "config.pbtxt").write_text(
+        'name: "texts" backend: "onnxruntime" max_batch_size: 64\n'
+        'input { name: "s" data_type: TYPE_STRING dims: [ 2 ] }\n'
+        'output { name: "t" data_type: TYPE_STRING dims: [ 2 ] }\n'
+        'output { name: "same" data_type: TYPE_BOOL dims: [ 1 ] }\n'
+        "instance_group { count: 1 kind: KIND_CPU }\n"
+        "dynamic_batching { max_queue_delay_microseconds: 30000 }\n"
+    )
+
+
 def _write_encode(repository: Path, name: str, toy_kinds: Path) -> None:
     version = repository / name / "1"
     (version / "stages" / "kinds").mkdir(parents=True)
@@ -408,21 +507,24 @@ def _in_process(repository: Path, model: str, x: np.ndarray) -> dict[str, np.nda
 
 
 def _infer_network(client: Any, model: str, x: np.ndarray, outputs: list[str] | None = None) -> Any:
-    tensor = grpc.InferInput("x", x.shape, np_to_triton_dtype(x.dtype))
-    tensor.set_data_from_numpy(x)
     wanted = [grpc.InferRequestedOutput(name) for name in outputs] if outputs else None
-    return client.infer(model, [tensor], outputs=wanted)
+    return client.infer(model, [_tensor(grpc, "x", x)], outputs=wanted)
 
 
 def _infer_encode(client: Any, raw: dict[str, list[Any]], module: Any = grpc) -> Any:
-    tensors = []
-    for name, values in raw.items():
-        dtype = TYPES[SCHEMA.inputs()[name].dtype]
-        cells = [value.encode() if isinstance(value, str) else value for value in values]
-        tensor = module.InferInput(name, [len(values), 1], dtype)
-        tensor.set_data_from_numpy(np.array(cells, np.float64 if dtype == "FP64" else np.object_)[:, None])
-        tensors.append(tensor)
-    return client.infer(ENCODE, tensors)
+    return client.infer(ENCODE, [_column(module, *each) for each in raw.items()])
+
+
+def _column(module: Any, name: str, values: list[Any]) -> Any:
+    number = SCHEMA.inputs()[name].dtype == "float64"
+    cells = [value.encode() if isinstance(value, str) else value for value in values]
+    return _tensor(module, name, np.array(cells, np.float64 if number else np.object_)[:, None])
+
+
+def _tensor(module: Any, name: str, array: np.ndarray) -> Any:
+    tensor = module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+    tensor.set_data_from_numpy(array)
+    return tensor
 
 
 def _largest_batch(client: Any, model: str) -> int:
