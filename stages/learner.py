@@ -71,7 +71,8 @@ class Learner(L.LightningModule):
         self._losses["train"].append((loss.detach(), len(samples)))
         if self.l1:
             loss = loss + self.l1 * sum(weight.abs().sum() for weight in self.parameters() if weight.requires_grad)
-        return loss
+        asked, there = self.trainer.accumulate_grad_batches, self._batches_in_step(batch_index)
+        return loss if there == asked else loss * (asked / there)  # Lightning divides by what was asked for
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
@@ -106,6 +107,11 @@ class Learner(L.LightningModule):
         factor = learning_rate_factor(self.schedule, steps, warmup)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _batches_in_step(self, batch_index: int) -> int:
+        """How many batches share the optimizer's step with this one: fewer at the end of an epoch."""
+        asked = self.trainer.accumulate_grad_batches
+        return min(asked, int(self.trainer.num_training_batches) - batch_index // asked * asked)
 
     def _mean(self, split: str) -> tuple[float, int]:
         """Over all processes: the mean loss over samples, and how many there were."""

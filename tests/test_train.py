@@ -292,6 +292,30 @@ def test_accumulating_batches_is_one_larger_batch(trained):
         assert torch.allclose(one, weights(folders[1])[name], atol=1e-6)
 
 
+SGD = {"optimizer": "sgd", "schedule": "constant", "warmup_epochs": 0, "l2": 0.0, "learning_rate": 0.1}
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(4, [4, 2]), (5, [5, 1]), (9, [6])])
+def test_a_step_of_fewer_batches_at_the_end_of_an_epoch_is_as_long_as_any(trained, accumulate, steps):
+    """200 rows are six batches of 32: each step follows the mean over its own samples, the last one too."""
+    folder = trained("run", SGD | {"accumulate": accumulate, "epochs": 2})
+    said = params.load("train")
+    net = train.build(said, folder / "schema.json").network
+    optimizer = torch.optim.SGD(net.parameters(), SGD["learning_rate"])
+    batches = Batches(open_split(folder / "arrays", "train"), 32, seed=said.train.seed)
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        each = iter(batches)
+        for count in steps:
+            blocks, target, _ = zip(*(next(each) for _ in range(count)), strict=True)
+            optimizer.zero_grad()
+            net.head.loss(net([torch.cat([block for (block,) in blocks])]), torch.cat(target)).backward()
+            optimizer.step()
+    assert next(each, None) is None
+    for name, weight in net.state_dict().items():
+        assert torch.allclose(weight, weights(folder)[name], atol=1e-6), name
+
+
 def test_a_batch_larger_than_the_split_is_the_split(trained):
     assert outputs(trained("all", {"batch_size": 200})) == outputs(trained("more", {"batch_size": 1000}))
 
