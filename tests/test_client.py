@@ -145,6 +145,8 @@ def test_rows_are_answered_in_order_as_the_network_answers_them(toy: Toy, protoc
         assert answer["label"] == LABELS[OLD][row.argmax()]
         assert answer["probability"] == max(answer["probabilities"].values())
         assert answer["release"] == OLD
+    ids = {answer["answer_id"] for answer in answers}
+    assert len(ids) == len(given) and all(len(bytes.fromhex(one)) == 16 for one in ids)
     alone = asked(toy.address(protocol), given[5], asynchronous)
     assert alone["probabilities"] == pytest.approx(answers[5]["probabilities"], abs=1e-6)
 

@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -126,6 +127,8 @@ def test_it_answers_is_traced_heals_and_rolls_back(old):
     assert sound == links > 20, told
     with asking(old) as (store, endpoint, bare):
         assert text_of(answer(bare, store)) == second == predicted(endpoint, store)["release"]
+        probe = ROOT / "serving" / "runtime" / "probe.py"
+        subprocess.run([sys.executable, "-I", probe, NAME, store.repository, endpoint.http], check=True)
         assert "answer_id" not in predicted(endpoint, store)
         with administered(endpoint.grpc, endpoint.admin_key) as admin:
             assert heal(old, store, admin, NAME, "a test")

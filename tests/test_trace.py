@@ -256,6 +256,9 @@ def test_answers_as_they_were_saved(tmp_path):
     for name in ("a.parquet", "a.csv", "a.jsonl", "a.json"):
         assert named(str(tmp_path / name)) == ["0123456789ab", "ba9876543210"], name
     triton = {"outputs": [{"name": "release", "datatype": "BYTES", "shape": [1, 1], "data": ["0123456789ab"]}]}
+    codes = [*b"0123456789ab", *b"ba9876543210"]
+    coded = {"outputs": [{"name": "release", "datatype": "UINT8", "shape": [2, 12], "data": codes}]}
+    assert named(json.dumps(coded)) == ["0123456789ab", "ba9876543210"]
     assert named(json.dumps(triton)) == named(json.dumps(ROWS[0])) == named("0123456789ab") == ["0123456789ab"]
     with pytest.raises(UserError, match="names no release"):
         named(str(tmp_path / "none.parquet"))
