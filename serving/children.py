@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 How = Literal["spare", "ask", "end"]
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -80,4 +81,14 @@ def surroundings() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "DVC_NO_ANALYTICS": "1",
         "DVC_STUDIO_OFFLINE": "1",
+        **loopback_direct(),
     }
+
+
+def loopback_direct() -> dict[str, str]:
+    """The variables that keep this machine's own addresses from any proxy, with the hosts that they name already."""
+    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in named.split(",") if host.strip()]
+    if "*" not in hosts:  # which has to stand alone
+        hosts += [host for host in LOOPBACK if host not in hosts]
+    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(hosts))

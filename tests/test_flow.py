@@ -103,8 +103,10 @@ class Project:
 
 @pytest.fixture(scope="module", autouse=True)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Prefect server that the children of this module find."""
+    """A Prefect server that the children of this module find, on a machine where nothing answers as proxy."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
         patch.delenv("PREFECT_API_URL", raising=False)
         with pipeline.api():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import signal
@@ -21,6 +22,8 @@ from toy_model import infer, write_model
 
 from serving import launcher, scratch
 from serving.admin import is_server
+from serving.children import surroundings
+from serving.client import AsyncClient, Client, ServerError
 from serving.launcher import Endpoint, find_server, inference_count, running
 from serving.wire import channel_options, connected, is_loopback
 from stages.errors import UserError
@@ -69,7 +72,9 @@ def test_counts_what_was_answered(endpoint: Endpoint, client: grpc.InferenceServ
         assert time.monotonic() < deadline, counts
 
 
-@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+@pytest.mark.parametrize(
+    "variable", ["http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY", "grpc_proxy"]
+)
 def test_no_proxy_between_a_machine_and_itself(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
@@ -77,6 +82,30 @@ def test_no_proxy_between_a_machine_and_itself(
     with connected(endpoint.grpc) as client:
         assert client.is_model_ready("first")
     assert inference_count(endpoint, "first") >= 0
+    for address in (endpoint.grpc, f"http://{endpoint.http}"):
+        with Client(address, "first", retries=0) as client, pytest.raises(ServerError):  # it answers: none of ours
+            client.describe()
+        with pytest.raises(ServerError):
+            asyncio.run(_describe(AsyncClient(address, "first", retries=0)))
+
+
+@pytest.mark.parametrize(
+    ("named", "hosts"),
+    [
+        ({}, "localhost,127.0.0.1,::1"),
+        ({"NO_PROXY": "example.org, localhost"}, "example.org,localhost,127.0.0.1,::1"),
+        ({"no_proxy": "a", "NO_PROXY": "b"}, "a,localhost,127.0.0.1,::1"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_what_we_start_knows_of_no_proxy_for_its_machine(
+    monkeypatch: pytest.MonkeyPatch, named: dict[str, str], hosts: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    assert {surroundings()[name] for name in ("no_proxy", "NO_PROXY")} == {hosts}
 
 
 @pytest.mark.parametrize(
@@ -217,6 +246,11 @@ def test_no_server_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(launcher, "PROJECT", tmp_path)
     with pytest.raises(UserError, match=r"make setup.*MILLRACE_TRITON="):
         find_server()
+
+
+async def _describe(client: AsyncClient) -> None:
+    async with client:
+        await client.describe()
 
 
 def _post(endpoint: Endpoint, path: str, headers: dict[str, str]) -> int:
