@@ -1,5 +1,5 @@
 # `make run` and `make test` do all the set-up that a fresh machine needs; doing it again is instant.
-.PHONY: run test lint bench setup environments clean
+.PHONY: run test lint bench batching setup environments clean
 .DEFAULT_GOAL := run
 .ONESHELL:
 .SHELLFLAGS := -ec
@@ -51,6 +51,14 @@ environments: .venv/complete .venv-triton/complete
 
 bench: setup
 	@.venv/bin/python -m benchmarks
+
+# Only after a change to the C file: what it makes is under git, since not every machine has a compiler.
+batching:
+	cd serving/backends/python
+	source=$$(sha256sum batchstrategy.c | cut -d ' ' -f 1)
+	cc -Os -Wall -Wextra -Wno-unused-parameter -shared -fPIC -nostdlib -fvisibility=hidden -fno-stack-protector \
+	  -fcf-protection=none -fno-asynchronous-unwind-tables -Wl,--build-id=none,-z,noseparate-code,--hash-style=gnu -s \
+	  -DSOURCE="\"$$source\"" -o batchstrategy.so batchstrategy.c
 
 clean:
 	rm -rf .venv .venv-triton .scratch .setup.lock

@@ -19,8 +19,13 @@ sys.dont_write_bytecode = True  # a file written into the repository makes Trito
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
-from stages.schema import Schema  # noqa: E402
+from stages.schema import Schema, TooMuch  # noqa: E402
 
+# What batchstrategy.c puts in place of a tensor, by its first value.
+REPLACED = {
+    b"\xffcut": "its last value is cut short",
+    b"\xffbig": "the texts and bytes of a request are at most 256 MiB together",
+}
 PILLOW = "13.0.0"  # as pinned in both lock files: another version may decode the same picture to other pixels
 
 
@@ -41,8 +46,9 @@ class TritonPythonModel:
         if match is None:
             raise pb_utils.TritonModelException(f"{args['model_name']!r} is not named NAME_<12 hex digits>_encode")
         self._release = np.frombuffer(match.group(1).encode(), np.uint8)
-        self._schema = Schema.load(HERE / "schema.json")
+        rows = json.loads(args["model_config"])["max_batch_size"]
         try:
+            self._schema = Schema.load(HERE / "schema.json").bounded(rows)
             self._inputs = self._schema.inputs()
             self._check_golden()
         except ModuleNotFoundError as error:
@@ -71,6 +77,8 @@ class TritonPythonModel:
         joined = {name: [value for raw in raws for value in raw[name]] for name in self._inputs}
         try:
             blocks = self._schema.encode(joined)
+        except TooMuch:  # no row is at fault alone
+            raise
         except ValueError:
             if len(requests) == 1:
                 self._blame(joined, counts[0])
@@ -96,6 +104,8 @@ class TritonPythonModel:
         for name, tensor in self._inputs.items():
             if name in sent:
                 values = sent[name].tolist()
+                if values and values[0] in REPLACED:
+                    raise ValueError(f"{name}: {REPLACED[values[0]]}")
                 raw[name] = [_READ[tensor.dtype](name, value) for value in values] if tensor.dtype in _READ else values
             elif tensor.optional:
                 raw[name] = [None] * rows

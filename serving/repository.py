@@ -26,6 +26,7 @@ TRITON_TYPES = {
 }
 TEXT_RELEASE = {"release": ("TYPE_STRING", (1,))}  # the identifiers of releases made by earlier versions
 _LABELS = ".labels.txt"
+BATCHING = Path("serving/backends/python/batchstrategy.so")  # by this name Triton finds it
 ENCODE_CODE = ("stages/__init__.py", "stages/schema.py", "stages/kinds/__init__.py")
 
 
@@ -299,6 +300,7 @@ def _write_encode(folder: Path, config: Any, schema: Schema, golden: Mapping[str
         (version / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(code / path, version / path)
     shutil.copyfile(code / "serving" / "encode.py", version / "model.py")
+    shutil.copyfile(code / BATCHING, version / BATCHING.name)
     schema.dump(version / "schema.json")
     (version / "golden.json").write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (version / "__pycache__").touch()  # a file of this name keeps Triton from making the folder and reloading for it

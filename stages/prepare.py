@@ -59,7 +59,7 @@ def read_keys(source: Path, target: Column, by: str, column: str, rows: np.ndarr
         return None
     cells = table.column(source, "_split_by")[rows]
     read = splits.clock(cells) if by == "time" else splits.hashed
-    keys = attempt(lambda raw: [*map(read, raw[column])], {column: cells}, source, rows, by)
+    keys = attempt(lambda raw: [*map(read, raw[column])], {column: cells}, source, rows, f"{by} split, column {column}")
     return np.array(keys, np.float64 if by == "time" else np.uint64)
 
 

@@ -43,6 +43,10 @@ class Block:
     tensor: Tensor
 
 
+class TooMuch(ValueError):
+    """The values of a call would keep a server busy for too long, though none of them alone would."""
+
+
 class Kind(Protocol):
     """A feature kind: a module of `stages/kinds/`. Every function raises ValueError for a value it cannot take."""
 
@@ -96,6 +100,15 @@ class Vectorised(Protocol):
         ...
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A kind whose values may take much longer to transform than their size tells."""
+
+    def bounded(self, fitted: dict[str, Any], rows: int) -> dict[str, Any]:
+        """`fitted` with which `transform` refuses what would keep a server busy; calls are of at most `rows`."""
+        ...
+
+
 def kind(name: str) -> Kind:
     """The module of a feature kind."""
     return cast(Kind, importlib.import_module(f"stages.kinds.{name}"))
@@ -141,6 +154,15 @@ class Schema:
     def public(self) -> Schema:
         """What a client must know: how to take raw values and read answers, not what was fitted to the features."""
         return Schema(tuple(replace(column, fitted={}) for column in self.features), self.target)
+
+    def bounded(self, rows: int) -> Schema:
+        """The same for a server: what the rows of one call, at most `rows`, may cost is bounded."""
+        features = (
+            replace(column, fitted=module.bounded(column.fitted, rows)) if isinstance(module, Bounded) else column
+            for column in self.features
+            for module in (kind(column.kind),)
+        )
+        return replace(self, features=tuple(features))
 
     def blocks(self) -> tuple[Block, ...]:
         """The arrays of this data set, in order of first appearance.
@@ -222,6 +244,8 @@ def _raws(column: Column, raw: Mapping[str, Any], rows: int) -> list[Any]:
 def _array(column: Column, values: Any) -> np.ndarray:
     try:
         return kind(column.kind).transform(values, column.fitted)
+    except TooMuch as error:
+        raise TooMuch(f"{column.name}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{column.name}: {error}") from error
 

@@ -74,7 +74,13 @@ HEAVY = {
 }
 # What a file reads of our code without importing it.
 COPIES = {
-    "stages/export.py": ("stages/__init__.py", "stages/schema.py", "stages/kinds", "serving/encode.py"),
+    "stages/export.py": (
+        "stages/__init__.py",
+        "stages/schema.py",
+        "stages/kinds",
+        "serving/encode.py",
+        "serving/backends/python",
+    ),
     "serving/launcher.py": ("serving/backends", "serving/runtime/start.py"),
 }
 PARSING = (

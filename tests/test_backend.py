@@ -25,6 +25,7 @@ from PIL import Image
 
 import stages.kinds
 from serving.launcher import PROJECT, Endpoint, find_server, running
+from serving.repository import BATCHING
 from stages.schema import Column, Schema
 
 grpc = pytest.importorskip("tritonclient.grpc")
@@ -449,6 +450,7 @@ def _write_encode(repository: Path, name: str, toy_kinds: Path) -> None:
     version = repository / name / "1"
     (version / "stages" / "kinds").mkdir(parents=True)
     shutil.copyfile(PROJECT / "serving" / "encode.py", version / "model.py")
+    shutil.copyfile(PROJECT / BATCHING, version / BATCHING.name)
     for path in ("stages/__init__.py", "stages/schema.py", "stages/kinds/__init__.py", "stages/kinds/image.py"):
         shutil.copyfile(PROJECT / path, version / path)
     for kind in KINDS:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from stages.kinds import image
+from stages.schema import TooMuch
 
 ROOT = Path(__file__).parent.parent
 SIZE = {"height": 6, "width": 9}
@@ -209,7 +210,7 @@ BROKEN = {
         "broken picture: image file is truncated",
     ),
     "pixels missing": (claimed(60, 60), "broken picture"),
-    "bomb": (claimed(20_000, 20_000), "too large: .*400000000 pixels"),
+    "bomb": (claimed(20_000, 20_000), "too large: over 64,000,000 pixels"),
     "over our limit": (claimed(8_001, 8_000), "too large: 8001x8000 is over 64,000,000 pixels"),
     "a program": (encoded(RGB, "EPS"), "EPS is a program, not a picture"),
 }
@@ -229,6 +230,83 @@ def test_a_bomb_is_refused_before_it_is_decoded():
     with pytest.raises(ValueError, match="too large"):
         image.facts([bomb])
     assert time.process_time() - started < 0.1
+
+
+def many_scans(extra):
+    """A progressive JPEG whose last scan comes `extra` times more: as much work each time, for a hundred bytes."""
+    value = encoded(Image.new("RGB", (400, 400)), "JPEG", progressive=True)
+    return value[:-2] + value[value.rindex(b"\xff\xda") : -2] * extra + value[-2:]
+
+
+def icon(inside):
+    """Its directory says 16x16, whatever is inside."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 8, len(inside), 22) + inside
+
+
+def with_chunks(name, body, count):
+    value = encoded(RGB)
+    chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return value[:33] + chunk * count + value[33:]
+
+
+def test_how_large_a_picture_may_be_comes_from_the_training_pictures():
+    small, large = encoded(RGB), encoded(Image.new("L", (3000, 2000)))
+    assert image.fit([[small]], image.Options())["max_pixels"] == image.LEAST_PIXELS
+    assert image.fit([[small, large]], image.Options())["max_pixels"] == 8 * (6_000_000 + 2 * len(large) + 2 * 200)
+    assert image.fit([[small]], image.Options(max_pixels=1000))["max_pixels"] == 1000
+    with pytest.raises(ValueError, match="max_pixels must be between 1 and 64,000,000"):
+        image.Options(max_pixels=64_000_001)
+    with pytest.raises(ValueError, match="too large: 3000x2000 is over 4,000,000 pixels"):
+        pixels(large, COLOUR | {"max_pixels": 4_000_000})
+    assert pixels(large).shape == (6, 9, 3)  # fitted before there was such a bound
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        icon(claimed(3000, 3000, bytes(3000 * 3001))),
+        with_chunks(b"iCCP", b"k\0\0" + zlib.compress(bytes(2**20), 9), 100),
+        with_chunks(b"prVt", b"", 100_000),
+        b"\xff\xd8" + b"\xff\xee\0\2" * 100_000 + encoded(RGB, "JPEG")[2:],
+    ],
+    ids=["an icon", "profiles", "chunks", "segments"],
+)
+def test_what_is_large_unseen_is_refused_before_it_is_read(value):
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"too large|beside its pixels"):
+        pixels(value, COLOUR | {"max_pixels": 1_000_000})
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [encoded(Image.new("L", (1000, 1000)))] * 64,
+        [many_scans(3200)],
+        [encoded(Image.new("RGB", (800, 800)), "DDS")],  # decoded in Python
+        [encoded(Image.fromarray(noise(1200, 1200, 3)), "JPEG2000")],
+    ],
+    ids=["many", "scans", "slow decoder", "slow format"],
+)
+def test_what_a_request_may_cost_is_bounded(values):
+    fitted = image.bounded(COLOUR | {"max_pixels": 4_000_000}, 64)
+    assert fitted["max_cost"] == 32_000_000
+    with pytest.raises(TooMuch, match="over 32,000,000"):
+        image.transform(values, fitted)
+
+
+def test_bounds_do_not_change_answers():
+    for value in SORTS.values():
+        fitted = image.fit([[value]], image.Options(height=6, width=9, channels=3))
+        np.testing.assert_array_equal(pixels(value), pixels(value, image.bounded(fitted, 1)))
+    many = [encoded(Image.new("L", (1000, 1000)))] * 40
+    assert len(image.transform(many, COLOUR | {"max_pixels": 4_000_000})) == 40  # as `prepare` does
+
+
+def test_a_request_full_of_the_largest_training_pictures_is_taken():
+    for value in (encoded(Image.new("RGB", (300, 300)), "DDS"), encoded(RGB)):
+        fitted = image.bounded(image.fit([[value]], image.Options()), 64)
+        assert 64 * image._cost(Image.open(io.BytesIO(value)), value) <= fitted["max_cost"]
 
 
 def test_pictures_stay_within_fit_even_where_they_differ():

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import struct
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stages.schema import Tensor
+from stages.schema import Tensor, TooMuch
 
 RAW, PACKED, OPTIONAL, ENCODER = "bytes", False, False, "cnn"
 
-MAX_PIXELS = 64_000_000  # a picture of more is refused before it is decoded
+MAX_PIXELS = 64_000_000  # a picture of more is refused before it is decoded, whatever is declared or fitted
+LEAST_PIXELS = 4_000_000  # that are allowed, however small the training pictures are
+ROOM = 8  # how much larger than the largest training picture one may be
+FULL = 64  # rows of a request that may all be as large as the largest training picture
 MAX_BYTES = 512_000_000  # a file of more is not even read
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 16 bits a sample
 _GREY = ("1", "L", "LA", "La", *_WIDE, "F")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _PROGRAMS = ("EPS",)  # Pillow would have Ghostscript run it
+_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that hold up to a megabyte in a kilobyte
+_SMALL = 4096  # bytes of a file in which nothing but pixels takes time
+_SCANS = 16  # of a JPEG, over all of its pixels; usual are 1 and, progressive, up to 14
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `_open` refuses what is too large
 _PACK = struct.Struct("<256q").pack  # several times as fast as numpy is at a list
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,6 +50,7 @@ class Options:
     width: int | None = None  # shrunk until its longer side is max_side
     max_side: int = 64
     channels: int | None = None  # 1 or 3; without it: 1 if every training picture is grey
+    max_pixels: int | None = None  # of a picture; without it: 8 times the largest training picture, or 4 million
 
     def __post_init__(self) -> None:
         if (self.height is None) != (self.width is None):
@@ -52,6 +61,8 @@ class Options:
             side = getattr(self, name)
             if side is not None and not 1 <= side <= 4096:
                 raise ValueError(f"{name} must be between 1 and 4096, not {side}")
+        if self.max_pixels is not None and not 1 <= self.max_pixels <= MAX_PIXELS:
+            raise ValueError(f"max_pixels must be between 1 and {MAX_PIXELS:,}, not {self.max_pixels:,}")
 
 
 def raw(value: Any) -> bytes:
@@ -98,10 +109,11 @@ def facts(values: Iterable[bytes]) -> dict[str, np.ndarray]:
 
 
 def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
-    """Size, channels, and the exact mean and standard deviation of each channel over all training pixels."""
-    widths, heights, grey = [], [], True
+    """Size, channels, the largest picture to take, and the exact mean and deviation of each channel's pixels."""
+    widths, heights, grey, largest = [], [], True, 0
     for value in _each(chunks):
         picture = _open(value)
+        largest = max(largest, _cost(picture, value))
         turned = picture.format != "TIFF" and _orientation(picture) >= 5  # Pillow gives a TIFF's size as turned
         width, height = picture.size[::-1] if turned else picture.size
         widths.append(width)
@@ -113,19 +125,36 @@ def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
     size = {"height": shape[0], "width": shape[1], "channels": options.channels or (1 if grey else 3)}
     counts_Cx256 = np.zeros((size["channels"], 256), np.int64)  # whole numbers: the order of the pictures cannot matter
     for value in _each(chunks):
-        counts_Cx256 += np.array(_resized(value, size).histogram(), np.int64).reshape(-1, 256)
+        counts_Cx256 += np.array(_resized(_open(value), size).histogram(), np.int64).reshape(-1, 256)
     mean, std = _moments(counts_Cx256)
     std[std < 1.0] = 1.0  # a constant channel is left as it is
-    return size | {"mean": mean.round(4).tolist(), "std": std.round(4).tolist()}
+    bound = options.max_pixels or max(LEAST_PIXELS, ROOM * largest)
+    return size | {"mean": mean.round(4).tolist(), "std": std.round(4).tolist(), "max_pixels": bound}
 
 
 def transform(values: Iterable[bytes], fitted: dict[str, Any]) -> np.ndarray:
-    """[N] encoded pictures -> uint8 [N, H, W, C]: turned upright, resized without keeping the ratio of the sides."""
-    rows = list(values)
-    pixels_NxHxWxC = np.empty((len(rows), fitted["height"], fitted["width"], fitted["channels"]), np.uint8)
-    for row, value in enumerate(rows):
-        pixels_NxHxWxC[row] = np.asarray(_resized(value, fitted), np.uint8).reshape(pixels_NxHxWxC.shape[1:])
+    """[N] encoded pictures -> uint8 [N, H, W, C]: turned upright, resized without keeping the ratio of the sides.
+
+    Every header is read, and what all pictures together will cost is known, before the first one is decoded.
+    """
+    pictures, total = [], 0
+    for value in values:
+        pictures.append(_open(value, fitted.get("max_pixels", MAX_PIXELS)))
+        total += _cost(pictures[-1], value)
+        if total > fitted.get("max_cost", math.inf):
+            raise TooMuch(
+                f"too large together: the first {len(pictures)} pictures take as long to decode as {total:,} pixels,"
+                f" over {fitted['max_cost']:,}: send fewer in a request"
+            )
+    pixels_NxHxWxC = np.empty((len(pictures), fitted["height"], fitted["width"], fitted["channels"]), np.uint8)
+    for row, picture in enumerate(pictures):
+        pixels_NxHxWxC[row] = np.asarray(_resized(picture, fitted), np.uint8).reshape(pixels_NxHxWxC.shape[1:])
     return pixels_NxHxWxC
+
+
+def bounded(fitted: dict[str, Any], rows: int) -> dict[str, Any]:
+    """`fitted` for a server: what the pictures of one call, of at most `rows`, may cost in pixels is bounded too."""
+    return fitted | {"max_cost": max(FULL, rows) * fitted.get("max_pixels", MAX_PIXELS) // ROOM}
 
 
 def tensor(fitted: dict[str, Any]) -> Tensor:
@@ -141,7 +170,10 @@ def draw(value: bytes, axes: Any) -> None:
 
 def upright(value: bytes, mode: str) -> Image.Image:
     """The picture as people see it, as `mode` ("L" or "RGB")."""
-    picture = _open(value)
+    return _upright(_open(value), mode)
+
+
+def _upright(picture: Image.Image, mode: str) -> Image.Image:
     pixels = _decode(picture, mode)
     turn = _TURNS.get(_orientation(picture))
     return pixels if turn is None else pixels.transpose(turn)
@@ -171,20 +203,59 @@ def _moments(counts_Nx256: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(np.maximum((counts_Nx256 @ (levels * levels)) / pixels - mean**2, 0.0))
 
 
-def _open(value: bytes) -> Image.Image:
+def _open(value: bytes, most: int = MAX_PIXELS) -> Image.Image:
+    """The picture, of which nothing but the header is read.
+
+    Raises:
+        ValueError: it is none, or has more than `most` pixels.
+    """
     if not value:
         raise ValueError("empty: no bytes")
+    most = min(most, MAX_PIXELS)
+    if _beside(value) > most:
+        raise ValueError("what it holds beside its pixels would take longer to read than they: save it without")
+    Image.MAX_IMAGE_PIXELS = most  # also for a picture inside, such as an icon's, which a header may deny
     try:
         picture = Image.open(io.BytesIO(value))
     except Image.DecompressionBombError as error:
-        raise ValueError(f"too large: {error}") from error
+        raise ValueError(f"too large: over {most:,} pixels") from error
     except Exception as error:  # Pillow's plug-ins raise whatever broken bytes make them raise
         raise ValueError(f"not a picture that Pillow can read (begins with {value[:8]!r})") from error
-    if picture.width * picture.height > MAX_PIXELS:
-        raise ValueError(f"too large: {picture.width}x{picture.height} is over {MAX_PIXELS:,} pixels")
+    if picture.width * picture.height > most:
+        raise ValueError(f"too large: {picture.width}x{picture.height} is over {most:,} pixels")
     if picture.format in _PROGRAMS:
         raise ValueError(f"{picture.format} is a program, not a picture: convert it to PNG")
     return picture
+
+
+def _cost(picture: Image.Image, value: bytes) -> int:
+    """How long decoding takes, in pixels of a PNG (about 12 ns each)."""
+    pixels = picture.width * picture.height
+    if picture.format in ("JPEG", "MPO"):
+        pixels += pixels * (value.count(b"\xff\xda") // _SCANS)
+    elif picture.format == "JPEG2000":
+        pixels = 3 * pixels + 12 * len(value)
+    elif any(tile.codec_name in Image.DECODERS for tile in getattr(picture, "tile", ())):  # written in Python
+        pixels *= 64
+    return pixels + 2 * len(value) + _beside(value)
+
+
+def _beside(value: bytes) -> int:
+    """The same of what a PNG or JPEG holds beside its pixels, which Pillow reads when it opens the file."""
+    if len(value) < _SMALL:
+        return 0
+    cost, at = 0, 8
+    if value.startswith(b"\x89PNG"):
+        while at + 8 <= len(value):
+            length, name = int.from_bytes(value[at : at + 4], "big"), value[at + 4 : at + 8]
+            cost += 100_000 if name in _COMPRESSED else 0 if name == b"IDAT" else 200
+            at += 12 + length
+    elif value.startswith(b"\xff\xd8"):
+        at = 2
+        while at + 4 <= len(value) and value[at] == 0xFF and value[at + 1] != 0xDA:
+            cost += 300
+            at += 2 + max(2, int.from_bytes(value[at + 2 : at + 4], "big"))
+    return cost
 
 
 def _decode(picture: Image.Image, mode: str) -> Image.Image:
@@ -204,8 +275,8 @@ def _decode(picture: Image.Image, mode: str) -> Image.Image:
         raise ValueError(f"broken picture: {error or type(error).__name__}") from error
 
 
-def _resized(value: bytes, fitted: dict[str, Any]) -> Image.Image:
-    picture = upright(value, "L" if fitted["channels"] == 1 else "RGB")
+def _resized(opened: Image.Image, fitted: dict[str, Any]) -> Image.Image:
+    picture = _upright(opened, "L" if fitted["channels"] == 1 else "RGB")
     size = (fitted["width"], fitted["height"])
     return picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR)
 
