@@ -37,13 +37,13 @@ from ruamel.yaml import YAML
 from flows import report
 from flows.artifacts import publish, publish_card, read_json
 from serving.children import Children, loopback_direct
+from stages import inputs, lockfile
 from stages.command import holding
 from stages.errors import NeedsPerson, Refused, UserError
 
 os.environ.update(loopback_direct())  # read whenever Prefect opens a connection
 
 GRAPH = Path("dvc.yaml")
-LOCK = Path("dvc.lock")
 ONE_RUN = Path(".dvc/tmp/millrace.lock")
 REFUSED = 3  # a stage's exit code that says so
 OPEN = "NeedsPerson"  # the name of a run's state where somebody has to decide
@@ -77,6 +77,8 @@ class Stage:
 def pipeline() -> State[Any]:
     """Run what changed in the current folder's dvc.yaml; publish metrics, plots and verdict."""
     try:
+        for mended in lockfile.recover(Path()):
+            get_run_logger().warning(mended)
         stages = plan()
         with holding(ONE_RUN, "a run"):
             states = drive(stages)
@@ -207,7 +209,13 @@ def run_stage(name: str, children: Children) -> State[Any]:
         return Cancelled(message="not begun, as its run has ended")
     if children.ended:
         return Cancelled(message="ended with its run")
-    return judge(child.returncode, list(last), time.monotonic() - began)
+    state = judge(child.returncode, list(last), time.monotonic() - began)
+    try:
+        inputs.verify(wait=True)
+    except inputs.Changed as error:
+        return Failed(message=str(error))
+    lockfile.keep()
+    return state
 
 
 def judge(code: int, lines: Sequence[str], seconds: float) -> State[Any]:
@@ -285,8 +293,7 @@ def declared_paths() -> dict[str, str]:
 
 def entries() -> set[str]:
     """The stages that dvc.lock has an entry for."""
-    tree = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else None
-    return set((tree or {}).get("stages", {}))
+    return set(lockfile.stages())
 
 
 def arrange(recorded: set[str], order: list[str]) -> None:
@@ -294,16 +301,9 @@ def arrange(recorded: set[str], order: list[str]) -> None:
 
     Stages that ran side by side stand there in the order in which they ended.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo, lock_repo
-    from dvc.utils.serialize import modify_yaml
-
-    written = entries() - recorded
-    added = [name for name in order if name in written]
     # The order is for people who read diffs: no reason to lose a run.
-    with suppress(DvcException), Repo(_wait_for_lock=True) as repo, lock_repo(repo), modify_yaml(str(LOCK)) as lock:
-        for name in added:
-            lock["stages"][name] = lock["stages"].pop(name)
+    with suppress(UserError), lockfile.idle(wait=True):
+        lockfile.move_last([name for name in order if name in entries() - recorded])
 
 
 @contextmanager

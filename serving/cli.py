@@ -45,7 +45,7 @@ def run(
     Ctrl-C loses nothing: the next run goes on from there.
     """
     from serving import scratch
-    from stages import params, preflight
+    from stages import inputs, lockfile, params, preflight
 
     os.chdir(project())
     scratch.base()
@@ -65,6 +65,8 @@ def run(
         validation = Path(paths["validation"]) / "validation.json"
         before = stamp(validation)
         code = child([sys.executable, "-m", "dvc", "repro"])
+        lockfile.keep()
+        inputs.verify()
         if code != 0:
             if stamp(validation) != before and read(validation).get("outcome") == "refused":
                 child(REPORT)
@@ -152,9 +154,10 @@ def release(
     from serving import history
     from serving import release as releases
     from serving.canary import Trial
-    from stages import params
+    from stages import inputs, params
 
     root, store = project(), opened()
+    inputs.verify(root, wait=True)
     candidate = releases.from_champion(root) if champion else releases.exported(laid_out())
     how = params.parse(root / "params.yaml").serve
     if not (canary or shadow) and (requests or minutes):
@@ -331,11 +334,15 @@ def project() -> Path:
     Raises:
         Misuse: there is none at or above the current folder.
     """
+    from stages import lockfile
+
     root = enclosing()
     if root is None:
         raise Misuse(f"{Path.cwd()} is not inside a millrace project: there is no dvc.yaml here or above")
     if not (root / "params.yaml").exists():
         raise Misuse(f"{root / 'params.yaml'} is missing: restore it with `git checkout params.yaml`")
+    for mended in lockfile.recover(root):
+        print(mended, file=sys.stderr)
     return root
 
 

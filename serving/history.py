@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -18,11 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from serving.children import surroundings
+from stages import lockfile
 from stages.errors import UserError
+from stages.lockfile import LOCK
 
 CHAMPION = "champion"
 MANIFEST = f"{CHAMPION}/manifest.json"
-LOCK = "dvc.lock"
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class State:
     @cached_property
     def stages(self) -> dict[str, Any]:
         """What dvc.lock says of each stage, in the order in which they ran."""
-        return dict(_yaml(self.read(LOCK))["stages"])
+        return lockfile.parse(self.read(LOCK))
 
     @cached_property
     def made(self) -> dict[str, str]:
         """Path -> MD5 of every output of the stages."""
-        return {out["path"]: out["md5"] for stage in self.stages.values() for out in stage.get("outs", [])}
+        return lockfile.outputs(self.stages)
 
     @cached_property
     def added(self) -> dict[str, str]:
@@ -229,8 +229,7 @@ def unlike_params(stages: Mapping[str, Any], params: Any) -> list[str]:
 
 def params_stand(root: Path) -> bool:
     """Whether params.yaml, as it lies here, has the values that the stages last ran with."""
-    locked = _yaml((root / LOCK).read_bytes())["stages"]
-    return not unlike_params(locked, _yaml((root / "params.yaml").read_bytes()))
+    return not unlike_params(lockfile.stages(root), _yaml((root / "params.yaml").read_bytes()))
 
 
 def digest(path: Path, algorithm: str) -> str:
@@ -239,28 +238,15 @@ def digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-@functools.cache
-def cache(root: Path) -> Path:
-    """Where DVC keeps its objects."""
-    done = _run(root, sys.executable, "-m", "dvc", "cache", "dir")
-    if done.returncode:
-        raise UserError(f"`dvc cache dir` failed: {done.stderr.decode(errors='replace').strip()}")
-    return Path(done.stdout.decode().strip())
-
-
-def locked(root: Path) -> dict[str, str]:
-    """Path -> MD5 of all that DVC would check out here now."""
-    stages = _yaml((root / LOCK).read_bytes())["stages"] if (root / LOCK).exists() else {}
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+cache = functools.cache(lockfile.cache)
 
 
 def _md5_at(path: str, files: Mapping[str, str]) -> str | None:
     """MD5 of a file, or, as DVC lists its files, of a folder."""
     if path in files:
         return files[path]
-    below = sorted((name.removeprefix(f"{path}/"), md5) for name, md5 in files.items() if name.startswith(f"{path}/"))
-    listed = json.dumps([{"md5": md5, "relpath": name} for name, md5 in below])
-    return f"{hashlib.md5(listed.encode()).hexdigest()}.dir" if below else None
+    below = {name.removeprefix(f"{path}/"): md5 for name, md5 in files.items() if name.startswith(f"{path}/")}
+    return lockfile.folder_md5(below) if below else None
 
 
 def _contents(root: Path, files: Mapping[str, str]) -> Iterator[bytes]:

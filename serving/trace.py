@@ -20,6 +20,7 @@ from serving.children import surroundings
 from serving.history import CHAMPION, MANIFEST, State, digest
 from serving.repository import Names
 from serving.store import Store, parts
+from stages import lockfile
 from stages import manifest as manifests
 from stages.errors import Misuse, UserError
 from stages.manifest import Manifest
@@ -193,7 +194,7 @@ def _made(state: State, made: Manifest) -> Iterator[Link]:
     sources = {
         state.paths.get(source, f"{state.paths['arrays']}/{source}"): hash for source, hash in made.sources.items()
     }
-    here = history.locked(state.root)
+    here = lockfile.outputs(lockfile.stages(state.root))
     facts = {state.paths[name]: (file, say) for name, (file, say) in _FACTS.items()}
     names = {path: name for name, path in state.paths.items()}
     for path, md5 in reversed(state.made.items()):

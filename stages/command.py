@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from stages.errors import Busy, UserError
 
@@ -21,13 +23,36 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run(main: Callable[..., None]) -> None:
-    """Run a stage's `main` with the command line's arguments; exit with an error's own code."""
+    """Run a stage's `main` with the command line's arguments; exit with an error's own code.
+
+    What it was given must be there unchanged when it ends: DVC records what it finds afterwards.
+    """
+    die_with_parent()
+    reporting(lambda: _run(main))
+
+
+def _run(main: Callable[..., None]) -> None:
+    from stages import inputs, lockfile
+
+    stage = Path(sys.argv[0]).stem
+    snapshot = inputs.take(stage, sys.argv[1:], inputs.started())
+    recorded_by_dvc = snapshot is not None and inputs.driven(stage)
+    if recorded_by_dvc:
+        lockfile.keep()
+        inputs.verify(beside=stage)
+
+    @functools.wraps(main)
+    def confirmed(*arguments: Any, **options: Any) -> None:
+        main(*arguments, **options)
+        inputs.confirm()
+        if recorded_by_dvc:
+            snapshot.note()
+
     import typer
 
-    die_with_parent()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    reporting(app)
+    app.command()(confirmed)
+    app()
 
 
 def reporting(app: Callable[[], object]) -> None:

@@ -15,6 +15,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, MarkedYAMLError
 from ruamel.yaml.tokens import CommentToken
 
+from stages import lockfile
 from stages.command import replacing
 from stages.errors import Misuse
 from stages.section import nearest
@@ -170,12 +171,10 @@ def values(listed: Listed) -> dict[str, Any]:
     return {key: value(key) for key in listed._listed}
 
 
-def accepted(
-    stage: str, path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml"), lock: Path = Path("dvc.lock")
-) -> bool:
+def accepted(stage: str, path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml"), root: Path = Path()) -> bool:
     """Whether a stage has ended well with just the values that `params.yaml` has for it now."""
-    tree, record = _yaml(path), _yaml(lock) if lock.exists() else None
-    said = ((record or {}).get("stages") or {}).get(stage, {}).get("params", {}).get(path.name)
+    tree = _yaml(path)
+    said = lockfile.stages(root).get(stage, {}).get("params", {}).get(path.name)
     return bool(said == {key: reduce(getitem, key.split("."), tree) for key in _yaml(graph)["stages"][stage]["params"]})
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from stages import inputs
 from stages.command import replacing
 
 
@@ -70,6 +71,7 @@ class WholeFiles(TorchCheckpointIO):
     """Checkpoints that a kill leaves as they were; Lightning's go through a temporary folder on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        inputs.confirm(data_only=True)  # parameters and code were read at the start, data are read all the time
         content = io.BytesIO()
         torch.save(checkpoint, content)
         with replacing(Path(path)) as whole:

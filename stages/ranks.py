@@ -16,6 +16,7 @@ from typing import IO, Any
 from stages.command import die_with_parent
 from stages.errors import UserError
 
+LAUNCHED = "MILLRACE_LAUNCHED"
 POLL_S, GRACE_S = 0.1, 3.0
 LOST = ("connection closed by peer", "connection reset", "broken pipe", "remote process exited")  # gloo's words, NCCL's
 
@@ -23,6 +24,11 @@ LOST = ("connection closed by peer", "connection reset", "broken pipe", "remote 
 def ours_to_start(devices: int, num_nodes: int) -> bool:
     """Whether several processes are asked for, and neither torchrun nor srun nor `launch` has started this one."""
     return devices * num_nodes > 1 and not {"LOCAL_RANK", "SLURM_NTASKS"} & os.environ.keys()
+
+
+def launched() -> bool:
+    """Whether `launch` has started this process, and waits for it."""
+    return LAUNCHED in os.environ
 
 
 def launch(module: str, arguments: Sequence[Any], devices: int, num_nodes: int, threads: int) -> None:
@@ -33,7 +39,7 @@ def launch(module: str, arguments: Sequence[Any], devices: int, num_nodes: int, 
     Raises:
         UserError: a process ended badly; the others have been killed.
     """
-    shared = os.environ | _meeting_point(num_nodes) | {"OMP_NUM_THREADS": str(threads)}
+    shared = os.environ | _meeting_point(num_nodes) | {"OMP_NUM_THREADS": str(threads), LAUNCHED: "1"}
     command = [sys.executable, "-m", module, *map(str, arguments)]
     with contextlib.ExitStack() as stack:
         said = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]

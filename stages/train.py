@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages import command, params, preflight, ranks
-from stages.errors import Misuse
+from stages import command, inputs, params, preflight, ranks
+from stages.errors import Busy, Misuse
 from stages.table import sha256
 
 SCRATCH = Path(".scratch/train")
@@ -27,12 +27,21 @@ def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
     if ranks.ours_to_start(said.train.devices, said.train.num_nodes):
         paths = (arrays, schema, weights, curves)
         ranks.launch("stages.train", paths, said.train.devices, said.train.num_nodes, said.train.threads)
-    else:
-        fit(said, arrays, schema, weights, curves)
+        if os.environ.get("NODE_RANK", "0") == "0":
+            forget()
+    elif fit(said, arrays, schema, weights, curves) and not ranks.launched():
+        forget()
 
 
-def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
-    """What each training process does; the first of them writes."""
+def forget() -> None:
+    """Remove the state of this training and of others, which would pile up; it stays if the inputs have changed."""
+    with contextlib.suppress(Busy), command.holding(SCRATCH.with_suffix(".lock"), "training"):
+        inputs.confirm()
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> bool:
+    """What each training process does; the first of them writes, and gives True."""
     import torch
 
     from stages.batches import ArraysModule
@@ -56,9 +65,9 @@ def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> N
             own = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
             own = calibrated(learner.network.spec, own, schema, arrays)
             write(learner.network.spec, own, callbacks[0].rows, weights, curves)
-            shutil.rmtree(SCRATCH)  # what other inputs left there as well, which would pile up
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    return bool(first)
 
 
 def build(said: Any, schema_path: Path) -> Any:
@@ -93,8 +102,11 @@ def inputs_digest(said: Any, arrays: Path, schema: Path) -> str:
     import lightning
     import torch
 
-    code = sorted(Path(__file__).parent.rglob("*.py"))
-    seen = [sha256(path) for path in (Path(arrays) / "summary.json", schema, *code)]
+    seen = [sha256(path) for path in (Path(arrays) / "summary.json", schema)]
+    if (snapshot := inputs.current()) is not None:
+        seen += [json.dumps(snapshot.code, sort_keys=True)]  # as it was loaded
+    else:
+        seen += [sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
     # Lightning's checkpoints hold absolute paths, so those of a folder that has moved are another run's
     around = [torch.__version__, lightning.__version__, str(SCRATCH.resolve())]
     return hashlib.sha256(json.dumps([seen, around, params.values(said)], sort_keys=True).encode()).hexdigest()[:16]

@@ -49,7 +49,8 @@ MAY_IMPORT = [
     ("serving/router.py", "stages.schema", "numpy triton_python_backend_utils"),
     (
         "serving/cli.py",
-        "stages.schema stages.manifest stages.errors stages.command stages.params stages.preflight serving",
+        "stages.schema stages.manifest stages.errors stages.command stages.inputs stages.lockfile stages.params"
+        " stages.preflight serving",
         None,
     ),
     ("serving/client/predict.py", "stages.errors stages.command serving.client", None),
@@ -59,7 +60,7 @@ MAY_IMPORT = [
     (
         "serving/*",
         "stages.schema stages.kinds stages.manifest stages.parity stages.verdict stages.host stages.errors"
-        " stages.command serving",
+        " stages.command stages.lockfile serving",
         None,
     ),
     ("flows/*", "stages serving flows", None),

@@ -432,7 +432,7 @@ def test_a_stage_has_accepted_what_its_entry_in_the_lock_says(project):
     assert not params.accepted("gate")
     shutil.copy(ROOT / "dvc.yaml", project)
     gate = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))["gate"]
-    entry = {"params": {"params.yaml": {f"gate.{name}": value for name, value in gate.items()}}}
+    entry = {"cmd": "gate", "params": {"params.yaml": {f"gate.{name}": value for name, value in gate.items()}}}
     with Path("dvc.lock").open("w", encoding="utf-8") as file:
         YAML().dump({"stages": {"gate": entry}}, file)
     assert params.accepted("gate")

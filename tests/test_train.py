@@ -141,6 +141,37 @@ def test_a_killed_run_goes_on_to_the_bytes_of_an_undisturbed_one(tmp_path, train
     assert not (folder / train.SCRATCH).exists()
 
 
+@pytest.mark.parametrize("what", ["learning rate", "pictures"])
+def test_an_edit_while_it_trains_fails_it_and_costs_nothing_once_put_back(tmp_path, trained, what):
+    model = {"encoders": {"image": {"name": "cnn", "width": 4}}}
+    edited = EVERYTHING | {"epochs": 12}
+    whole = trained("whole", edited, **model)
+    folder = settle(tmp_path / "edited", edited, model)
+    path = folder / "params.yaml" if what == "learning rate" else folder / "arrays/train/00.npy"
+    before = path.read_bytes()
+    command = [sys.executable, "-m", "stages.train", *ARGUMENTS]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=environment(ROOT), **streams) as first:
+        while not first.stdout.readline().startswith("epoch 3/"):
+            assert first.poll() is None
+        if what == "learning rate":
+            params.edit({"train": {"learning_rate": 0.5}}, path)
+        else:
+            path.write_bytes(before[:-5000] + bytes(5000))
+        _, errors = first.communicate(timeout=300)
+    assert first.returncode == 1
+    (line,) = errors.splitlines()
+    named = "train.learning_rate in params.yaml was 0.02 and is 0.5 now" if what == "learning rate" else f"{path.name} "
+    assert line.startswith("error: ") and named in line
+    path.write_bytes(before)
+    said = subprocess.run(command, cwd=folder, env=environment(ROOT), capture_output=True, text=True, timeout=300)
+    assert said.returncode == 0, said.stderr
+    resumed = int(said.stdout.splitlines()[0].removeprefix("resumed after epoch "))
+    assert resumed == 12 if what == "learning rate" else 2 <= resumed < 12
+    assert outputs(folder) == outputs(whole)
+    assert not (folder / train.SCRATCH).exists()
+
+
 @pytest.mark.parametrize("after", [1, 2])
 def test_an_interrupted_run_goes_on_only_with_its_own_inputs(trained, monkeypatch, capfd, after):
     with monkeypatch.context() as patch, pytest.raises(KeyError):
