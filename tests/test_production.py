@@ -32,7 +32,11 @@ KEY_FILE = "/run/secrets/admin-key"
 OLDEST = (26, 7)  # fixes CVE-2026-16497, the last that NVIDIA's bulletins name
 
 
-VARIABLES = {"MILLRACE_ADMIN_KEY_FILE": "key", "TRITON_DIGEST": "sha256:0", "PROMETHEUS_DIGEST": "sha256:0"}
+COMPOSE = ("compose.yaml", "compose.tls.yaml")
+VARIABLES = (
+    *("MILLRACE_ADMIN_KEY_FILE", "MILLRACE_TLS_CERTIFICATE", "MILLRACE_TLS_KEY"),
+    *("TRITON_DIGEST", "PROMETHEUS_DIGEST", "NGINX_DIGEST"),
+)
 
 
 def containerfile(name: str = "Containerfile") -> dict[str, str]:
@@ -41,7 +45,9 @@ def containerfile(name: str = "Containerfile") -> dict[str, str]:
 
 
 def compose() -> dict[str, Any]:
-    return YAML(typ="safe").load(RUNTIME / "compose.yaml")["services"]
+    return {
+        name: service for file in COMPOSE for name, service in YAML(typ="safe").load(RUNTIME / file)["services"].items()
+    }
 
 
 def objects() -> dict[str, Any]:
@@ -127,7 +133,12 @@ def test_probes_ask_the_model():
 
 def test_nothing_runs_as_root_or_may_write():
     user = containerfile()["USER"]
-    assert user == containerfile("release.Containerfile")["USER"] == compose()["triton"]["user"]
+    assert (
+        compose()["proxy"]["user"]
+        == user
+        == containerfile("release.Containerfile")["USER"]
+        == compose()["triton"]["user"]
+    )
     number = int(user.partition(":")[0])
     assert number > 10000 and user == f"{number}:{number}"
     assert pod()["securityContext"] | {"runAsNonRoot": True, "runAsUser": number} == pod()["securityContext"]
@@ -190,8 +201,15 @@ def test_compose_reads_it():
     able = [each for each in commands if shutil.which(each[0]) and not _fails([*each, "version"])]
     if not able:
         pytest.skip("neither `docker compose` nor podman-compose is here")
-    command = [*able[0], "--file", str(RUNTIME / "compose.yaml"), "config", "--quiet"]
-    subprocess.run(command, env=os.environ | VARIABLES, check=True)
+    files = [option for file in COMPOSE for option in ("--file", str(RUNTIME / file))]
+    subprocess.run([*able[0], *files, "config", "--quiet"], env=os.environ | dict.fromkeys(VARIABLES, "x"), check=True)
+
+
+def test_the_page_names_every_variable_that_is_required():
+    needed = {name for file in COMPOSE for name in re.findall(r"\${(\w+):\?}", (RUNTIME / file).read_text())}
+    assert needed == set(VARIABLES)
+    page = (ROOT / "docs" / "production.md").read_text()
+    assert all(f"{name}=" in page for name in needed)
 
 
 def test_kubernetes_reads_it():
