@@ -27,8 +27,6 @@ REPLACED = {
     b"\xffbig": "the texts and bytes of a request are at most 256 MiB together",
 }
 PILLOW = "13.0.0"  # as pinned in both lock files: another version may decode the same picture to other pixels
-
-
 # A picture as JSON can hold it. No format that Pillow reads begins with four such letters and goes on like that.
 _BASE64 = re.compile(rb"(?:data:[^,]{0,99};base64,)?([A-Za-z0-9+/]{4}[A-Za-z0-9+/\r\n]*+={0,2}\s*+)")
 
@@ -49,6 +47,7 @@ class TritonPythonModel:
         rows = json.loads(args["model_config"])["max_batch_size"]
         try:
             self._schema = Schema.load(HERE / "schema.json").bounded(rows)
+            self._pictures = {column.name for column in self._schema.features if column.kind == "image"}
             self._inputs = self._schema.inputs()
             self._check_golden()
         except ModuleNotFoundError as error:
@@ -106,7 +105,11 @@ class TritonPythonModel:
                 values = sent[name].tolist()
                 if values and values[0] in REPLACED:
                     raise ValueError(f"{name}: {REPLACED[values[0]]}")
-                raw[name] = [_READ[tensor.dtype](name, value) for value in values] if tensor.dtype in _READ else values
+                if tensor.dtype == "str":
+                    values = _texts(name, values)
+                elif name in self._pictures:
+                    values = [_picture(value) for value in values]
+                raw[name] = values
             elif tensor.optional:
                 raw[name] = [None] * rows
             else:
@@ -137,23 +140,24 @@ class TritonPythonModel:
             )
 
 
-def _text(name: str, value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: not UTF-8 ({error})") from error
+def _texts(name: str, values: list[bytes]) -> list[str]:
+    texts = []
+    for row, value in enumerate(values):
+        try:
+            texts.append(value.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            place = f"row {row}: " if len(values) > 1 else ""
+            raise ValueError(f"{place}{name}: not UTF-8 ({error})") from error
+    return texts
 
 
-def _file(name: str, value: bytes) -> bytes:
-    """The bytes of a file, which a JSON request holds as base64."""
+def _picture(value: bytes) -> bytes:
+    """The bytes of a picture, which a JSON request holds as base64."""
     match = _BASE64.fullmatch(value)
     try:
         return base64.b64decode(match[1]) if match else value
     except binascii.Error:
         return value
-
-
-_READ = {"str": _text, "bytes": _file}
 
 
 def _versions() -> str:

@@ -308,7 +308,7 @@ def test_only_the_guilty_request_fails(client: Any) -> None:
     good, absent = _rows(2), {"photo": _rows(1)["photo"], "weight": [2.5]}
     broken = _rows(3) | {"photo": [_png(0), b"no picture", _png(1)]}
     infinite = _rows(1) | {"weight": [float("inf")]}
-    no_text = _rows(1) | {"note": [b"\xff\xfe"]}
+    no_text = _rows(2) | {"note": ["text", b"\xff\xfe"]}
     bug = _rows(1) | {"note": ["crash"]}
     requests = [good, broken, absent, infinite, good, no_text, bug, absent]
 
@@ -328,7 +328,7 @@ def test_only_the_guilty_request_fails(client: Any) -> None:
     codes = {index: answers[index].status() for index in (1, 3, 5, 6)}
     invalid, internal = "StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL"
     assert codes == {1: invalid, 3: invalid, 5: invalid, 6: internal}
-    for index, words in {1: "row 1: photo: not a picture", 3: "weight: ", 5: "note: not UTF-8"}.items():
+    for index, words in {1: "row 1: photo: not a picture", 3: "weight: ", 5: "row 1: note: not UTF-8"}.items():
         assert words in str(answers[index])
     assert "RuntimeError: a bug" in str(answers[6])
 
