@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ sys.dont_write_bytecode = True  # a file written into the repository makes Trito
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
-from stages.schema import Schema, TooMuch  # noqa: E402
+from stages.schema import Received, Schema, TooMuch, kind  # noqa: E402
 
 # What batchstrategy.c puts in place of a tensor, by its first value.
 REPLACED = {
@@ -27,8 +26,6 @@ REPLACED = {
     b"\xffbig": "the texts and bytes of a request are at most 256 MiB together",
 }
 PILLOW = "13.0.0"  # as pinned in both lock files: another version may decode the same picture to other pixels
-# A picture as JSON can hold it. No format that Pillow reads begins with four such letters and goes on like that.
-_BASE64 = re.compile(rb"(?:data:[^,]{0,99};base64,)?([A-Za-z0-9+/]{4}[A-Za-z0-9+/\r\n]*+={0,2}\s*+)")
 
 
 class TritonPythonModel:
@@ -47,7 +44,8 @@ class TritonPythonModel:
         rows = json.loads(args["model_config"])["max_batch_size"]
         try:
             self._schema = Schema.load(HERE / "schema.json").bounded(rows)
-            self._pictures = {column.name for column in self._schema.features if column.kind == "image"}
+            kinds = {column.name: kind(column.kind) for column in self._schema.features}
+            self._received = {name: each.received for name, each in kinds.items() if isinstance(each, Received)}
             self._inputs = self._schema.inputs()
             self._check_golden()
         except ModuleNotFoundError as error:
@@ -107,8 +105,8 @@ class TritonPythonModel:
                     raise ValueError(f"{name}: {REPLACED[values[0]]}")
                 if tensor.dtype == "str":
                     values = _texts(name, values)
-                elif name in self._pictures:
-                    values = [_picture(value) for value in values]
+                elif name in self._received:
+                    values = [self._received[name](value) for value in values]
                 raw[name] = values
             elif tensor.optional:
                 raw[name] = [None] * rows
@@ -149,15 +147,6 @@ def _texts(name: str, values: list[bytes]) -> list[str]:
             place = f"row {row}: " if len(values) > 1 else ""
             raise ValueError(f"{place}{name}: not UTF-8 ({error})") from error
     return texts
-
-
-def _picture(value: bytes) -> bytes:
-    """The bytes of a picture, which a JSON request holds as base64."""
-    match = _BASE64.fullmatch(value)
-    try:
-        return base64.b64decode(match[1]) if match else value
-    except binascii.Error:
-        return value
 
 
 def _versions() -> str:

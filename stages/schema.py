@@ -109,6 +109,15 @@ class Bounded(Protocol):
         ...
 
 
+@runtime_checkable
+class Received(Protocol):
+    """A kind of bytes that a request may hold in another form, such as base64 in JSON."""
+
+    def received(self, value: bytes) -> bytes:
+        """The bytes that a table would hold; any that a table may hold are left as they are."""
+        ...
+
+
 def kind(name: str) -> Kind:
     """The module of a feature kind."""
     return cast(Kind, importlib.import_module(f"stages.kinds.{name}"))
