@@ -13,7 +13,8 @@ from benchmarks import pages
 from benchmarks.workspace import ROOT
 from stages.host import fingerprint
 
-NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "peers", "presets", "error_rates")
+NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "peers", "presets")
+NAMES += ("error_rates", "latency_rates")
 STORE = ROOT / "benchmarks" / "figures.json"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from flows.drawing import Chart, Histogram, Interval, chart, histogram, interval
@@ -181,7 +182,8 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any], among: Sequen
     if criterion["about"] == LATENCY and times:
         value, unit = times["one_client"]["p99_ms"], " ms"
     elif criterion["about"] == COST and value is None:
-        value = times["champion"]["candidate_p50_ms"] / times["champion"]["p50_ms"]
+        ratios = (times.get("champion") or {}).get("ratios")
+        value = median(ratios) if ratios else None
     ends, limits = (criterion.get(name) or (None, None) for name in ("interval", "limits"))
     return Shown(
         criterion["about"],

@@ -22,6 +22,7 @@ from stages.schema import Schema
 
 SAMPLES = 64  # different ones, sent in turn
 WARM_UP = 20  # requests that are not timed
+BLOCK = 10  # pairs of requests whose medians are compared
 REMEDY = (
     "`dvc checkout --force champion/repository.dvc` or `dvc pull champion/repository.dvc` brings it back;"
     " then `dvc repro --force --single-item measure`"
@@ -86,30 +87,45 @@ def latencies_ms(
 
 
 def beside_champion(box: Sandbox, champion: Path, raw: Sequence[Raw], requests: int) -> dict[str, Any]:
-    """Both models' p50 in milliseconds, asked in turn, so that whatever else the host does slows both; and its size.
+    """Both models' p50 in milliseconds, how many times as long as the champion's, by block; and its size.
 
     `lost`: why it cannot be asked any more.
     """
     made, repository = manifest.load(champion), champion.parent / "repository"
     if faults := manifest.faults(repository, made):
         return {"release": made.id, "lost": f"{made.id} cannot be asked any more ({faults[0]}): {REMEDY}"}
-    theirs = schema_of(repository, Names(made.name, made.id))
-    ours_ms, theirs_ms = [], []
-    with sandbox(repository, made, theirs) as other, box.client() as client, other.client() as their_client:
-        for number, one in zip(range(WARM_UP + requests), itertools.cycle(raw), strict=False):
-            began = time.perf_counter()
-            box.ask(client, one)
-            between = time.perf_counter()
-            other.ask(their_client, one)
-            if number >= WARM_UP:
-                ours_ms.append((between - began) * 1000)
-                theirs_ms.append((time.perf_counter() - between) * 1000)
+    with sandbox(repository, made, schema_of(repository, Names(made.name, made.id))) as other:
+        ours_ms, theirs_ms = in_turn(box, other, raw, requests)
     return {
         "release": made.id,
         "bytes": total_bytes(repository),
         "p50_ms": round(float(np.median(theirs_ms)), 3),
         "candidate_p50_ms": round(float(np.median(ours_ms)), 3),
+        "ratios": ratios(ours_ms, theirs_ms),
     }
+
+
+def in_turn(box: Sandbox, other: Sandbox, raw: Sequence[Raw], requests: int) -> tuple[np.ndarray, np.ndarray]:
+    """Milliseconds [requests] of each model, asked in turn, so that whatever else the host does slows both.
+
+    Each goes first in every other pair, since the second finds the sample in the caches.
+    """
+    taken_ms = np.empty((WARM_UP + requests, 2))
+    with box.client() as ours, other.client() as theirs:
+        both = ((0, box, ours), (1, other, theirs))
+        for number, one in zip(range(len(taken_ms)), itertools.cycle(raw), strict=False):
+            for which, asked, client in both if number % 2 else both[::-1]:
+                began = time.perf_counter()
+                asked.ask(client, one)
+                taken_ms[number, which] = (time.perf_counter() - began) * 1000
+    return taken_ms[WARM_UP:, 0], taken_ms[WARM_UP:, 1]
+
+
+def ratios(ours_ms: np.ndarray, theirs_ms: np.ndarray) -> list[float]:
+    """The ratio of medians in each block of pairs: a burst of load is in one block, and slows both models there."""
+    ends = range(BLOCK, len(ours_ms) + 1, BLOCK)
+    medians = ([float(np.median(each[end - BLOCK : end])) for end in ends] for each in (ours_ms, theirs_ms))
+    return [round(ours / theirs, 4) for ours, theirs in zip(*medians, strict=True)]
 
 
 def total_bytes(folder: Path) -> int:

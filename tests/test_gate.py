@@ -400,9 +400,9 @@ def stage(tmp_path, monkeypatch):
     (challenge / "challenge.json").write_text(json.dumps(NONE))
     np.savez(challenge / "answers.npz")
 
-    def run(p99_ms, champion_ms=None, **said):
+    def run(p99_ms, ratios=None, **said):
         params.edit({"gate": said})
-        other = champion_ms and {"bytes": 1000, "p50_ms": champion_ms, "candidate_p50_ms": 2.0}
+        other = None if ratios is None else {"bytes": 1000, "ratios": ratios}
         timed = {"one_client": {"p99_ms": p99_ms}, "slow": slow, "bytes": 1500, "champion": other}
         times.write_text(json.dumps(timed))
         gate.main(answers, challenge, times, profile, released, arrays, schema, table, before, out)
@@ -448,14 +448,32 @@ def test_the_stage_writes_the_same_bytes_for_another_passing_time(stage):
 
 
 def test_the_stage_judges_time_and_size_beside_the_champion(stage):
-    assert reasons(json.loads(stage(12.5, champion_ms=1.9))) == {}
-    slower = stage(12.5, champion_ms=1.0, max_larger=1.4)
+    assert reasons(json.loads(stage(12.5, ratios=[1.05] * 20))) == {}
+    slower = stage(12.5, ratios=[2.0] * 20, max_larger=1.4)
     larger = "what is served is 1.50 times as large as the champion's; gate.max_larger allows 1.4"
     assert reasons(json.loads(slower)) == {
         "latency over the champion's": "asked in turn with the champion, it takes longer than gate.max_slower allows",
         "size over the champion's": larger,
     }
-    assert stage(12.5, champion_ms=0.9) == slower
+    assert stage(12.5, ratios=[2.3] * 20) == slower
+
+
+@pytest.mark.parametrize(
+    ("ratios", "outcome"),
+    [
+        ([1.0] * 12 + [9.0] * 8, "not judged"),
+        ([1.0] * 15 + [9.0] * 5, "holds"),
+        ([9.0] * 12 + [1.0] * 8, "not judged"),
+        ([9.0] * 15 + [1.0] * 5, "refused"),
+        ([1.5] * 20, "holds"),
+        ([9.0] * 3, "not judged"),
+        ([], "not judged"),
+    ],
+)
+def test_noise_is_no_verdict_on_the_time_beside_the_champion(stage, ratios, outcome):
+    said = json.loads(stage(12.5, ratios))
+    (found,) = (each for each in said["criteria"] if each["name"] == "latency over the champion's")
+    assert gate.fared(found)[0] == outcome and found["value"] is None and found["interval"] is None
 
 
 def test_a_refusal_is_written_and_shown(stage, capsys):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
-from stages import shares
+from stages import gate, measure, medians, shares
 
 
 def pairs(both, ours, theirs, neither):
@@ -57,3 +59,36 @@ def test_the_ends_of_what_can_be():
     assert shares.difference(missed, hit, level=0.05)[:2] == (-1, -1)
     assert shares.difference(hit, missed, level=0.05)[0] == 1
     assert 0.4 < shares.difference(hit, missed, level=0.05)[1] < 1
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 20, 101])
+def test_the_ends_of_a_median_are_the_furthest_that_the_level_allows(count):
+    """Each value lies below the median with one half: how many do is binomial."""
+    low, high = medians.interval([float(value) for value in range(count)][::-1], 0.05)
+    if count < 5:
+        assert (low, high) == (-math.inf, math.inf)
+        return
+    place = int(low)
+    assert high == count - 1 - place
+    assert binom.cdf(place, count, 0.5) <= 0.05 < binom.cdf(place + 1, count, 0.5)
+
+
+def test_bursts_that_slow_both_models_do_not_hide_a_ratio():
+    """Half of the time everything takes fifty times as long."""
+    draw = np.random.default_rng(0)
+    load = np.repeat(draw.choice([1.0, 50.0], 40), 5)
+    ours, theirs = (load * draw.lognormal(0, 0.3, 200) for _ in range(2))
+    for times, judged in ((1.0, "holds"), (2.0, "refused")):
+        figure = gate.slower(measure.ratios(ours * times, theirs), 1.5, 0.05)
+        assert figure.note == "" and (figure.value > figure.most) == (judged == "refused")
+
+
+def test_a_model_just_as_slow_as_is_allowed_is_refused_no_more_often_than_the_level():
+    draw = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        load = np.repeat(draw.choice([1.0, 4.0], 20), 10)
+        ours, theirs = (load * draw.lognormal(0, 0.5, 200) for _ in range(2))
+        figure = gate.slower(measure.ratios(ours * 1.5, theirs), 1.5, 0.05)
+        refused += not figure.note and figure.value > figure.most
+    assert shares.interval(np.arange(400) < refused, 0.01)[0] <= 0.05
