@@ -26,7 +26,7 @@ from stages.arrays import open_split
 from stages.sandbox import batches, raw_rows, sandbox
 from stages.schema import Schema
 
-PAIRS, RECORDED, COMPARISONS = 200, 6000, 2000
+PAIRS, RECORDED, COMPARISONS = 200, 3000, 2000
 MOST = 1.5  # gate.max_slower
 TIMES = (1.0, MOST, 2.0)  # how many times as slow the candidate is
 SURE = 0.01
