@@ -53,9 +53,13 @@ MAY_IMPORT = [
         " stages.preflight serving",
         None,
     ),
-    ("serving/client/predict.py", "stages.errors stages.command serving.client", None),
-    ("serving/client/inputs.py", "stages.schema stages.errors stages.settings stages.sources serving.client", None),
-    ("serving/client/*", "stages.schema serving.wire serving.client", "numpy tritonclient pandas"),
+    (
+        "serving/client/predict.py",
+        "stages.errors stages.command stages.settings stages.sources serving.client",
+        "numpy pyarrow",
+    ),
+    ("serving/client/inputs.py", "stages.schema stages.errors stages.sources serving.client", None),
+    ("serving/client/*", "stages.schema serving.wire serving.client", "numpy tritonclient grpc aiohttp pandas"),
     ("serving/wire.py", "stages.schema", "numpy tritonclient"),
     (
         "serving/*",

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import csv
 import hashlib
+import io
+import itertools
 import json
+import os
 import random
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +30,8 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from serving import repository as layout
-from serving.client import AsyncClient, Client, Served, ServerError, Unavailable
+from serving.client import AccessDenied, AsyncClient, Client, RowError, Served, ServerError, Unavailable, transport
+from serving.client.question import IN_FLIGHT
 from serving.launcher import Endpoint, running
 from stages import manifest
 from stages.schema import Column, Schema, kind
@@ -206,6 +213,164 @@ def test_what_only_the_server_finds_names_the_row(toy: Toy, monkeypatch: pytest.
                 client.predict(wrong)
 
 
+def test_an_error_of_a_row_has_its_number_and_column(toy: Toy) -> None:
+    with Client(toy.endpoint.grpc, "toy") as client:
+        for rows_before in (0, 2 * MAX_BATCH + 3):
+            for wrong in ({"amount": "x"}, {"amuont": 1}):
+                with pytest.raises(RowError) as caught:
+                    client.predict([*[{}] * rows_before, wrong])
+                assert (caught.value.row, caught.value.column) == (rows_before, *wrong)
+
+
+PICTURE = b"\x89PNG, or what a column of bytes may hold"
+
+
+@pytest.mark.parametrize("form", ["bytes", "bytearray", "Path", "str", "file", "BytesIO", "BytesIO at its end"])
+def test_bytes_are_taken_in_every_form(tmp_path: Path, form: str) -> None:
+    described = Served(Schema((Column("photo", "image"),), Column("answer", "target_number")), MAX_BATCH, f"toy_{OLD}")
+    path = tmp_path / "picture.png"
+    path.write_bytes(PICTURE)
+    written = io.BytesIO()
+    written.write(PICTURE)
+    with path.open("rb") as file:
+        forms = {
+            "bytes": PICTURE,
+            "bytearray": bytearray(PICTURE),
+            "Path": path,
+            "str": str(path),
+            "file": file,
+            "BytesIO": io.BytesIO(PICTURE),
+            "BytesIO at its end": written,
+        }
+        assert described.raw({"photo": forms[form]}) == {"photo": PICTURE}
+        if form == "file":
+            with pytest.raises(RowError, match="photo: an open file without a byte left"):
+                described.raw({"photo": file})
+            with path.open(encoding="latin-1") as text, pytest.raises(RowError, match="photo: a file open as text"):
+                described.raw({"photo": text})
+
+
+@EACH_WAY
+def test_a_stream_is_answered_in_order_and_read_only_a_little_ahead(
+    toy: Toy, protocol: str, asynchronous: bool
+) -> None:
+    read = 0
+    given = rows(20 * MAX_BATCH + 1)
+
+    def source() -> Iterator[dict[str, Any]]:
+        nonlocal read
+        for row in given:
+            read += 1
+            yield row
+
+    async def source_async() -> AsyncIterator[dict[str, Any]]:
+        for row in source():
+            await asyncio.sleep(0)
+            yield row
+
+    found: list[dict[str, Any]] = []
+
+    def take(answer: dict[str, Any]) -> None:
+        found.append(answer)
+        assert read <= len(found) + (IN_FLIGHT + 1) * MAX_BATCH
+
+    async def ask() -> None:
+        async with AsyncClient(toy.address(protocol), "toy") as client:
+            async for answer in client.predict(source_async(), probabilities=True):
+                take(answer)
+
+    if asynchronous:
+        asyncio.run(ask())
+    else:
+        with Client(toy.address(protocol), "toy") as client:
+            answers = client.predict(source(), probabilities=True)
+            assert read == 0
+            for answer in answers:
+                take(answer)
+    served = np.array([[answer["probabilities"][label] for label in LABELS[OLD]] for answer in found])
+    assert np.abs(served - toy.expected(given)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_fails_in_a_stream_comes_after_the_answers_before_it(toy: Toy, asynchronous: bool) -> None:
+    good = 2 * MAX_BATCH + 3
+
+    def wrong_row() -> Iterator[dict[str, Any]]:
+        yield from [{"amount": 1}] * good
+        yield {"amount": "x"}
+
+    def wrong_source() -> Iterator[dict[str, Any]]:
+        yield from [{"amount": 1}] * good
+        raise OSError("the source is gone")
+
+    async def count_async(rows: Iterator[dict[str, Any]], answers: list[Any]) -> None:
+        async with AsyncClient(toy.endpoint.grpc, "toy") as client:
+            async for answer in client.predict(rows):
+                answers.append(answer)
+
+    for source, error in ((wrong_row, RowError), (wrong_source, OSError)):
+        answers: list[Any] = []
+        with pytest.raises(error) as caught:
+            if asynchronous:
+                asyncio.run(count_async(source(), answers))
+            else:
+                for answer in Client(toy.endpoint.grpc, "toy").predict(source()):
+                    answers.append(answer)
+        assert len(answers) == good
+        if isinstance(caught.value, RowError):
+            assert (caught.value.row, caught.value.column) == (good, "amount")
+
+
+def test_a_stream_that_is_left_leaves_nothing_under_way(toy: Toy) -> None:
+    with Client(toy.endpoint.grpc, "toy") as client:
+        answers = client.predict({"amount": number} for number in itertools.count())
+        assert next(answers)["release"] == OLD
+        answers.close()  # type: ignore[attr-defined]
+        deadline = time.monotonic() + 30
+        while any(thread.name.startswith("millrace-client") for thread in threading.enumerate()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_threads_share_a_client(toy: Toy, protocol: str) -> None:
+    given = rows(64)
+    expected = toy.expected(given)
+    with Client(toy.address(protocol), "toy") as client, ThreadPoolExecutor(8) as pool:
+        for _ in range(2):  # connections are used again
+            answers = list(pool.map(lambda row: client.predict(row, probabilities=True), given, timeout=120))
+            served = np.array([[answer["probabilities"][label] for label in LABELS[OLD]] for answer in answers])
+            assert np.abs(served - expected).max() <= 1e-5
+
+
+FORKED = """
+import os, sys, traceback
+from serving.client import Client
+client = Client(sys.argv[1], "toy", retry_s=0)
+client.predict({"town": "Ulm"})
+child = os.fork()
+if child == 0:
+    try:
+        os._exit(0 if client.predict({"town": "Ulm"})["release"] else 1)
+    except RuntimeError as error:
+        os._exit(7)
+    finally:
+        traceback.print_exc()
+        os._exit(1)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+client.predict({"town": "Ulm"})  # and the parent's connection is whole
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(("protocol", "support", "code"), [("grpc", "0", 7), ("grpc", "1", 0), ("http", "0", 0)])
+def test_a_forked_process_asks_or_is_refused_at_once(toy: Toy, protocol: str, support: str, code: int) -> None:
+    surroundings = environment(ROOT) | {"GRPC_ENABLE_FORK_SUPPORT": support}
+    command = [sys.executable, "-c", FORKED, toy.address(protocol)]
+    ran = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == code, ran.stderr
+
+
 @EACH_WAY
 def test_what_the_server_cannot_is_its_error(toy: Toy, protocol: str, asynchronous: bool) -> None:
     async def ask(model: str) -> None:
@@ -230,53 +395,78 @@ def test_nobody_there_and_no_answer_in_time(protocol: str, asynchronous: bool) -
         silent.listen()
         nobody, mute = (f"{protocol}://127.0.0.1:{each.getsockname()[1]}" for each in (deaf, silent))
         with pytest.raises(Unavailable, match=f"no model answers at {nobody} by "):
-            asked(nobody, {}, asynchronous, retries=1, pause_s=0.001)
+            asked(nobody, {}, asynchronous, retry_s=0.2)
         with pytest.raises(TimeoutError, match=f"{mute} did not answer within 0.2 s"):
             asked(mute, {}, asynchronous, timeout_s=0.2)
 
 
-@pytest.mark.parametrize("server", ["nonsense", "https://a:8000", "127.0.0.1", "grpc://a:x", ""])
+@pytest.mark.parametrize("server", ["nonsense", "127.0.0.1", "grpc://a:x", ""])
 def test_an_address_that_is_none(server: str) -> None:
-    with pytest.raises(ValueError, match="write HOST:PORT, grpc://HOST:PORT or http://HOST:PORT"):
+    with pytest.raises(ValueError, match="write HOST:PORT, or begin it with"):
         Client(server, "toy")
 
 
 class Failing:
-    """Stands for Triton's client: fails as told, then answers with a configuration."""
+    """Stands for the connection: fails as told, then answers with a configuration."""
 
     def __init__(self, toy: Toy, *statuses: str) -> None:
         self.left, self.calls, self.toy = list(statuses), 0, toy
 
-    def get_model_config(self, *arguments: Any, **options: Any) -> Any:
+    def config(self, *arguments: Any) -> Any:
         self.calls += 1
         if self.left:
             raise InferenceServerException("as told", self.left.pop(0))
         with Client(self.toy.endpoint.grpc, "toy") as client:
-            client.describe()
-            return client._client.get_model_config("toy", as_json=True)
+            return client._connection(transport.connect).config("toy", {}, 10)
+
+
+class Time:
+    """A clock that a pause moves on."""
+
+    def __init__(self) -> None:
+        self.now, self.paused = 0.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.paused.append(seconds)
+        self.now += seconds
 
 
 def test_only_what_is_safe_is_sent_again_and_not_for_ever(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    paused: list[float] = []
-    monkeypatch.setattr("time.sleep", paused.append)
     for statuses, error, calls in [
         (["StatusCode.UNAVAILABLE"] * 3, None, 4),
-        (["503"] * 3, None, 4),
-        (["StatusCode.UNAVAILABLE"] * 9, Unavailable, 4),
+        (["502", "503", "504", "429"], None, 5),
         (["StatusCode.UNAVAILABLE", "StatusCode.INVALID_ARGUMENT"], ValueError, 2),
         (["StatusCode.DEADLINE_EXCEEDED"], TimeoutError, 1),
         (["StatusCode.INTERNAL"], ServerError, 1),
         (["StatusCode.NOT_FOUND"], ServerError, 1),
+        (["StatusCode.UNAUTHENTICATED"], AccessDenied, 1),
+        (["403"], AccessDenied, 1),
     ]:
-        client = Client("127.0.0.1:1", "toy", pause_s=0.1)
-        client._client = failing = Failing(toy, *statuses)
+        for module in ("client", "errors"):
+            monkeypatch.setattr(f"serving.client.{module}.time", Time())
+        client = Client("127.0.0.1:1", "toy")
+        client._connections[os.getpid()] = failing = Failing(toy, *statuses)  # type: ignore[assignment]
         if error is None:
             assert isinstance(client.describe(), Served)
         else:
             with pytest.raises(error):
                 client.describe()
         assert failing.calls == calls
-    for pause_s, longest_s in zip(paused, [0.1, 0.2, 0.4] * 3, strict=False):
+
+
+def test_the_pauses_bridge_a_restart_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Time()
+    monkeypatch.setattr("serving.client.errors.time", clock)
+    monkeypatch.setattr("serving.client.client.time", clock)
+    client = Client("127.0.0.1:1", "toy")
+    client._connections[os.getpid()] = Failing(None, *["503"] * 1000)  # type: ignore[arg-type, assignment]
+    with pytest.raises(Unavailable):
+        client.describe()
+    assert 10 < 19 - 1 <= clock.now <= 20
+    for pause_s, longest_s in zip(clock.paused, [0.1, 0.2, 0.4, 0.8, *[1.0] * 100], strict=False):
         assert longest_s / 2 <= pause_s <= longest_s
 
 

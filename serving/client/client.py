@@ -1,74 +1,96 @@
-"""The clients: for threads and for asyncio."""
+"""The client for threads, and what the one for asyncio has in common with it."""
 
 from __future__ import annotations
 
-import asyncio
-import http.client
-import random
-import re
-import sys
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from serving import wire
-from serving.client.model_info import Answer, Outputs, Question, Raw, Row, Served, ServerError
+from serving.client import transport
+from serving.client.connection import NAMES, Address, Tls, checked
+from serving.client.errors import RowError, Unavailable, explained, pauses
+from serving.client.model_info import Answer, Outputs, Raw, Row, Served
+from serving.client.question import IN_FLIGHT, Batch, Question, blamed, in_order, is_stream, stream
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Answer", "AsyncClient", "Client", "Row", "Served", "ServerError", "Unavailable"]
+Connection = TypeVar("Connection")
+Token = TypeVar("Token")
+File = str | Path
 
-PROTOCOLS = {"grpc": "gRPC", "http": "HTTP"}
-LONGEST_PAUSE_S = 2.0
-IN_FLIGHT = 4  # requests of one `predict` that an AsyncClient has under way
-_RECONNECT = [
-    ("grpc.initial_reconnect_backoff_ms", 50),  # gRPC's own second would swallow our shorter pauses
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
+_grpc_process = 0  # the first that a client used gRPC in
 
 
-class Unavailable(ConnectionError):
-    """No model answers there, and none did when asked again."""
-
-
-class _Asking:
+class Settings(Generic[Connection, Token]):
     """What both clients are."""
 
     def __init__(
-        self, server: str, model: str, *, timeout_s: float = 10.0, retries: int = 3, pause_s: float = 0.1
+        self,
+        server: str,
+        model: str,
+        *,
+        timeout_s: float = 10.0,
+        retry_s: float = 20.0,
+        ca: File | None = None,
+        certificate: tuple[File, File] | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: str | Token | None = None,
     ) -> None:
-        """`server`: HOST:PORT of its gRPC, grpc://HOST:PORT or http://HOST:PORT. Nothing is sent yet.
+        """Nothing is sent yet.
 
-        `timeout_s` holds for each request. Where no model answers, and nowhere else, a request is sent again, up to
-        `retries` times, after pauses that double from `pause_s` up to two seconds: to ask twice changes nothing.
+        Args:
+            server: HOST:PORT of its gRPC, or an address that begins with grpc://, grpcs://, http:// or https://.
+            model: its public name.
+            timeout_s: seconds that each request may take.
+            retry_s: seconds for which a request is sent again where no model answers, and nowhere else: a server that
+                is restarted, or not up yet. To ask twice changes nothing. A request that took too long is not repeated.
+            ca: a PEM file of the authorities that may have signed the server's certificate; without it those of the
+                system, and over gRPC its own list or that of GRPC_DEFAULT_SSL_ROOTS_FILE_PATH.
+            certificate: the client's own: PEM files of the chain and of the key, for a server that wants one.
+            headers: sent with each request; over gRPC as metadata.
+            token: sent with each request as `Authorization: Bearer TOKEN`; or a function that returns one, called
+                before each request.
 
         Raises:
-            ValueError: `server` is no such address.
+            ValueError: `server` is no such address, or a header or a file is none that can be used.
+            OSError: a file cannot be read.
         """
-        self._protocol, self._address = parsed(server)
-        self.server, self.model, self.timeout_s = server, model, timeout_s
-        self._pauses_s = [min(pause_s * 2**i, LONGEST_PAUSE_S) for i in range(retries)]
-        self._client: Any = None
+        self._address = Address.parse(server)
+        self._tls = Tls(Path(ca) if ca else None, (Path(certificate[0]), Path(certificate[1])) if certificate else None)
+        if self._address.encrypted:
+            self._tls.context()  # whose faults shall be found now
+        elif ca or certificate:
+            raise ValueError(
+                f"{server} is not encrypted: write grpcs:// or https:// where `ca` or `certificate` is given"
+            )
+        self._headers, self._token = checked(headers or {}), token
+        self.server, self.model, self.timeout_s, self.retry_s = server, model, timeout_s, retry_s
+        self._connections: dict[int, Connection] = {}  # by process: a forked one must not speak in its parent's
         self._served: Served | None = None
 
-    @property
-    def _triton(self) -> Any:
-        if self._protocol == "grpc":
+    def _connection(self, connect: Callable[[Address, Tls], Connection]) -> Connection:
+        process = os.getpid()
+        if (connection := self._connections.get(process)) is None:
+            _check_fork(self._address)
+            connection = self._connections.setdefault(process, connect(self._address, self._tls))
+        return connection
+
+    def _all_headers(self, token: str | None) -> dict[str, str]:
+        return self._headers if token is None else self._headers | checked({"authorization": f"Bearer {token}"})
+
+    def _inputs(self, served: Served, raw: Raw) -> list[Any]:
+        if self._address.protocol == "grpc":
             import tritonclient.grpc
 
-            return tritonclient.grpc
+            return wire.inputs(tritonclient.grpc, served.inputs, raw)
         import tritonclient.http
 
-        return tritonclient.http
-
-    def _options(self) -> list[tuple[str, int]]:
-        return wire.channel_options(self._address) + _RECONNECT
-
-    def _request(self, served: Served, raw: Raw) -> tuple[str, list[Any]]:
-        return self.model, wire.inputs(self._triton, served.inputs, raw)
+        return wire.inputs(tritonclient.http, served.inputs, raw)
 
     def _outputs(self, served: Served, result: Any) -> Outputs:
         return wire.outputs(result, served.outputs)
@@ -78,40 +100,21 @@ class _Asking:
         release = str(outputs["release"][0])
         return "" if release == served.release else f"{self.model}_{release}"
 
-    def _pause_s(self, attempt: int, error: Exception) -> float:
+    def _pause_s(self, left: Iterator[float], error: Exception) -> float:
         """How long to wait before a request that failed is sent again.
 
         Raises:
-            ValueError, Unavailable, TimeoutError, ServerError: it is not.
+            ValueError, Unavailable, TlsError, AccessDenied, TimeoutError, ServerError: it is not.
         """
-        fault = self._fault(error)
-        if attempt >= len(self._pauses_s) or not isinstance(fault, Unavailable):
-            raise fault from error
-        return float(self._pauses_s[attempt] * random.uniform(0.5, 1))  # so that many clients do not come back at once
-
-    def _fault(self, error: Exception) -> Exception:
-        """What has happened, in our words."""
-        from tritonclient.utils import InferenceServerException
-
-        aiohttp = sys.modules.get("aiohttp")
-        lost = (OSError, http.client.HTTPException, *((aiohttp.ClientError,) if aiohttp else ()))
-        nobody = f"no model answers at {self.server} by {PROTOCOLS[self._protocol]}"
-        late = f"{self.server} did not answer within {self.timeout_s:g} s"
-        if isinstance(error, InferenceServerException):
-            status, said = (error.status() or "").removeprefix("StatusCode."), error.message()
-            if status in ("UNAVAILABLE", "503") or "has no available versions" in said:  # while a server ends
-                return Unavailable(f"{nobody} ({said})")
-            if status in ("INVALID_ARGUMENT", "400"):
-                return ValueError(re.sub(r"^in ensemble '.*?', ", "", said))
-            return TimeoutError(late) if status == "DEADLINE_EXCEEDED" else ServerError(f"{self.server} says: {said}")
-        if isinstance(error, TimeoutError):
-            return TimeoutError(late)
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        return Unavailable(f"{nobody} ({reason})") if isinstance(error, lost) else error
+        reason = explained(error, self.server, NAMES[self._address.protocol], self.timeout_s)
+        pause_s = next(left, None) if isinstance(reason, Unavailable) else None
+        if pause_s is None:
+            raise reason from error
+        return pause_s
 
 
-class Client(_Asking):
-    """Asks one model on one server. Over gRPC threads may share it; over HTTP each needs its own."""
+class Client(Settings[transport.Transport, Callable[[], str]]):
+    """Asks one model on one server. Threads may share it."""
 
     def __enter__(self) -> Self:
         return self
@@ -120,179 +123,122 @@ class Client(_Asking):
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        """Let go of the connections."""
+        if (connection := self._connections.pop(os.getpid(), None)) is not None:
+            connection.close()
 
     @overload
     def predict(self, rows: Row, *, probabilities: bool = False) -> Answer: ...
     @overload
-    def predict(self, rows: Iterable[Row] | str | Path, *, probabilities: bool = False) -> list[Answer]: ...
+    def predict(self, rows: File | Collection[Row], *, probabilities: bool = False) -> list[Answer]: ...
+    @overload
+    def predict(self, rows: Iterator[Row], *, probabilities: bool = False) -> Iterator[Answer]: ...
     @overload
     def predict(self, rows: DataFrame, *, probabilities: bool = False) -> DataFrame: ...
 
     def predict(self, rows: Any, *, probabilities: bool = False) -> Any:
         """A row, several, a data frame or a table's path -> an answer, a list or a frame of them, in the same order.
 
+        An iterator, such as a generator, gives an iterator of answers: rows are taken from it as answers are taken from
+        that, a few requests ahead, so that neither are ever all in memory.
+
         Raises:
-            ValueError: a row that the model cannot take, or none at all.
+            RowError: a row that the model cannot take; a ValueError, with `row` and `column`.
+            ValueError: no row at all.
             Unavailable: no model answers.
-            TimeoutError: it does not within `timeout_s`.
-            ServerError: the server cannot answer.
+            TlsError: the server's certificate is not trusted, or ours is not.
+            AccessDenied: the server wants other credentials.
+            TimeoutError: it does not answer within `timeout_s`.
+            ServerError: it cannot answer.
         """
+        if is_stream(rows):
+            return self._streamed(rows, probabilities)
         question = Question(rows, self.describe())
-        answers: list[Answer] = []
-        for first, raw in question.batches():
-            try:
-                answers += self.ask(raw, probabilities=probabilities)
-            except ValueError as error:
-                raise question.blamed(error, first, raw) from error
-        return question.answered(answers)
+
+        def ask(batch: Batch) -> list[Answer]:
+            return self._ask(batch, probabilities, question.placed)
+
+        if len(question.batches) == 1:
+            return question.answered(ask(question.batches[0]))
+        with _workers() as pool:
+            return question.answered(list(in_order(question.batches, lambda batch: pool.submit(ask, batch))))
 
     def ask(self, raw: Raw, *, probabilities: bool = False) -> list[Answer]:
         """Rows as `Served.raw` gives them, {column: [n]}, in one request."""
         served = self.describe()
         try:
-            outputs = self._outputs(served, self._call("infer", *self._request(served, raw)))
+            result = self._call(lambda triton, given: triton.infer(self.model, self._inputs(served, raw), *given))
         except ValueError:
             self._served = None  # another release may take other columns
             raise
+        outputs = self._outputs(served, result)
         if other := self._replaced(served, outputs):
             self._served = served = self._described(other)
         return served.answers(outputs, probabilities)
 
     def describe(self) -> Served:
         """What the server says of the model; it is asked once, and again when another release answers."""
-        if self._served is None:
-            self._served = self._described(self.model)
-        return self._served
+        served = self._served
+        if served is None:
+            self._served = served = self._described(self.model)
+        return served
 
     def _described(self, model: str) -> Served:
-        if self._protocol == "grpc":
-            return Served.of(self._call("get_model_config", model, as_json=True)["config"])
-        return Served.of(self._call("get_model_config", model))
+        return Served.of(self._call(lambda triton, given: triton.config(model, *given)))
 
-    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        if self._client is None:
-            self._client = self._connected()
-        if self._protocol == "grpc":
-            options["client_timeout"] = self.timeout_s
-        attempt = 0
+    def _streamed(self, rows: Iterator[Row], probabilities: bool) -> Iterator[Answer]:
+        def ask(batch: Batch) -> list[Answer]:
+            return self._ask(batch, probabilities, RowError.at)
+
+        def submit(batch: Batch) -> Future[list[Answer]]:
+            return pool.submit(ask, batch)
+
+        with _workers() as pool:
+            yield from in_order(stream(rows, self.describe()), submit)
+
+    def _ask(self, batch: Batch, probabilities: bool, placed: Callable[[RowError, int], RowError]) -> list[Answer]:
+        if batch.error is not None:
+            raise batch.error
+        try:
+            return self.ask(batch.raw, probabilities=probabilities)
+        except ValueError as error:
+            raise blamed(error, batch, placed) from error
+
+    def _call(self, request: Callable[[transport.Transport, tuple[Any, ...]], Any]) -> Any:
+        left = pauses(self.retry_s)
         while True:
+            token = self._token() if callable(self._token) else self._token
+            given = (self._all_headers(token), self.timeout_s)
+            connection = self._connection(transport.connect)
             try:
-                return getattr(self._client, method)(*arguments, **options)
+                return request(connection, given)
             except Exception as error:  # the libraries below have no base class in common
-                pause_s = self._pause_s(attempt, error)
+                pause_s = self._pause_s(left, error)
             time.sleep(pause_s)
-            attempt += 1
-
-    def _connected(self) -> Any:
-        if self._protocol == "grpc":
-            return self._triton.InferenceServerClient(self._address, channel_args=self._options())
-        limits = {"connection_timeout": self.timeout_s, "network_timeout": self.timeout_s}
-        return self._triton.InferenceServerClient(self._address, **limits)
 
 
-class AsyncClient(_Asking):
-    """The same for asyncio, in one event loop; a few requests of one `predict` are under way at a time."""
+class _workers(ThreadPoolExecutor):
+    """Threads that nobody waits for when a caller takes no more answers."""
 
-    async def __aenter__(self) -> Self:
-        return self
+    def __init__(self) -> None:
+        super().__init__(IN_FLIGHT, thread_name_prefix="millrace-client")
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Let go of the connection."""
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
-    @overload
-    async def predict(self, rows: Row, *, probabilities: bool = False) -> Answer: ...
-    @overload
-    async def predict(self, rows: Iterable[Row] | str | Path, *, probabilities: bool = False) -> list[Answer]: ...
-    @overload
-    async def predict(self, rows: DataFrame, *, probabilities: bool = False) -> DataFrame: ...
-
-    async def predict(self, rows: Any, *, probabilities: bool = False) -> Any:
-        """As `Client.predict`, with the same exceptions."""
-        question = Question(rows, await self.describe())
-        free = asyncio.Semaphore(IN_FLIGHT)
-
-        async def answers(first: int, raw: Raw) -> list[Answer]:
-            async with free:
-                try:
-                    return await self.ask(raw, probabilities=probabilities)
-                except ValueError as error:
-                    raise question.blamed(error, first, raw) from error
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(answers(first, raw)) for first, raw in question.batches()]
-        except ExceptionGroup as several:
-            raise several.exceptions[0] from None
-        return question.answered([answer for task in tasks for answer in task.result()])
-
-    async def ask(self, raw: Raw, *, probabilities: bool = False) -> list[Answer]:
-        """As `Client.ask`."""
-        served = await self.describe()
-        try:
-            outputs = self._outputs(served, await self._call("infer", *self._request(served, raw)))
-        except ValueError:
-            self._served = None  # another release may take other columns
-            raise
-        if other := self._replaced(served, outputs):
-            self._served = served = await self._described(other)
-        return served.answers(outputs, probabilities)
-
-    async def describe(self) -> Served:
-        """As `Client.describe`."""
-        if self._served is None:
-            self._served = await self._described(self.model)
-        return self._served
-
-    async def _described(self, model: str) -> Served:
-        if self._protocol == "grpc":
-            return Served.of((await self._call("get_model_config", model, as_json=True))["config"])
-        return Served.of(await self._call("get_model_config", model))
-
-    async def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        if self._client is None:
-            self._client = self._connected()
-        attempt = 0
-        while True:
-            try:
-                async with asyncio.timeout(self.timeout_s):
-                    return await getattr(self._client, method)(*arguments, **options)
-            except Exception as error:  # the libraries below have no base class in common
-                pause_s = self._pause_s(attempt, error)
-            await asyncio.sleep(pause_s)
-            attempt += 1
-
-    def _connected(self) -> Any:
-        if self._protocol == "grpc":
-            import tritonclient.grpc.aio
-
-            return tritonclient.grpc.aio.InferenceServerClient(self._address, channel_args=self._options())
-        import tritonclient.http.aio
-
-        return tritonclient.http.aio.InferenceServerClient(self._address, conn_timeout=self.timeout_s)
+    def __exit__(self, *_: object) -> None:
+        self.shutdown(wait=False, cancel_futures=True)
 
 
-def parsed(server: str) -> tuple[str, str]:
-    """grpc://HOST:PORT or the like -> the protocol, and HOST:PORT.
+def _check_fork(address: Address) -> None:
+    """gRPC's threads do not follow into a forked process: its calls would hang there for ever, and break the parent's.
 
     Raises:
-        ValueError: it is no such address.
+        RuntimeError: this is one, its parent had used gRPC, and gRPC was not made ready for that.
     """
-    protocol, _, address = server.rpartition("://")
-    protocol = protocol or "grpc"
-    try:
-        port = urlsplit(f"//{address}").port
-    except ValueError:
-        port = None
-    if protocol not in PROTOCOLS or not port:
-        raise ValueError(f"{server!r} is no address of a server: write HOST:PORT, grpc://HOST:PORT or http://HOST:PORT")
-    return protocol, address
+    global _grpc_process
+    ready = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("1", "true", "yes", "y")
+    if address.protocol == "grpc" and not ready:
+        _grpc_process = _grpc_process or os.getpid()
+        if _grpc_process != os.getpid():
+            raise RuntimeError(
+                "a client had used gRPC before this process was forked, and would hang here: fork first, use"
+                ' multiprocessing.get_context("spawn") or http://, or begin with GRPC_ENABLE_FORK_SUPPORT=1'
+            )

@@ -7,12 +7,12 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from serving.client.model_info import Row, Served
-from stages import settings, sources
+from stages import sources
 from stages.errors import UserError
 from stages.schema import Schema
 from stages.sources import Reject, csv
@@ -30,10 +30,10 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class Written:
-    """How tables are written: `data.format` and `data.options` of a project."""
+    """How tables are written: a project's `data.format`, and the Options of that source."""
 
     format: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Any = None
 
 
 def rows(values: Sequence[str], served: Served, written: Written) -> Iterator[Asked]:
@@ -69,7 +69,7 @@ def table(path: Path, format: str, served: Served, written: Written) -> Iterator
         UserError: it cannot be read, or lacks a column; one that may be missing is so in every row.
     """
     source = sources.source(format)
-    options = settings.options(source, written.options if format == written.format else {}, "data.options")
+    options = written.options if format == written.format else source.Options()
     if isinstance(options, csv.Options) and options.columns:
         options = _columns(path, options, served)
     there = source.columns(path, options)

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+import io
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from serving.client.errors import RowError, ServerError
 from stages.schema import Kind, Schema, Tensor, kind, target_kind
 
 Answer = dict[str, Any]  # label and probability, or value, low and high, as the target's kind says; its identifiers
 Row = Mapping[str, Any]  # {column: a value as people hold it}
 Raw = dict[str, list[Any]]  # {column: [n] as the table stores them}
 Outputs = dict[str, np.ndarray]  # {name: [n, *shape]}
-
-
-class ServerError(RuntimeError):
-    """The server answers, but not with what was asked of it: it lacks the model, or has failed."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +72,11 @@ class Served:
         """One row as people hold it -> as the table stores it, every column in it; what is missing is None.
 
         Raises:
-            ValueError: a column is unknown (the nearest is named) or missing, or its kind cannot take the value.
+            RowError: a column is unknown (the nearest is named) or missing, or its kind cannot take the value.
         """
         for name in row:
             if name not in self._kinds and name != self.schema.target.name:  # who knows the answer may leave it in
-                raise ValueError(f"unknown column {name!r}: {self.nearest(name)}")
+                raise RowError(f"unknown column {name!r}: {self.nearest(name)}", str(name))
         return {name: self._cell(name, module, row) for name, module in self._kinds.items()}
 
     def answers(self, outputs: Outputs, probabilities: bool = False) -> list[Answer]:
@@ -108,77 +104,35 @@ class Served:
                 several = isinstance(value, (list, tuple, dict, set))
                 if several or (module.RAW != "bytes" and getattr(value, "ndim", False)):
                     raise ValueError(f"a {type(value).__name__} is no single value")
-                raw = module.raw(value)
+                raw = module.raw(_content(value) if module.RAW == "bytes" else value)
                 if isinstance(raw, str):
                     raw.encode()  # half a surrogate pair cannot travel
             except (ValueError, TypeError, OSError) as error:
                 reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
-                raise ValueError(reason if len(self._kinds) == 1 else f"{name}: {reason}") from error
+                raise RowError(reason, name) from error
         if raw is None and not module.OPTIONAL:
-            raise ValueError(f"the column {name!r} is missing")
+            raise RowError(f"the column {name!r} is missing", name)
         return raw
 
 
-class Question:
-    """What somebody asks, checked as a whole before any of it is sent; its answers come in the same form.
+def _content(value: Any) -> Any:
+    """What is in an open file; any other value as it is.
 
     Raises:
-        ValueError: there is no row, or one that cannot be asked; it is named by its number, from 0, or its place.
+        ValueError: it is open as text, or has been read to its end.
     """
-
-    def __init__(self, rows: Any, served: Served) -> None:
-        pandas = sys.modules.get("pandas")  # who has a frame has loaded it
-        self._frame = rows if pandas is not None and isinstance(rows, pandas.DataFrame) else None
-        self._single = isinstance(rows, Mapping)
-        self._places: Sequence[str] = ()  # of the rows, where they lie in a file
-        if isinstance(rows, Mapping):
-            given: list[Any] = [rows]
-        elif self._frame is not None:
-            given = _records(self._frame)
-        elif isinstance(rows, (str, Path)):
-            from serving.client import inputs
-
-            self._places, given = inputs.whole(Path(rows), served)
-        else:
-            given = list(rows)
-        if not given:
-            raise ValueError("there is no row to ask about")
-        cells = [self._checked(number, row, served) for number, row in enumerate(given)]
-        self._raw: Raw = {name: [row[name] for row in cells] for name in served.inputs}
-        self._count, self._most = len(cells), max(1, served.max_batch)
-
-    def batches(self) -> Iterator[tuple[int, Raw]]:
-        """Rows for one request, and the number of the first of them."""
-        for first in range(0, self._count, self._most):
-            yield first, {name: values[first : first + self._most] for name, values in self._raw.items()}
-
-    def answered(self, answers: list[Answer]) -> Any:
-        """An answer, a list of them or a frame, as was asked."""
-        if self._frame is not None:
-            return sys.modules["pandas"].DataFrame([flat(answer) for answer in answers], index=self._frame.index)
-        return answers[0] if self._single else answers
-
-    def blamed(self, error: ValueError, first: int, raw: Raw) -> ValueError:
-        """What the server says of one of the rows `raw`; to it the `first` is row 0, and one alone has no number."""
-        found = re.search(r"\brow (\d+): (.*)", str(error), re.DOTALL)
-        number, said = (int(found[1]), found[2]) if found else (0, str(error))
-        several = len(next(iter(raw.values()))) > 1
-        if self._single or (several and not found):
-            return error
-        return ValueError(f"{self._place(first + number)}: {said}")
-
-    def _checked(self, number: int, row: Any, served: Served) -> dict[str, Any]:
-        try:
-            if not isinstance(row, Mapping):
-                raise ValueError(f"a row is a dictionary {{column: value}}, not {row!r:.40}")
-            return served.raw(row)
-        except ValueError as error:
-            if self._single:
-                raise
-            raise ValueError(f"{self._place(number)}: {error}") from error
-
-    def _place(self, number: int) -> str:
-        return self._places[number] if self._places else f"row {number}"
+    if isinstance(value, io.BytesIO):
+        return value.getvalue()  # wherever it was left by who has written it
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if not hasattr(value, "read"):
+        return value
+    content = value.read()
+    if isinstance(content, str):
+        raise ValueError("a file open as text: open it with mode 'rb'")
+    if not content:
+        raise ValueError("an open file without a byte left to read")
+    return content
 
 
 def flat(answer: Answer) -> Answer:
@@ -187,10 +141,3 @@ def flat(answer: Answer) -> Answer:
     for name, value in answer.items():
         cells |= {f"{name}[{key}]": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
     return cells
-
-
-def _records(frame: Any) -> list[Row]:
-    if not frame.columns.is_unique:
-        raise ValueError("two columns of the data frame have one name")
-    known: list[Row] = frame.astype(object).where(frame.notna(), None).to_dict("records")  # NA and NaT are missing, too
-    return known

@@ -8,23 +8,32 @@ import csv
 import itertools
 import json
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving.client import inputs
-from serving.client.client import IN_FLIGHT, Answer, AsyncClient, Served, ServerError, Unavailable
+from serving.client import AccessDenied, Answer, AsyncClient, Served, ServerError, TlsError, Unavailable, inputs
 from serving.client.model_info import flat
-from stages import command
+from serving.client.question import in_order_async
+from stages import command, settings, sources
 from stages.errors import Misuse, UserError
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
+RETRY_S = 20.0
 GROUP_ROWS = 8192  # of a Parquet file's row group
 
 Write = Callable[[Answer], None]
+
+
+def written_as(format: str, options: dict[str, Any]) -> inputs.Written:
+    """How a project's tables are written, as its params.yaml has it.
+
+    Raises:
+        UserError: `options` are none of that format.
+    """
+    return inputs.Written(format, settings.options(sources.source(format), options, "data.options"))
 
 
 def answer(
@@ -43,7 +52,7 @@ def answer(
         raise UserError(f"{error}: `millrace serve` starts one and prints its address") from error
     except TimeoutError as error:
         raise UserError(f"{error}: give it longer with --timeout-s") from error
-    except ServerError as error:
+    except (ServerError, TlsError, AccessDenied) as error:
         raise UserError(str(error)) from error
 
 
@@ -52,14 +61,12 @@ async def _answer(
 ) -> bool:
     done, faulty = 0, False
     async with client:
-        served = await client.describe()
+        served = await client.describe()  # as patient as `client`: somebody waits at a terminal
+        client.retry_s = RETRY_S  # a restart in the middle of a long table is worth more
         rows = inputs.rows(values, served, written)
         with _writing(output, _cells(served, probabilities)) as write, _counting(output) as count:
-            pending: deque[asyncio.Task[list[Answer]]] = deque()
-
-            async def tell_next() -> None:
-                nonlocal done, faulty
-                answers = await pending.popleft()
+            batches = _batches(rows, max(1, served.max_batch))
+            async for answers in in_order_async(batches, lambda batch: _of_batch(client, batch, probabilities)):
                 for one in answers:
                     if "error" in one:
                         faulty = True
@@ -67,21 +74,14 @@ async def _answer(
                     write(one)
                 count(len(answers))
                 done += len(answers)
-
-            try:
-                while batch := list(itertools.islice(rows, max(1, served.max_batch))):
-                    pending.append(asyncio.create_task(_of_batch(client, batch, probabilities)))
-                    await asyncio.sleep(0)  # off it goes, before more is read
-                    if len(pending) >= IN_FLIGHT:
-                        await tell_next()
-                while pending:
-                    await tell_next()
-            finally:
-                for task in pending:
-                    task.cancel()
             if not done:
                 raise UserError(f"{', '.join(values)}: there is no row to ask about")
     return not faulty
+
+
+async def _batches(rows: Iterator[inputs.Asked], most: int) -> AsyncIterator[list[inputs.Asked]]:
+    while batch := list(itertools.islice(rows, most)):
+        yield batch
 
 
 async def _of_batch(client: AsyncClient, batch: list[inputs.Asked], probabilities: bool) -> list[Answer]:

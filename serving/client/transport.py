@@ -1,0 +1,252 @@
+"""One request and its answer, by gRPC or HTTP, for threads or for asyncio. Nothing is repeated here."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import time
+from collections.abc import Awaitable, Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from serving import wire
+from serving.client.connection import Address, Tls
+
+Headers = Mapping[str, str]
+_RECONNECT = [
+    ("grpc.initial_reconnect_backoff_ms", 50),  # gRPC's own second would swallow our shorter pauses
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+_CHUNK = 1 << 16
+
+
+class Transport(Protocol):
+    """To one server. Threads may share it."""
+
+    def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any: ...
+    def config(self, model: str, headers: Headers, timeout_s: float) -> Any: ...
+    def close(self) -> None: ...
+
+
+class AsyncTransport(Protocol):
+    """The same in one event loop."""
+
+    def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Awaitable[Any]: ...
+    def config(self, model: str, headers: Headers, timeout_s: float) -> Awaitable[Any]: ...
+    async def close(self) -> None: ...
+
+
+def connect(address: Address, tls: Tls) -> Transport:
+    """Nothing is sent yet."""
+    return (Grpc if address.protocol == "grpc" else Http)(address, tls)
+
+
+def connect_async(address: Address, tls: Tls) -> AsyncTransport:
+    """Nothing is sent yet."""
+    return (AsyncGrpc if address.protocol == "grpc" else AsyncHttp)(address, tls)
+
+
+class Grpc:
+    """One channel."""
+
+    def __init__(self, address: Address, tls: Tls) -> None:
+        import tritonclient.grpc
+
+        self._client = tritonclient.grpc.InferenceServerClient(address.netloc, **_options(address, tls))
+
+    def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
+        return self._client.infer(model, inputs, headers=dict(headers), client_timeout=timeout_s)
+
+    def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
+        given = {"headers": dict(headers), "client_timeout": timeout_s, "as_json": True}
+        return self._client.get_model_config(model, **given)["config"]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class AsyncGrpc:
+    """One channel of grpc.aio."""
+
+    def __init__(self, address: Address, tls: Tls) -> None:
+        import tritonclient.grpc.aio
+
+        self._client = tritonclient.grpc.aio.InferenceServerClient(address.netloc, **_options(address, tls))
+
+    async def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
+        async with asyncio.timeout(timeout_s):
+            return await self._client.infer(model, inputs, headers=dict(headers))
+
+    async def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
+        async with asyncio.timeout(timeout_s):
+            return (await self._client.get_model_config(model, headers=dict(headers), as_json=True))["config"]
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+class Http:
+    """A connection for each request that is under way, kept for the next. tritonclient's belong to one thread each."""
+
+    def __init__(self, address: Address, tls: Tls) -> None:
+        self._address, self._proxy = address, address.proxy()
+        self._context = tls.context() if address.encrypted else None
+        plainly = self._proxy is not None and not address.encrypted  # such a proxy wants the whole URL
+        self._prefix = address.url if plainly else address.path
+        self._proxy_headers = self._proxy.headers if self._proxy and plainly else {}
+        self._free: list[http.client.HTTPConnection] = []  # append and pop are atomic
+
+    def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
+        body, extra = _request(inputs)
+        return _result(*self._send("POST", _infer(model), {**headers, **extra}, body, timeout_s))
+
+    def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
+        return json.loads(self._send("GET", _config(model), headers, None, timeout_s)[0])
+
+    def close(self) -> None:
+        while self._free:
+            self._free.pop().close()
+
+    def _send(
+        self, method: str, path: str, headers: Headers, body: bytes | None, timeout_s: float
+    ) -> tuple[bytes, Headers]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                connection, used = self._free.pop(), True
+            except IndexError:
+                connection, used = self._connection(), False
+            try:
+                return self._exchange(connection, method, path, headers, body, deadline)
+            except BaseException as error:
+                connection.close()
+                if not (used and isinstance(error, ConnectionError)):  # which the server has closed meanwhile
+                    raise
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes | None,
+        deadline: float,
+    ) -> tuple[bytes, Headers]:
+        connection.timeout = _left_s(deadline)
+        if connection.sock is None:
+            connection.connect()
+        line: socket.socket = connection.sock
+        line.settimeout(_left_s(deadline))
+        connection.request(method, self._prefix + path, body, {**self._proxy_headers, **headers})
+        response = connection.getresponse()
+        content = bytearray()
+        while chunk := response.read1(_CHUNK):
+            content += chunk
+            line.settimeout(_left_s(deadline))
+        response.close()
+        if connection.sock is not None:  # the server keeps it open
+            self._free.append(connection)
+        _check(response.status, bytes(content))
+        return bytes(content), response.headers  # type: ignore[return-value]
+
+    def _connection(self) -> http.client.HTTPConnection:
+        place = self._proxy or self._address
+        if self._context is None:
+            return http.client.HTTPConnection(place.host, place.port)
+        connection = http.client.HTTPSConnection(place.host, place.port, context=self._context)
+        if self._proxy:
+            connection.set_tunnel(self._address.host, self._address.port, headers=dict(self._proxy.headers))
+        return connection
+
+
+class AsyncHttp:
+    """One session of aiohttp."""
+
+    def __init__(self, address: Address, tls: Tls) -> None:
+        import aiohttp
+
+        proxy = address.proxy()
+        context = tls.context() if address.encrypted else True
+        self._url = address.url
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
+        self._options: dict[str, Any] = {"allow_redirects": False}
+        if proxy:
+            self._options |= {"proxy": f"http://{proxy.host}:{proxy.port}", "proxy_headers": dict(proxy.headers)}
+
+    async def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
+        body, extra = _request(inputs)
+        return _result(*await self._send("POST", _infer(model), {**headers, **extra}, body, timeout_s))
+
+    async def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
+        return json.loads((await self._send("GET", _config(model), headers, None, timeout_s))[0])
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _send(
+        self, method: str, path: str, headers: Headers, body: bytes | None, timeout_s: float
+    ) -> tuple[bytes, Headers]:
+        async with asyncio.timeout(timeout_s):
+            url = self._url + path
+            async with self._session.request(method, url, data=body, headers=headers, **self._options) as response:
+                content = await response.read()
+        _check(response.status, content)
+        return content, response.headers
+
+
+def _options(address: Address, tls: Tls) -> dict[str, Any]:
+    credentials = tls.credentials() if address.encrypted else None
+    return {"creds": credentials, "channel_args": [*wire.channel_options(address.netloc), *_RECONNECT]}
+
+
+def _infer(model: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}/infer"
+
+
+def _config(model: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}/config"
+
+
+def _request(inputs: list[Any]) -> tuple[bytes, dict[str, str]]:
+    """The body, and the headers that belong to it."""
+    import tritonclient.http
+
+    body, json_bytes = tritonclient.http.InferenceServerClient.generate_request_body(inputs)
+    return body, {} if json_bytes is None else {"Inference-Header-Content-Length": str(json_bytes)}
+
+
+def _result(content: bytes, headers: Headers) -> Any:
+    import tritonclient.http
+
+    length = headers.get("Inference-Header-Content-Length")
+    parsed = tritonclient.http.InferenceServerClient.parse_response_body
+    return parsed(content, header_length=None if length is None else int(length))
+
+
+def _check(status: int, content: bytes) -> None:
+    """Raise what tritonclient raises, with what the server or a proxy before it says."""
+    from tritonclient.utils import InferenceServerException
+
+    if status == HTTPStatus.OK:
+        return
+    try:
+        message = str(json.loads(content)["error"])
+    except (ValueError, KeyError, TypeError):
+        phrase = next((known.phrase for known in HTTPStatus if known == status), "")
+        message = f"HTTP {status} {phrase}".strip()
+    raise InferenceServerException(message, status=str(status))
+
+
+def _left_s(deadline: float) -> float:
+    """Of the time for a request.
+
+    Raises:
+        TimeoutError: none.
+    """
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
