@@ -17,9 +17,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gateway
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -30,7 +33,17 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from serving import repository as layout
-from serving.client import AccessDenied, AsyncClient, Client, RowError, Served, ServerError, Unavailable, transport
+from serving.client import (
+    AccessDenied,
+    AsyncClient,
+    Client,
+    RowError,
+    Served,
+    ServerError,
+    TlsError,
+    Unavailable,
+    transport,
+)
 from serving.client.question import IN_FLIGHT
 from serving.launcher import Endpoint, running
 from stages import manifest
@@ -209,8 +222,9 @@ def test_what_only_the_server_finds_names_the_row(toy: Toy, monkeypatch: pytest.
     with Client(toy.endpoint.grpc, "toy") as client:
         for row in (MAX_BATCH + 3, 3 * MAX_BATCH):  # among others in a request, and alone
             wrong = [*given[:row], {"amount": float("inf")}, *given[row + 1 :]]
-            with pytest.raises(ValueError, match=rf"^row {row}: inf is no finite"):
+            with pytest.raises(RowError, match="inf is no finite") as caught:
                 client.predict(wrong)
+            assert (caught.value.row, caught.value.column) == (row, "amount")
 
 
 def test_an_error_of_a_row_has_its_number_and_column(toy: Toy) -> None:
@@ -398,6 +412,129 @@ def test_nobody_there_and_no_answer_in_time(protocol: str, asynchronous: bool) -
             asked(nobody, {}, asynchronous, retry_s=0.2)
         with pytest.raises(TimeoutError, match=f"{mute} did not answer within 0.2 s"):
             asked(mute, {}, asynchronous, timeout_s=0.2)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> gateway.Files:
+    return gateway.certificates(tmp_path_factory.mktemp("tls"))
+
+
+def gated(toy: Toy, protocol: str, *arguments: Any, **options: Any) -> AbstractContextManager[str]:
+    """A gateway with TLS before the server; HOST:PORT."""
+    return {"grpc": gateway.grpcs, "http": gateway.https}[protocol](
+        getattr(toy.endpoint, protocol), *arguments, **options
+    )
+
+
+@EACH_WAY
+def test_tls_with_an_authority_of_ones_own_and_a_clients_certificate(
+    toy: Toy, files: gateway.Files, protocol: str, asynchronous: bool
+) -> None:
+    row, expected = {"town": "Ulm"}, toy.expected([{"town": "Ulm"}])
+    with gated(toy, protocol, files.server, client_ca=files.ca) as address:
+        options: dict[str, Any] = {"ca": files.ca, "certificate": files.client}
+        answer = asked(f"{protocol}s://{address}", row, asynchronous, **options)
+        assert list(answer["probabilities"].values()) == pytest.approx(expected[0].tolist(), abs=1e-5)
+        for wrong in ({"certificate": files.client}, options | {"ca": files.other}):
+            with pytest.raises(TlsError):
+                asked(f"{protocol}s://{address}", row, asynchronous, **wrong)
+        with pytest.raises((TlsError, Unavailable), match="certificate"):  # gRPC hears no reason
+            asked(f"{protocol}s://{address}", row, asynchronous, ca=files.ca, retry_s=0)
+    with gated(toy, protocol, files.elsewhere) as address, pytest.raises(TlsError):
+        asked(f"{protocol}s://{address}", row, asynchronous, ca=files.ca)
+    with pytest.raises((TlsError, Unavailable), match="TLS"):
+        asked(f"{protocol}s://{getattr(toy.endpoint, protocol)}", row, asynchronous, ca=files.ca, retry_s=0)
+
+
+@EACH_WAY
+def test_a_token_and_headers_go_with_every_request(
+    toy: Toy, files: gateway.Files, protocol: str, asynchronous: bool
+) -> None:
+    fetched = 0
+
+    def token() -> str:
+        nonlocal fetched
+        fetched += 1
+        return "secret"
+
+    async def later() -> str:
+        return token()
+
+    row = {"town": "Ulm"}
+    with gated(toy, protocol, files.server, token="secret") as address:
+        ask = partial(asked, f"{protocol}s://{address}", row, asynchronous, ca=files.ca)
+        for given in ("secret", token, *([later] if asynchronous else [])):
+            assert ask(token=given)["release"] == OLD
+        assert fetched == (4 if asynchronous else 2)
+        assert ask(headers={"Authorization": "Bearer secret"})["release"] == OLD
+        for wrong in ({}, {"token": "guessed"}):
+            with pytest.raises(AccessDenied):
+                ask(**wrong)
+
+
+WRONG_SETTINGS = [
+    {"headers": {"a b": "c"}},
+    {"headers": {"a": "b\r\nc: d"}},
+    {"ca": "ca.pem"},
+    {"certificate": ("server.pem", "ca.pem"), "server": "https://a"},
+    {"ca": "server.key", "server": "https://a"},
+    {"server": "https://user:word@a"},
+    {"server": "grpc://a:1/b"},
+]
+
+
+@pytest.mark.parametrize("given", WRONG_SETTINGS, ids=str)
+def test_wrong_settings_are_found_before_anything_is_sent(
+    files: gateway.Files, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files.ca.parent)
+    with pytest.raises(ValueError):
+        Client(**{"server": "a:1", "model": "toy", **given})
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pem"):
+        Client("grpcs://a", "toy", ca="nowhere.pem")
+
+
+@EACH_WAY
+def test_a_server_that_comes_up_late_is_waited_for(toy: Toy, protocol: str, asynchronous: bool) -> None:
+    """Its port refuses first, then cuts connections, then answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = probe.getsockname()
+    host, port = getattr(toy.endpoint, protocol).split(":")
+
+    def come_up() -> None:
+        refused.wait(60)
+        with socket.create_server(place) as late:
+            late.accept()[0].close()
+        with socket.create_server(place) as late:
+            while not done.is_set():
+                late.settimeout(0.1)
+                with suppress(TimeoutError):
+                    client, server = late.accept()[0], socket.create_connection((host, int(port)))
+                    for one, other in ((client, server), (server, client)):
+                        threading.Thread(target=pump, args=(one, other), daemon=True).start()
+
+    refused, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=come_up)
+    thread.start()
+    try:
+        with pytest.raises(Unavailable):
+            asked(f"{protocol}://127.0.0.1:{place[1]}", {}, asynchronous, retry_s=0)
+        timer = threading.Timer(1.0, refused.set)  # some tries are refused
+        timer.start()
+        answer = asked(f"{protocol}://127.0.0.1:{place[1]}", {"town": "Ulm"}, asynchronous)
+        assert answer["release"] == OLD
+    finally:
+        refused.set()
+        done.set()
+        thread.join()
+
+
+def pump(one: socket.socket, other: socket.socket) -> None:
+    """All that comes from one goes to the other."""
+    with suppress(OSError), one, other:
+        while data := one.recv(1 << 16):
+            other.sendall(data)
 
 
 @pytest.mark.parametrize("server", ["nonsense", "127.0.0.1", "grpc://a:x", ""])

@@ -57,7 +57,7 @@ class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitabl
         served = await self.describe()
         try:
             result = await self._call(lambda triton, given: triton.infer(self.model, self._inputs(served, raw), *given))
-        except ValueError:
+        except RowError:
             self._served = None  # another release may take other columns
             raise
         outputs = self._outputs(served, result)
@@ -100,7 +100,7 @@ class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitabl
             raise batch.error
         try:
             return await self.ask(batch.raw, probabilities=probabilities)
-        except ValueError as error:
+        except RowError as error:
             raise blamed(error, batch, placed) from error
 
     async def _call(self, request: Callable[[transport.AsyncTransport, tuple[Any, ...]], Awaitable[Any]]) -> Any:

@@ -168,7 +168,7 @@ class Client(Settings[transport.Transport, Callable[[], str]]):
         served = self.describe()
         try:
             result = self._call(lambda triton, given: triton.infer(self.model, self._inputs(served, raw), *given))
-        except ValueError:
+        except RowError:
             self._served = None  # another release may take other columns
             raise
         outputs = self._outputs(served, result)
@@ -201,7 +201,7 @@ class Client(Settings[transport.Transport, Callable[[], str]]):
             raise batch.error
         try:
             return self.ask(batch.raw, probabilities=probabilities)
-        except ValueError as error:
+        except RowError as error:
             raise blamed(error, batch, placed) from error
 
     def _call(self, request: Callable[[transport.Transport, tuple[Any, ...]], Any]) -> Any:

@@ -16,6 +16,7 @@ _UNAVAILABLE = {"UNAVAILABLE", "429", "502", "503", "504"}
 _DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "401", "403"}
 _NOT_TRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Peer name .* is not in peer cert|Hostname Verification|_ALERT_")
 _NOT_TLS = re.compile(r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|HTTP_REQUEST")
+_CUT = re.compile(r"\bEOF\b|_EOF_|Socket closed|reset by peer|disconnected|Broken pipe|ssl:\S+ \[None\]", re.IGNORECASE)
 
 
 class Unavailable(ConnectionError):
@@ -94,11 +95,13 @@ def _of_status(status: str, message: str, server: str, protocol: str, late: Time
     if status in _UNAVAILABLE or "has no available versions" in message:  # while a server ends
         return _unavailable(server, protocol, message)
     if status in ("INVALID_ARGUMENT", "400"):
-        return ValueError(re.sub(r"^in ensemble '.*?', ", "", message))
+        return RowError(re.sub(r"^in ensemble '.*?', ", "", message))
     return late if status == "DEADLINE_EXCEEDED" else ServerError(f"{server} says: {message}")
 
 
 def _unavailable(server: str, protocol: str, reason: str) -> Unavailable:
+    if "s://" in server and _CUT.search(reason):
+        reason += "; a server without TLS, or one that wants a client's certificate, may cut connections like this"
     return Unavailable(f"no model answers at {server} by {protocol} ({reason})")
 
 

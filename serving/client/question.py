@@ -88,9 +88,9 @@ class Question:
         return error.at(number, self._places[number] if self._places else "")
 
 
-def blamed(error: ValueError, batch: Batch, placed: Callable[[RowError, int], RowError]) -> ValueError:
+def blamed(error: RowError, batch: Batch, placed: Callable[[RowError, int], RowError]) -> RowError:
     """What the server says of a row of `batch`, whose first is row 0 to it; without a number it means one alone."""
-    text, count = str(error), len(next(iter(batch.raw.values())))
+    text, count = error.reason, len(next(iter(batch.raw.values())))
     found = re.search(r"\brow (\d+)\b:? ?", text)
     if not found and count > 1:
         return error

@@ -104,7 +104,7 @@ class Http:
         return _result(*self._send("POST", _infer(model), {**headers, **extra}, body, timeout_s))
 
     def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
-        return json.loads(self._send("GET", _config(model), headers, None, timeout_s)[0])
+        return _object(self._send("GET", _config(model), headers, None, timeout_s)[0])
 
     def close(self) -> None:
         while self._free:
@@ -172,7 +172,7 @@ class AsyncHttp:
         context = tls.context() if address.encrypted else True
         self._url = address.url
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
-        self._options: dict[str, Any] = {"allow_redirects": False}
+        self._options: dict[str, Any] = {"allow_redirects": False, "skip_auto_headers": ["Accept-Encoding"]}
         if proxy:
             self._options |= {"proxy": f"http://{proxy.host}:{proxy.port}", "proxy_headers": dict(proxy.headers)}
 
@@ -181,7 +181,7 @@ class AsyncHttp:
         return _result(*await self._send("POST", _infer(model), {**headers, **extra}, body, timeout_s))
 
     async def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
-        return json.loads((await self._send("GET", _config(model), headers, None, timeout_s))[0])
+        return _object((await self._send("GET", _config(model), headers, None, timeout_s))[0])
 
     async def close(self) -> None:
         await self._session.close()
@@ -222,8 +222,19 @@ def _result(content: bytes, headers: Headers) -> Any:
     import tritonclient.http
 
     length = headers.get("Inference-Header-Content-Length")
-    parsed = tritonclient.http.InferenceServerClient.parse_response_body
-    return parsed(content, header_length=None if length is None else int(length))
+    _object(content[: int(length)] if length else content)
+    parse = tritonclient.http.InferenceServerClient.parse_response_body
+    return parse(content, header_length=int(length) if length else None)
+
+
+def _object(content: bytes) -> Any:
+    """JSON, which an answer of something else than Triton may not be."""
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise InferenceServerException(f"an answer that is no JSON: {content[:60]!r}", "200") from error
 
 
 def _check(status: int, content: bytes) -> None:
