@@ -49,6 +49,9 @@ environments: .venv/complete .venv-triton/complete
 	else mkdir -p .venv-triton; fi
 	touch $@
 
+client: setup
+	@.venv/bin/python -m serving.client.wheel.build dist
+
 bench: setup
 	@.venv/bin/python -m benchmarks
 

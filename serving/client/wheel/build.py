@@ -1,0 +1,80 @@
+"""`make client`: the client as a wheel of its own, `millrace_client`, from the same files under other names.
+
+    python -m serving.client.wheel.build FOLDER     # where the wheel goes
+
+Equal files give equal bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from os import environ
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = "millrace_client"
+FILES = ("schema.py", "errors.py", "columns.py", "__init__.py", "kinds/*.py", "sources/*.py")  # of stages
+LEFT_OUT = ("predict.py",)  # of the client: the command, which needs the rest of the project
+_NAMES = re.compile(r"\b(serving\.client|serving|stages)(?=\.\w| import\b)")
+_NEW = {"serving.client": PACKAGE, "serving": PACKAGE, "stages": f"{PACKAGE}.stages"}
+EPOCH = "315532800"  # 1980, where the times in a zip file begin
+
+
+def main() -> None:
+    """Build the wheel and print its path."""
+    target = Path(sys.argv[1]).absolute()
+    with tempfile.TemporaryDirectory() as folder:
+        assemble(Path(folder))
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command += ["--no-build-isolation", "--no-index", "--wheel-dir", str(target), folder]
+        subprocess.run(command, check=True, env={**environ, "SOURCE_DATE_EPOCH": EPOCH})
+    print(*sorted(target.glob(f"{PACKAGE}-*.whl")), sep="\n")
+
+
+def assemble(folder: Path) -> None:
+    """Write the sources of the distribution."""
+    for source, place in sources():
+        target = folder / PACKAGE / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(renamed(source.read_text(encoding="utf-8")), encoding="utf-8")
+    (folder / PACKAGE / "py.typed").touch()
+    shutil.copy(Path(__file__).with_name("pyproject.toml"), folder)
+    shutil.copy(ROOT / "LICENSE", folder)
+    shutil.copy(ROOT / "docs/client.md", folder / "README.md")
+
+
+def sources() -> Iterator[tuple[Path, str]]:
+    """Each file of the project that is in the package, and its place there."""
+    for path in sorted((ROOT / "serving/client").glob("*.py")):
+        if path.name not in LEFT_OUT:
+            yield path, path.name
+    yield ROOT / "serving/wire.py", "wire.py"
+    for pattern in FILES:
+        for path in sorted((ROOT / "stages").glob(pattern)):
+            yield path, path.relative_to(ROOT).as_posix()
+
+
+def renamed(code: str) -> str:
+    """The same code with imports, also those by name, from the package alone.
+
+    Raises:
+        ValueError: it imports something of the project that is not in the package.
+    """
+    code = _NAMES.sub(lambda found: _NEW[found[1]], code)
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        for module in [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]:
+            if module.partition(".")[0] in ("serving", "stages", "flows"):
+                raise ValueError(f"line {node.lineno} imports {module}, which is not in the package")
+    return code
+
+
+if __name__ == "__main__":
+    main()
