@@ -208,7 +208,17 @@ def test_callers_are_answered_through_tls(proxy):
 
 
 def test_what_is_compressed_is_not_passed_on(proxy):
+    import tritonclient.grpc
+    from tritonclient.utils import InferenceServerException
+
     assert status(proxy, "/v2/models/digits/infer", b"{}", {"Content-Encoding": "gzip"}) == 415
+    row = tritonclient.grpc.InferInput("x", [1, 4], "FP32")
+    row.set_data_from_numpy(np.zeros((1, 4), np.float32))
+    secure = {"ssl": True, "root_certificates": str(proxy.certificate)}
+    with tritonclient.grpc.InferenceServerClient(proxy.grpc, **secure) as client:
+        client.infer("digits", [row])
+        with pytest.raises(InferenceServerException, match="415"):
+            client.infer("digits", [row], compression_algorithm="gzip")
 
 
 @pytest.mark.parametrize("path", ["repository/index", "repository/models/digits/load", "logging", "trace/setting"])
