@@ -17,7 +17,7 @@ from serving.repository import Names, golden
 from serving.store import Store
 from stages import parity
 from stages.errors import UserError
-from stages.schema import Schema
+from stages.schema import IDENTIFIERS, Schema
 
 TIMEOUT_S = 60.0
 DRAIN_S = 10.0
@@ -147,6 +147,7 @@ def announcement(endpoint: Endpoint, pid: int) -> dict[str, Any]:
         "grpc": endpoint.grpc,
         "metrics": endpoint.metrics,
         "identity": endpoint.identity,
+        "identifiers": list(IDENTIFIERS),  # that its keeper can read in answers
         "pid": pid,
     }
 

@@ -84,6 +84,8 @@ def release(
         if before == names.release and not store.faults(before):
             overridden = ", and there is nothing to override" if override else ""
             return Outcome(names.release, before, admin is not None, (f"it is live already{overridden}",))
+        if admin:
+            _require_reader(store, candidate)
         warnings = _fits(store, candidate, before, breaking)
         _require_room(store, candidate.repository)
         store.add(candidate.repository, candidate.manifest, _known(candidate))
@@ -285,6 +287,16 @@ def _fits(store: Store, candidate: Candidate, before: str | None, breaking: bool
             f"callers of {new.public} would break: {'; '.join(broken)}. Say --breaking, or give it another export.name"
         )
     return [*broken, *noticed]
+
+
+def _require_reader(store: Store, candidate: Candidate) -> None:
+    """Raise Misuse where the running server's keeper is of an earlier version, which would end at such answers."""
+    readable = (store.announced() or {}).get("identifiers", ["release"])
+    if not contract(candidate.repository, candidate.names)["identifiers"].keys() <= set(readable):
+        raise Misuse(
+            "the running `millrace serve` is of an earlier version, which cannot read this release's answers: end it,"
+            " and start it again"
+        )
 
 
 def _require_room(store: Store, exported: Path) -> None:
