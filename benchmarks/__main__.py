@@ -1,12 +1,15 @@
-"""`python -m benchmarks [NAME ...]`: measure, and write the figures into README between its marks."""
+"""`python -m benchmarks [NAME ...]`: measure, and write the figures into README between its marks.
+
+`python -m benchmarks fuzz --seed 7 --minutes 20` says how long, and with which requests.
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
 import platform
-import sys
 from typing import Any
 
 from benchmarks import pages
@@ -14,16 +17,16 @@ from benchmarks.workspace import ROOT
 from stages.host import fingerprint
 
 NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "peers", "presets")
-NAMES += ("error_rates", "latency_rates")
+NAMES += ("error_rates", "latency_rates", "fuzz")
 STORE = ROOT / "benchmarks" / "figures.json"
 
 
-def main(names: list[str]) -> None:
-    """Run the named benchmarks, or all; figures of the others stay as they were."""
+def main(names: list[str], fuzz: dict[str, Any]) -> None:
+    """Run the named benchmarks, or all; figures of the others stay as they were. `fuzz`: how that one is run."""
     kept: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
     for name in names or NAMES:
         print(f"{name} ...", flush=True)
-        results = importlib.import_module(f"benchmarks.{name}").main()
+        results = importlib.import_module(f"benchmarks.{name}").main(**(fuzz if name == "fuzz" else {}))
         kept[name] = {"host": f"{fingerprint()['cpu']}, {os.cpu_count()} cores, Python {platform.python_version()}"}
         kept[name]["results"] = results
         STORE.write_text(json.dumps(kept, indent=1) + "\n")
@@ -42,4 +45,9 @@ def rows(kept: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--seed", type=int, default=0, help="of fuzz")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of fuzz")
+    given = parser.parse_args()
+    main(given.names, {"seed": given.seed, "minutes": given.minutes})

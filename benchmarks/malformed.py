@@ -1,0 +1,231 @@
+"""Requests that no client should send, drawn from a seed: gRPC messages and what goes over an HTTP connection."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.mixed import Mixed
+
+SIZES = (0, -1, 1, 2, 63, 65, 1000, 2**31, 2**40, 2**63 - 1)
+TYPES = ("BYTES", "FP64", "FP32", "INT64", "UINT8", "BOOL", "FP16", "", "STRING", "bytes")
+TEXTS = ("", "\0", "a" * 5000, "日本", "2024-02-30", "1e400", "nan", "../../etc", '"\\', "\U0001f600")
+NUMBERS = (np.nan, np.inf, -np.inf, 1e39, -1e308, 5e-324, 2.0**63)
+PARAMETERS = (
+    "sequence_id", "sequence_start", "priority", "timeout", "classification", "binary_data_size", "binary_data",
+    "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "headers", "triton_enable_empty_final",
+)  # fmt: skip
+HEADERS = (
+    b"GIF89a",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff\xe0",
+    b"II*\0",
+    b"RIFF\0\0\0\0WEBP",
+    b"BM",
+    b"\0\0\1\0",
+    b"P6 ",
+)
+
+
+class Malformed:
+    """One stream of such requests; the same seed gives the same ones."""
+
+    def __init__(self, mixed: Mixed, seed: int) -> None:
+        self._mixed = mixed
+        self._random = np.random.default_rng(seed)
+        self._models = [mixed.names.public, mixed.names.candidate, mixed.names.encode, mixed.names.network]
+        self._outputs = [*mixed.schema.outputs(), "release", "answer_id", *mixed.schema.groups(), "nothing"]
+
+    def message(self) -> Any:
+        """A gRPC request with a fault or several; now and then with none."""
+        from tritonclient.grpc import service_pb2 as pb
+
+        asked = pb.ModelInferRequest(model_name=self._mixed.names.public)
+        for name, values in self._rows(self._number(1, 4)).items():
+            kind = "FP64" if isinstance(values[0], float) else "BYTES"
+            asked.inputs.add(name=name, datatype=kind, shape=[len(values), 1])
+            asked.raw_input_contents.append(b"".join(map(_packed, values)))
+        faults: tuple[Callable[[Any], None], ...] = (
+            self._cut, self._cut, self._value, self._value, self._shape, self._type, self._column, self._contents,
+            self._parameter, self._output, self._model, self._bytes,
+        )  # fmt: skip
+        for _ in range(self._number(0, 3)):
+            self._one(faults)(asked)
+        return asked
+
+    def exchange(self) -> bytes:
+        """What is written to an HTTP connection."""
+        body, headers = self._binary() if self._number(0, 2) else (self._json(), {})
+        path = f"/v2/models/{self._one((*self._models[:1] * 20, *self._models, '..', 'x' * 300))}/infer"
+        headers = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(body))} | headers
+        match self._number(0, 15):
+            case 0:
+                headers["Inference-Header-Content-Length"] = str(self._one((0, -1, len(body) // 2, 10**9, "x")))
+            case 1:
+                body = gzip.compress(body)
+                headers |= {"Content-Encoding": self._one(("gzip", "deflate", "br")), "Content-Length": str(len(body))}
+            case 2:
+                headers["Content-Length"] = str(self._one((0, len(body) // 2, len(body) + 10, "x", -1)))
+            case 3:
+                path = str(self._one(("/v2/models//infer", "/v2/%00", "/v2/models/a/versions/x/infer", "/", "/v2")))
+            case 4:
+                body = bytes(self._damaged(body))
+                headers["Content-Length"] = str(len(body))
+        lines = [f"{self._one(('POST',) * 40 + ('GET', 'PUT', 'XXXX'))} {path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
+
+    def _binary(self) -> tuple[bytes, dict[str, str]]:
+        """A gRPC message's inputs in the binary form of HTTP, and the header that tells where they begin."""
+        asked, inputs = self.message(), []
+        for tensor, content in zip(asked.inputs, asked.raw_input_contents, strict=False):
+            size = len(content) if self._number(0, 8) else self._one(SIZES)
+            inputs.append({"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)})
+            inputs[-1]["parameters"] = {"binary_data_size": size}
+        outputs = [{"name": output.name} for output in asked.outputs]
+        tree = {"inputs": inputs} | ({"outputs": outputs} if outputs else {})
+        header = json.dumps(tree).encode()
+        return header + b"".join(asked.raw_input_contents), {"Inference-Header-Content-Length": str(len(header))}
+
+    def _json(self) -> bytes:
+        inputs: list[dict[str, Any]] = []
+        for name, values in self._rows(self._number(1, 3)).items():
+            numbers = isinstance(values[0], float)
+            data: list[Any] = [value if numbers else _readable(value) for value in values]
+            inputs.append({"name": name, "datatype": "FP64" if numbers else "BYTES", "data": data})
+            inputs[-1]["shape"] = [len(values), 1]
+        tree: dict[str, Any] = {"inputs": inputs}
+        for _ in range(self._number(0, 3)):
+            odd = self._one((None, [], {}, -1, 1e300, "x", True, [[[]]], self._one(TEXTS), self._one(SIZES)))
+            place: dict[str, Any] = self._one((tree, *inputs))
+            place[str(self._one((*place, "outputs", "parameters", "id", "data", "shape")))] = odd
+        text = json.dumps(tree)
+        return text.encode("utf-8", "surrogatepass")
+
+    def _rows(self, count: int) -> dict[str, list[Any]]:
+        first = self._number(0, 60)
+        return {name: (values * 2)[first : first + count] for name, values in self._mixed.rows.items()}
+
+    def _cut(self, asked: Any) -> None:
+        place = self._place(asked.raw_input_contents)
+        if place is not None:
+            content = asked.raw_input_contents[place]
+            asked.raw_input_contents[place] = content[: max(0, len(content) - self._number(1, 40))]
+
+    def _bytes(self, asked: Any) -> None:
+        place = self._place(asked.raw_input_contents)
+        if place is not None:
+            asked.raw_input_contents[place] = bytes(self._damaged(asked.raw_input_contents[place]))
+
+    def _value(self, asked: Any) -> None:
+        place = self._place(asked.raw_input_contents)
+        if place is None or place >= len(asked.inputs):
+            return
+        if asked.inputs[place].datatype == "FP64":
+            content = struct.pack("<d", self._one(NUMBERS))
+        elif asked.inputs[place].name == "photo":
+            content = _packed(self._picture())
+        else:
+            text = self._one(TEXTS).encode("utf-8", "surrogatepass")
+            content = _packed(self._one((text, b"\xff\xfe", self._random.bytes(20), b"word " * 20_000)))
+        rows = max(1, min(64, asked.inputs[place].shape[0] if asked.inputs[place].shape else 1))
+        asked.raw_input_contents[place] = content * rows
+
+    def _picture(self) -> bytes:
+        sound = self._one(self._mixed.rows["photo"])
+        header = struct.pack(">II", *(int(self._random.choice((0, 1, 8000, 65_535, 2**31 - 1))) for _ in range(2)))
+        claimed = sound[:16] + header + sound[24:]
+        return bytes(
+            self._one((self._damaged(sound), claimed, self._one(HEADERS) + self._random.bytes(200), sound * 2))
+        )
+
+    def _shape(self, asked: Any) -> None:
+        place = self._place(asked.inputs)
+        if place is not None:
+            shape = [self._one(SIZES) for _ in range(self._number(0, 3))]
+            del asked.inputs[place].shape[:]
+            asked.inputs[place].shape.extend(shape)
+
+    def _type(self, asked: Any) -> None:
+        place = self._place(asked.inputs)
+        if place is not None:
+            asked.inputs[place].datatype = self._one(TYPES)
+
+    def _column(self, asked: Any) -> None:
+        place = self._place(asked.inputs)
+        if place is None:
+            return
+        match self._number(0, 3):
+            case 0:
+                del asked.inputs[place]
+            case 1:
+                asked.inputs.add().CopyFrom(asked.inputs[place])
+            case 2:
+                asked.inputs[place].name = self._one(TEXTS).replace("\0", "0")
+            case _:
+                del asked.raw_input_contents[:]
+
+    def _contents(self, asked: Any) -> None:
+        """Values as the message's own fields, beside or in place of the raw ones."""
+        place = self._place(asked.inputs)
+        if place is not None:
+            contents = asked.inputs[place].contents
+            self._one((contents.bytes_contents, contents.bytes_contents)).extend([b"x", b""])
+            contents.fp64_contents.extend([1.0, float("nan")])
+            if self._number(0, 2):
+                del asked.raw_input_contents[:]
+
+    def _parameter(self, asked: Any) -> None:
+        holder = self._one((asked, *asked.inputs, *asked.outputs))
+        value = holder.parameters[self._one(PARAMETERS)]
+        match self._number(0, 4):
+            case 0:
+                value.int64_param = self._one(SIZES)
+            case 1:
+                value.string_param = self._one(TEXTS[:4])
+            case 2:
+                value.bool_param = True
+            case _:
+                value.double_param = 1.5
+
+    def _output(self, asked: Any) -> None:
+        output = asked.outputs.add(name=self._one(self._outputs))
+        if self._number(0, 2):
+            output.parameters["classification"].int64_param = self._one((0, 1, 3, 1000, -1))
+
+    def _model(self, asked: Any) -> None:
+        asked.model_name = self._one((*self._models, "", "nothing"))
+        asked.model_version = self._one(("", "1", "2", "x", "99999999999999999999"))
+
+    def _damaged(self, content: bytes) -> bytearray:
+        damaged = bytearray(content)
+        for _ in range(self._number(1, 6)):
+            if damaged:
+                damaged[self._number(0, len(damaged))] = self._number(0, 256)
+        return damaged
+
+    def _place(self, several: Any) -> int | None:
+        return self._number(0, len(several)) if len(several) else None
+
+    def _number(self, least: int, below: int) -> int:
+        return int(self._random.integers(least, below))
+
+    def _one(self, several: Any) -> Any:
+        return several[self._number(0, len(several))]
+
+
+def _packed(value: Any) -> bytes:
+    if isinstance(value, float):
+        return struct.pack("<d", value)
+    content = value.encode() if isinstance(value, str) else bytes(value)
+    return struct.pack("<I", len(content)) + content
+
+
+def _readable(value: Any) -> str:
+    return value if isinstance(value, str) else base64.b64encode(value).decode()
