@@ -81,6 +81,11 @@ class Store:
             self.keep_key(secrets.token_hex(16))
         return path.read_text()
 
+    def renewed_key(self) -> str:
+        """Another key, since whoever knows the last one may have learnt it where it could be read."""
+        self.keep_key(secrets.token_hex(16))
+        return self.key
+
     def keep_key(self, key: str) -> None:
         """Write it where nobody else can read it."""
         self.folder.mkdir(exist_ok=True)

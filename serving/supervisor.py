@@ -46,8 +46,9 @@ def serve(
     Raises:
         UserError: nothing is released, or the server does not start at all.
     """
-    key, failures = store.key, 0
+    failures = 0
     with holding(store.folder / "serving.lock", "a server"):
+        key = store.renewed_key()
         while not stop.is_set():
             try:
                 models = sound_models(root, store, tell)

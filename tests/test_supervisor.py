@@ -140,8 +140,11 @@ def test_administration_needs_the_key(after_two, candidates):
     import tritonclient.http as http
 
     key = Store(after_two / "live").folder / "key"
+    key.write_text("f" * 32)
+    key.chmod(0o644)
     with serving(after_two) as (_, address):
         assert key.stat().st_mode & 0o777 == 0o600
+        assert key.read_text() != "f" * 32  # somebody may have read that one
         server = json.loads((after_two / "live" / "server.json").read_text())
         for module, where in ((grpc, address), (http, server["http"])):
             with module.InferenceServerClient(where) as client:
