@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stages.interrupts  # noqa: F401
+
 import argparse
 import os
 import sys
@@ -21,6 +23,8 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 from flows.pipeline import GRAPH, answers, pipeline
+from stages import interrupts
+from stages.command import printing_anything
 from stages.errors import UserError
 
 EXAMPLE = "http://127.0.0.1:4200/api"
@@ -36,6 +40,8 @@ def main() -> int:
     parser.add_argument("--cron", required=True, help="minute, hour, day, month, weekday")
     parser.add_argument("--timezone", default="UTC", help="of the schedule (default: UTC)")
     chosen = parser.parse_args()
+    interrupts.raised()
+    printing_anything()
     try:
         schedule = parse(chosen.cron, chosen.timezone)
         if not GRAPH.is_file():

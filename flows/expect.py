@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stages.interrupts  # noqa: F401
+
 import subprocess
 import sys
 from pathlib import Path

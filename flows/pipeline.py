@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stages.interrupts  # noqa: F401
+
 import argparse
 import json
 import os
@@ -10,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +40,8 @@ from ruamel.yaml import YAML
 from flows import report
 from flows.artifacts import publish, publish_card, read_json
 from serving.children import Children, loopback_direct
-from stages import inputs, lockfile
-from stages.command import holding
+from stages import inputs, interrupts, lockfile
+from stages.command import holding, printing_anything
 from stages.errors import NeedsPerson, Refused, UserError
 
 os.environ.update(loopback_direct())  # read whenever Prefect opens a connection
@@ -77,6 +80,7 @@ class Stage:
 def pipeline() -> State[Any]:
     """Run what changed in the current folder's dvc.yaml; publish metrics, plots and verdict."""
     try:
+        lockfile.settled()
         for mended in lockfile.recover(Path()):
             get_run_logger().warning(mended)
         stages = plan()
@@ -211,7 +215,7 @@ def run_stage(name: str, children: Children) -> State[Any]:
         return Cancelled(message="ended with its run")
     state = judge(child.returncode, list(last), time.monotonic() - began)
     try:
-        inputs.verify(wait=True)
+        inputs.verify(only=name, wait=True)
     except inputs.Changed as error:
         return Failed(message=str(error))
     lockfile.keep()
@@ -313,9 +317,12 @@ def api() -> Iterator[None]:
     Prefect would start one too, but leaves it behind when this process is killed.
 
     Raises:
-        UserError: it does not start.
+        UserError: it does not answer, or start.
     """
-    if PREFECT_API_URL.value():
+    if configured := PREFECT_API_URL.value():
+        if not answers(configured, somehow=True):
+            how = "`prefect server start` starts one there, without PREFECT_API_URL the run has its own"
+            raise UserError(f"no Prefect server answers at {configured}: {how}")
         yield
         return
     with socket.socket() as free:
@@ -341,11 +348,13 @@ def api() -> Iterator[None]:
                 EventsWorker.drain_all(timeout=5)
 
 
-def answers(url: str) -> bool:
-    """Whether a Prefect API is there."""
+def answers(url: str, somehow: bool = False) -> bool:
+    """Whether a Prefect API is there and well; `somehow`: whatever it answers, as one that asks for a token does."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
             return bool(json.load(response) is True)
+    except urllib.error.HTTPError:
+        return somehow
     except (OSError, ValueError):
         return False
 
@@ -357,6 +366,8 @@ def main() -> int:
         description="Run what changed in dvc.yaml under Prefect: with PREFECT_API_URL's server, else one for this run.",
         epilog="example: PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline",
     ).parse_args()
+    interrupts.raised()
+    printing_anything()
     try:
         if not GRAPH.is_file():
             raise UserError(f"there is no {GRAPH} here: run this in the project's folder")
@@ -367,7 +378,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from here", file=sys.stderr)
-        return 130
+        return interrupts.CODE
     good = state.is_completed() and state.name != "Refused"
     print(state.message if good else f"error: {state.message}", file=sys.stdout if good else sys.stderr)
     return ENDS.get(state.name or "", 0 if good else 1)

@@ -6,6 +6,8 @@ and the graph pays nothing for it.
 
 from __future__ import annotations
 
+import stages.interrupts  # noqa: F401
+
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +16,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flows.facts import gather
-from stages import params
-from stages.command import replacing
+from stages import interrupts, params
+from stages.command import printing_anything, replacing
 from stages.errors import UserError
 
 PAGE, CARD = "index.html", "card.md"  # beside the verdict
@@ -58,6 +60,8 @@ def _environment(**how: Any) -> Environment:
 
 def main() -> int:
     """Say where the page lies; 1: there is none, and why."""
+    interrupts.raised()
+    printing_anything()
     try:
         print(f"the page of this run: {write(params.paths())}")
     except UserError as error:

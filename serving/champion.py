@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from serving.children import surroundings
+from serving.history import cache, refusal
 from serving.repository import Names
 from serving.store import LATER, RECORD, Store, parts
 from stages import manifest as manifests
 from stages.command import replacing
 from stages.errors import UserError
+from stages.lockfile import TMP
 
 POINTER = "repository.dvc"
 
@@ -29,7 +32,27 @@ def crown(folder: Path, store: Store, names: Names) -> None:
     for name in (*RECORD, "manifest.json"):
         with replacing(folder / name) as content:
             content.write_bytes((record / name).read_bytes() if name != LATER or (record / name).exists() else b"{}\n")
-    _dvc(folder.parent, "add", "--quiet", f"{folder.name}/repository")
+    _point(folder)
+
+
+def _point(folder: Path) -> None:
+    """Put the repository under DVC, without its graph: a rollback must work where a merge has left that in conflict.
+
+    A DVC project of its own, with the same cache, adds the files: `dvc add` reads all of the project that it works in.
+    """
+    root = folder.parent
+    (root / TMP).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root / TMP, prefix="add-") as temporary:
+        alone = Path(temporary)
+        (alone / ".dvc").mkdir()
+        config = f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    dir = {cache(root)}\n"
+        (alone / ".dvc" / "config").write_text(config, encoding="utf-8")
+        shutil.copytree(folder / "repository", alone / "repository")
+        _dvc(alone, "add", "--quiet", "repository")
+        with replacing(folder / POINTER) as whole:
+            shutil.copyfile(alone / POINTER, whole)
+    with replacing(folder / ".gitignore") as whole:
+        whole.write_text("/repository\n", encoding="utf-8")
 
 
 def judge_again(root: Path) -> None:
@@ -55,7 +78,7 @@ def commit(root: Path, folder: Path, message: str, also: Sequence[str] = ()) -> 
     if added.returncode == 0 and _run(root, "git", "diff", "--cached", "--quiet", "--", *paths).returncode == 0:
         return ""
     done = _run(root, "git", "commit", "--quiet", "--message", message, "--", *paths) if not added.returncode else added
-    return done.stderr.strip().splitlines()[-1] if done.returncode and done.stderr.strip() else ""
+    return refusal(done.stderr.strip()) if done.returncode else ""
 
 
 def _dvc(root: Path, *arguments: str) -> None:

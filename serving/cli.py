@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stages.interrupts  # noqa: F401
+
 import json
 import os
 import sys
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serving.children import Children, How
+from stages import interrupts
 from stages.command import holding, reporting
 from stages.errors import Misuse, NeedsPerson, Refused, UserError
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from serving.release import Outcome
     from serving.store import Store
 
-PASSED, FAILED, INTERRUPTED = 0, 1, 130
+PASSED, FAILED = 0, 1
 ENDS = {"pass": PASSED, "refuse": Refused.code, "needs a person": NeedsPerson.code}
 REPORT = [sys.executable, "-m", "flows.report"]
 
@@ -48,6 +51,7 @@ def run(
     from stages import inputs, lockfile, params, preflight
 
     os.chdir(project())
+    lockfile.settled()
     scratch.base()
     paths = params.paths()
     if preset:
@@ -154,9 +158,10 @@ def release(
     from serving import history
     from serving import release as releases
     from serving.canary import Trial
-    from stages import inputs, params
+    from stages import inputs, lockfile, params
 
     root, store = project(), opened()
+    lockfile.settled(root)
     inputs.verify(root, wait=True)
     candidate = releases.from_champion(root) if champion else releases.exported(laid_out())
     how = params.parse(root / "params.yaml").serve
@@ -170,14 +175,14 @@ def release(
     done = releases.release(root, store, candidate, keep=how.keep, override=override, breaking=breaking, trial=trial)
     message = f"Release {done.release}"
     if champion:
-        tell_committed(champions.commit(root, root / "champion", message))
+        tell_committed(root, champions.commit(root, root / "champion", message))
     elif not history.params_stand(root):
-        tell_committed(champions.commit(root, root / "champion", message, ["dvc.lock"]))
+        tell_committed(root, champions.commit(root, root / "champion", message, ["dvc.lock"]))
         print("params.yaml has changed since `millrace run`: what is released knows nothing of that", file=sys.stderr)
     else:
         champions.judge_again(root)
         trouble = champions.commit(root, root / "champion", message, ["dvc.lock", "params.yaml", "dvc.yaml"])
-        tell_committed(trouble)
+        tell_committed(root, trouble)
         for fault in [] if trouble else history.head(root).disagreements:
             print(f"git alone could not restore this release: {fault}", file=sys.stderr)
     tell_outcome(store, candidate.manifest.name, done)
@@ -211,7 +216,7 @@ def rollback(
     root, store = project(), opened()
     name = model or only(store.names())
     done = releases.rollback(root, store, name, to, reason)
-    tell_committed(champions.commit(root, root / "champion", f"Roll back to {done.release}"))
+    tell_committed(root, champions.commit(root, root / "champion", f"Roll back to {done.release}"))
     tell_outcome(store, name, done)
 
 
@@ -247,6 +252,7 @@ def status() -> None:
     from serving import standing
 
     standing.show(opened())
+    standing.show_unsettled(project(), opened())
 
 
 @app.command(epilog="Example: `millrace trace answers.csv`, or `millrace trace 0123456789ab --restore ../as-it-was`")
@@ -397,8 +403,12 @@ def tell_outcome(store: Store, name: str, done: Outcome) -> None:
         print(f"  {line}")
 
 
-def tell_committed(trouble: str) -> None:
-    """Why git has no commit of it, if so."""
+def tell_committed(root: Path, trouble: str) -> None:
+    """Why git has no commit of it, if so, or may lose it."""
+    from serving import history
+
+    if not trouble and history.detached(root):
+        print("HEAD is detached, so no branch has this commit: `git switch -c NAME` keeps it", file=sys.stderr)
     if trouble:
         print(f"champion/ is set, but not committed ({trouble}): commit champion and dvc.lock", file=sys.stderr)
 
@@ -412,7 +422,7 @@ def child(command: list[str], how: How = "spare") -> int:
             children.end()
             process.wait()
     print("interrupted: the same command goes on from here", file=sys.stderr)
-    sys.exit(INTERRUPTED)
+    sys.exit(interrupts.CODE)
 
 
 def stamp(path: Path) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ class State:
 
 def releases(root: Path) -> dict[str, list[State]]:
     """Every release that a commit has as its champion -> these commits, the oldest first."""
+    _git(root, "rev-parse", "--git-dir") if (root / ".git").exists() else None
     if _run(root, "git", "rev-parse", "--verify", "--quiet", "HEAD").returncode:
         raise UserError(f"{root} is not under git, or has no commit: `git init`, `git add --all`, `git commit`")
     commits = (
@@ -200,6 +202,23 @@ def made_here(state: State) -> bool:
 def head(root: Path) -> State:
     """The project at the commit that is checked out."""
     return State(root, _git(root, "rev-parse", "HEAD").decode().strip(), cache(root))
+
+
+def detached(root: Path) -> bool:
+    """Whether a commit is checked out and no branch, so that no branch gets what is committed next."""
+    known = _run(root, "git", "rev-parse", "--verify", "--quiet", "HEAD").returncode == 0
+    return known and _run(root, "git", "symbolic-ref", "--quiet", "HEAD").returncode == 1
+
+
+def shallow(root: Path) -> bool:
+    """Whether this clone has the last commits alone."""
+    return _run(root, "git", "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
+
+
+def uncommitted(root: Path, folder: str) -> list[str]:
+    """The files below a folder that git has otherwise, or not at all; nothing where git does not say."""
+    listed = _run(root, "git", "status", "--porcelain", "-z", "--", folder).stdout.decode(errors="replace")
+    return [line[3:] for line in listed.split("\0") if line[3:]]
 
 
 def top(root: Path) -> Path:
@@ -287,9 +306,17 @@ def _git(root: Path, *arguments: str, given: bytes = b"") -> bytes:
     """
     done = _run(root, "git", *arguments, given=given)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UserError(f"`git {arguments[0]}` failed: {said[-1] if said else done.returncode}")
+        said = done.stderr.decode(errors="replace").strip()
+        raise UserError(f"`git {arguments[0]}` failed: {refusal(said) or done.returncode}")
     return done.stdout
+
+
+def refusal(said: str) -> str:
+    """Git's reason on its stderr, in one line."""
+    if owned := re.search(r"dubious ownership in repository at '(.*)'", said):
+        allowed = f"`git config --global --add safe.directory {owned[1]}`"
+        return f"{owned[1]} is another user's repository: {allowed} lets git read it"
+    return said.splitlines()[-1].strip() if said else ""
 
 
 def _run(root: Path, *command: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -77,7 +77,8 @@ class _PortTaken(Exception):
 
 
 def find_server() -> Server:
-    """The server named by MILLRACE_TRITON, else `tritonserver` on PATH, else the project's `.venv-triton`.
+    """The server named by MILLRACE_TRITON, else `tritonserver` on PATH, else one in a `.venv-triton`: the project's,
+    or that beside this interpreter's environment.
 
     Raises:
         UserError: there is none, or MILLRACE_TRITON names none.
@@ -89,7 +90,9 @@ def find_server() -> Server:
             raise UserError(f"MILLRACE_TRITON={named} is no tritonserver, nor an environment with nvidia-pytriton")
         return server
     on_path = shutil.which("tritonserver")
-    server = _server_at(Path(on_path)) if on_path else _server_at(PROJECT / ".venv-triton")
+    beside = (PROJECT, Path(sys.prefix).parent)  # DVC's experiments copy the code elsewhere, not the environments
+    places = [Path(on_path)] if on_path else [folder / ".venv-triton" for folder in beside]
+    server = next((found for place in places if (found := _server_at(place))), None)
     if server is None:
         raise UserError(
             "no tritonserver: run `make setup` (Linux x86-64, glibc 2.35 or newer, Python 3.11 or 3.12 with its"

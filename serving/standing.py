@@ -6,13 +6,16 @@ import http.client
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from serving import canary, ledger
+from serving import canary, history, ledger
 from serving.admin import is_server
 from serving.approval import APPROVED
 from serving.store import Store
+from stages import lockfile
 from stages.errors import UserError
 
 LINES = 8  # of the ledger
@@ -50,6 +53,20 @@ def show(store: Store) -> None:
         told_why = Text(shorten(str(why), WHY, placeholder=" …"))
         history.add_row(line["time"], line["event"], str(line.get("release", "")), Text(str(by)), told_why)
     console.print(history)
+
+
+def show_unsettled(root: Path, store: Store) -> None:
+    """What keeps git and the graph from saying what is live, if anything does. The graph itself is not read."""
+    for fault in lockfile.conflicts(root):
+        print(f"not settled: {fault}")
+    champion = root / "champion" / "manifest.json"
+    content = champion.read_bytes() if champion.exists() else b""
+    id = sha256(content).hexdigest()[:12] if content.strip() != b"{}" else None
+    live = [store.current(name) for name in store.names()]
+    if live and id not in live:
+        print(f"not settled: champion/ has {id or 'no release'}, live is {', '.join(map(str, live))}: release it again")
+    elif live and (waiting := history.uncommitted(root, "champion")):
+        print(f"not settled: git has no commit of {', '.join(waiting)}: `git add champion` and `git commit`")
 
 
 def _server(store: Store, server: dict[str, Any] | None) -> str:

@@ -352,6 +352,8 @@ def _unknown(root: Path, store: Store, release: str, known: list[str]) -> str:
     champion = _bytes(root / MANIFEST)
     if store.record(release).exists() or (champion and sha256(champion).hexdigest()[:12] == release):
         return f"release {release} is not in git yet: commit champion, dvc.lock and params.yaml, as they were at it"
+    if history.shallow(root):
+        return f"release {release} is not in this shallow clone: `git fetch --unshallow` brings the earlier commits"
     damaged = history.damaged(root)
     told = f"git knows of no release {release}; it knows {', '.join(reversed(known)) or 'none'}"
     return f"{told}. Its own objects are damaged: {damaged}" if damaged else told

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import functools
+import io
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stages import interrupts
 from stages.errors import Busy, UserError
 
 BAR_S, LINE_S = 0.1, 5.0  # between two signs of progress
@@ -57,11 +59,15 @@ def _run(main: Callable[..., None]) -> None:
 
 def reporting(app: Callable[[], object]) -> None:
     """Run a command line; a person's mistake and a full disk are one line and an exit code, not a traceback."""
+    interrupts.raised()
+    printing_anything()
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(interrupts.CODE)
     except OSError as error:
         if not _is_full(error):
             raise
@@ -70,6 +76,29 @@ def reporting(app: Callable[[], object]) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+def printing_anything() -> None:
+    """Let no `print` fail: what the terminal cannot show is escaped, and what nobody reads is dropped."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            raw = io.BufferedWriter(_Forgiving(number, "w", closefd=False))
+            line = stream.line_buffering or number == 2
+            whole = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=line)
+            setattr(sys, name, whole)
+
+
+class _Forgiving(io.FileIO):
+    """A stream whose reader may be gone, or whose disk full."""
+
+    def write(self, content: Any) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(content)
+        return len(content)
 
 
 def die_with_parent() -> None:

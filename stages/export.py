@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stages.interrupts  # noqa: F401
+
 import base64
 import hashlib
 from pathlib import Path

@@ -179,8 +179,8 @@ def driven(stage: str) -> bool:
     return os.environ.get("DVC_STAGE") == stage and Path(os.environ.get("DVC_ROOT", "/")) == Path.cwd()
 
 
-def verify(root: Path = Path(), beside: str = "", wait: bool = False) -> None:
-    """Hold what DVC has recorded against what the stages noted that they used, but for the stage `beside`.
+def verify(root: Path = Path(), only: str = "*", beside: str = "", wait: bool = False) -> None:
+    """Hold what DVC has recorded against what the stages noted that they used: `only` one, or all `beside` one.
 
     With `wait`, a DVC that is at work now is awaited; otherwise a later call does the rest.
 
@@ -188,7 +188,7 @@ def verify(root: Path = Path(), beside: str = "", wait: bool = False) -> None:
         Changed: something changed between a stage's end and DVC's look at it. Its entry is withdrawn.
     """
     wrong = []
-    for path in sorted((root / NOTES).glob("*.json")):
+    for path in sorted((root / NOTES).glob(f"{only}.json")):
         with lockfile.idle(root, wait) as nobody_writes:
             if path.stem == beside or not nobody_writes or not path.exists():
                 continue

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.errors import UserError
+from stages.errors import Misuse, UserError
 
 LOCK = "dvc.lock"
 TMP = Path(".dvc/tmp")  # DVC's own, ignored by git
@@ -58,9 +58,24 @@ def parse(content: bytes) -> dict[str, Any]:
 
 def conflict(path: str) -> str:
     """What to do about a file in the midst of a merge."""
-    ours = f"take one side with `git checkout --ours {path}` or `--theirs`, then `git add {path}`"
-    then = " and `millrace run`, which makes the rest anew" if path == LOCK else ""
-    return f"{path} is in conflict, from a merge: {ours}{then}"
+    if path == LOCK:
+        return f"{path} is in conflict, from a merge: `git checkout --ours {path}`, `millrace run` and `git add {path}`"
+    return f"{path} is in conflict, from a merge: edit what stands between <<<<<<< and >>>>>>>, then `git add {path}`"
+
+
+def settled(root: Path = Path()) -> None:
+    """Look whether what the graph rests on is free of a merge's conflicts.
+
+    Raises:
+        Misuse: it is not; a line for each file.
+    """
+    if found := conflicts(root):
+        raise Misuse("\nerror: ".join(found))
+
+
+def conflicts(root: Path = Path()) -> list[str]:
+    """What to do about each file that a merge has left in conflict."""
+    return [conflict(name) for name in ("dvc.yaml", "params.yaml", LOCK) if CONFLICT.search(_read(root / name) or b"")]
 
 
 def keep(root: Path = Path()) -> None:

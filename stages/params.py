@@ -33,6 +33,7 @@ def parse(path: Path = Path("params.yaml")) -> Params:
     try:
         tree = _yaml(path)
     except MarkedYAMLError as error:
+        lockfile.settled(path.parent)
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise Misuse(f"{path}, line {line}: {error.problem}") from error
     except (OSError, UnicodeDecodeError, YAMLError) as error:
@@ -68,8 +69,19 @@ class Listed:
 
 
 def paths(graph: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """Where `dvc.yaml` says that everything lies."""
-    return dict(_yaml(graph)["vars"][0]["paths"])
+    """Where `dvc.yaml` says that everything lies.
+
+    Raises:
+        Misuse: it cannot be read.
+    """
+    try:
+        return dict(_yaml(graph)["vars"][0]["paths"])
+    except (YAMLError, LookupError, TypeError) as error:
+        lockfile.settled(graph.parent)
+        line = (
+            f", line {error.problem_mark.line + 1}" if isinstance(error, MarkedYAMLError) and error.problem_mark else ""
+        )
+        raise Misuse(f"{graph}{line} cannot be read: `git checkout {graph}` restores it") from error
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stages.interrupts  # noqa: F401
+
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path

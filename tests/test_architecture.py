@@ -49,8 +49,8 @@ MAY_IMPORT = [
     ("serving/router.py", "stages.schema", "numpy triton_python_backend_utils"),
     (
         "serving/cli.py",
-        "stages.schema stages.manifest stages.errors stages.command stages.inputs stages.lockfile stages.params"
-        " stages.preflight serving",
+        "stages.schema stages.manifest stages.errors stages.command stages.inputs stages.interrupts stages.lockfile"
+        " stages.params stages.preflight serving",
         None,
     ),
     (

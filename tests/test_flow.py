@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import deployments, pipeline
 from flows.pipeline import Stage, conclude, judge, waits
 from serving.children import surroundings
+from stages import lockfile
 from stages.command import holding
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -312,3 +313,38 @@ def test_only_what_may_pass_is_tried_again(code: int, lines: list[str], name: st
 def test_a_stage_that_runs_alone_has_nothing_beside_it() -> None:
     graph = [Stage("a", (), ()), Stage("b", (), ()), Stage("times", ("a",), (), alone=True), Stage("c", ("b",), ())]
     assert waits(graph) == {"a": [], "b": [], "times": ["a", "b"], "c": ["b", "times"]}
+
+
+def test_what_is_edited_as_a_stage_ends_fails_it_and_is_not_recorded(project: Project) -> None:
+    shutil.copytree(ROOT / "stages", project.folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    (project.folder / "stages/left.py").write_text(EDITED)
+    (project.folder / "params.yaml").write_text("a: {b: 1}\n")
+    graph = GRAPH.replace(
+        "cmd: sh do/left.sh && cp seed out/left", "cmd: python -m stages.left seed out/left\n    params: [a.b]"
+    )
+    (project.folder / "dvc.yaml").write_text(graph)
+    (project.folder / "edit").touch()
+    code, output = project.run()
+    assert code == 1, output
+    assert "left failed: a.b in params.yaml was 1 and became 2, as left ended" in output
+    assert "left" not in lockfile.stages(project.folder)
+    (project.folder / "edit").unlink()
+    code, output = project.run()
+    assert code == 0, output
+    assert lockfile.stages(project.folder)["left"]["params"] == {"params.yaml": {"a.b": 2}}
+
+
+EDITED = """
+from pathlib import Path
+from stages import command
+
+def main(seed: Path, left: Path) -> None:
+    left.write_text(seed.read_text())
+
+if __name__ == "__main__":
+    try:
+        command.run(main)
+    finally:
+        if Path("edit").exists():
+            Path("params.yaml").write_text("a: {b: 2}")
+"""

@@ -235,10 +235,15 @@ def test_a_missing_params_file_is_named(done):
     assert "git checkout params.yaml" in done.millrace("run", code=2)
 
 
-def test_no_server_environment(done):
+def test_no_server_environment(done, tmp_path):
     shutil.rmtree(done.folder / "reports")
     done.params(export={"max_batch": 32})
-    command = [sys.executable, "-m", "serving.cli", "run"]
+    alone = tmp_path / "alone/.venv"  # this environment in a folder that has none for the server
+    (alone / "bin").mkdir(parents=True)
+    (alone / "bin/python").symlink_to(Path(sys.executable).resolve())
+    (alone / "lib").symlink_to(Path(sys.prefix) / "lib")
+    shutil.copy(Path(sys.prefix) / "pyvenv.cfg", alone)
+    command = [str(alone / "bin/python"), "-m", "serving.cli", "run"]
     surroundings = environment(done.folder)
     del surroundings["MILLRACE_TRITON"]
     said = subprocess.run(command, cwd=done.folder, env=surroundings, capture_output=True, text=True, check=False)

@@ -1,0 +1,21 @@
+"""The `millrace` command, with this project's own packages: PYTHONPATH may have others of their names."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from stages import interrupts
+
+    interrupts.quiet()
+    from serving.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
