@@ -66,7 +66,8 @@ def show_unsettled(root: Path, store: Store) -> None:
     if live and id not in live:
         print(f"not settled: champion/ has {id or 'no release'}, live is {', '.join(map(str, live))}: release it again")
     elif live and (waiting := history.uncommitted(root, "champion")):
-        print(f"not settled: git has no commit of {', '.join(waiting)}: `git add champion` and `git commit`")
+        more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+        print(f"not settled: git has no commit of {waiting[0]}{more}: `git add champion` and `git commit`")
 
 
 def _server(store: Store, server: dict[str, Any] | None) -> str:

@@ -86,9 +86,12 @@ def printing_anything() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif stream is getattr(sys, f"__{name}__"):
             stream.flush()
-            raw = io.BufferedWriter(_Forgiving(number, "w", closefd=False))
-            line = stream.line_buffering or number == 2
-            whole = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=line)
+            raw = _Forgiving(number, "w", closefd=False)
+            line, through = stream.line_buffering or number == 2, stream.write_through  # as with python -u
+            buffer = raw if through else io.BufferedWriter(raw)
+            whole = io.TextIOWrapper(
+                buffer, stream.encoding, "backslashreplace", line_buffering=line, write_through=through
+            )
             setattr(sys, name, whole)
 
 

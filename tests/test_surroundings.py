@@ -53,6 +53,9 @@ def test_a_rollback_leaves_the_pointer_that_dvc_knows(after_two: Path) -> None:
 
 
 def test_status_says_what_git_lacks(after_two: Path) -> None:
+    assert "not settled: git has no commit of champion/" in millrace(after_two, "status").stdout
+    Clone(after_two).run("git", "add", "champion")
+    Clone(after_two).run("git", "commit", "-qm", "champion")
     assert "not settled" not in millrace(after_two, "status").stdout
     (after_two / "champion/golden.json").write_text("{}")
     assert "not settled: git has no commit of champion/golden.json" in millrace(after_two, "status").stdout
