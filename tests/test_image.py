@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from stages.kinds import image
 from stages.schema import TooMuch
@@ -156,6 +156,30 @@ def test_clear_parts_show_white():
 def test_sixteen_bits_keep_their_upper_eight():
     wide = noise(6, 9, dtype=np.uint16)
     assert np.array_equal(pixels(encoded(Image.fromarray(wide)), GREY)[..., 0], wide >> 8)
+
+
+@pytest.mark.parametrize("chunk", ["zTXt", "iTXt", "iCCP", "late"])
+def test_long_texts_and_profiles_in_a_png_are_left_out(chunk):
+    """Pillow refuses what unpacks to more than a megabyte, as it may be a bomb."""
+    long = b"a" * 2_000_000
+    said = PngImagePlugin.PngInfo()
+    if chunk == "zTXt":
+        said.add_text("comment", long.decode(), zip=True)
+    if chunk == "iTXt":
+        said.add_itxt("comment", long.decode(), "en", "comment", zip=True)
+    value = encoded(RGB, pnginfo=said, icc_profile=long if chunk == "iCCP" else None)
+    if chunk == "late":  # behind the pixels
+        body = b"zTXtcomment\0\0" + zlib.compress(long)
+        late = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        value = value[:-12] + late + value[-12:]
+    assert np.array_equal(pixels(value), np.asarray(RGB)) and facts(value)["width"] == RGB.width
+
+
+def test_what_a_phone_puts_beside_its_photo_is_no_animation():
+    value = encoded(RGB, "MPO", save_all=True, append_images=[RGB.transpose(Image.Transpose.ROTATE_180)])
+    assert Image.open(io.BytesIO(value)).n_frames == 2
+    assert facts(value)["frames"] == 1
+    assert np.array_equal(pixels(value), pixels(encoded(RGB, "JPEG")))
 
 
 def test_one_bit_is_black_and_white():

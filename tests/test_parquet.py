@@ -54,6 +54,35 @@ def test_pictures_by_name_or_as_bytes(tmp_path):
     assert rows(tmp_path, schema)[0].values["p"] == b"bytes"
 
 
+def test_pictures_in_one_cell_with_their_names(tmp_path):
+    """As Hugging Face's data sets hold them."""
+    schema = Schema((Column("p", "image"),), Column("c", "target_class"))
+    cells = [{"bytes": b"picture", "path": "1.png"}, {"bytes": None, "path": "x/2.png"}, None]
+    write(tmp_path / "t.parquet", p=cells, c=["a", "b", "c"])
+    assert [each.values["p"] for each in rows(tmp_path, schema)] == [b"picture", str(tmp_path / "x/2.png"), None]
+    with pytest.raises(UserError, match="the column 'p' holds nested values"):
+        rows(tmp_path, Schema((Column("p", "category"),), schema.target))
+
+
+@pytest.mark.parametrize("type", [pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())])
+def test_words_stored_as_bytes_are_words(tmp_path, type):
+    words = ["Ulm", None, "Köln"]
+    stored = pa.array([word and word.encode() for word in words], pa.binary()).cast(type)
+    write(tmp_path / "t.parquet", a=[1.0, 2.0, 3.0], b=stored, c=stored)
+    assert [(each.values["b"], each.values["c"]) for each in rows(tmp_path)] == [(word, word) for word in words]
+    (chunk,) = parquet.chunks(tmp_path, SCHEMA, parquet.Options())
+    assert parquet.read_columns(chunk).values["b"].to_pylist() == words
+
+
+def test_bytes_that_are_no_text_reject_their_row(tmp_path):
+    write(tmp_path / "t.parquet", a=[1.0, 2.0], b=[b"\xff\xfe", b"Ulm"], c=["x", "y"])
+    (chunk,) = parquet.chunks(tmp_path, SCHEMA, parquet.Options())
+    with pytest.raises(ValueError, match="UTF8"):
+        parquet.read_columns(chunk)
+    first, second = parquet.read(chunk)
+    assert first == Reject("t.parquet row 1", "b: bytes that are no UTF-8 text") and second.values["b"] == "Ulm"
+
+
 def test_what_is_refused(tmp_path):
     path = write(tmp_path / "t.parquet", a=[[1.0]], b=["u"], c=["y"])
     with pytest.raises(UserError, match=r"the column 'a' holds nested values \(list<.*>\): flatten it first"):

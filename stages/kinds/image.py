@@ -10,13 +10,14 @@ import os
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from stages.schema import Tensor, TooMuch
 
@@ -32,6 +33,7 @@ _GREY = ("1", "L", "LA", "La", *_WIDE, "F")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _PROGRAMS = ("EPS",)  # Pillow would have Ghostscript run it
 _COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that hold up to a megabyte in a kilobyte
+_PNG = b"\x89PNG\r\n\x1a\n"
 _SMALL = 4096  # bytes of a file in which nothing but pixels takes time
 _SCANS = 16  # of a JPEG, over all of its pixels; usual are 1 and, progressive, up to 14
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `_open` refuses what is too large
@@ -230,7 +232,7 @@ def _open(value: bytes, most: int = MAX_PIXELS) -> Image.Image:
         raise ValueError("what it holds beside its pixels would take longer to read than they: save it without")
     Image.MAX_IMAGE_PIXELS = most  # also for a picture inside, such as an icon's, which a header may deny
     try:
-        picture = Image.open(io.BytesIO(value))
+        picture = Image.open(io.BytesIO(_readable(value)))
     except Image.DecompressionBombError as error:
         raise ValueError(f"too large: over {most:,} pixels") from error
     except Exception as error:  # Pillow's plug-ins raise whatever broken bytes make them raise
@@ -272,6 +274,33 @@ def _beside(value: bytes) -> int:
     return cost
 
 
+def _readable(value: bytes) -> bytes:
+    """A PNG without texts and profiles that unpack to more than Pillow takes; anything else as it is."""
+    if not value.startswith(_PNG) or not any(name in value for name in _COMPRESSED):
+        return value
+    kept, at = [value[: len(_PNG)]], len(_PNG)
+    while at + 8 <= len(value):
+        name, end = value[at + 4 : at + 8], at + 12 + int.from_bytes(value[at : at + 4], "big")
+        if not (name in _COMPRESSED and _unpacks_long(name, value[at + 8 : end - 4])):
+            kept.append(value[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _unpacks_long(name: bytes, chunk: bytes) -> bool:
+    """Whether a compressed chunk of a PNG holds more than Pillow takes; no more than that is unpacked to see it."""
+    rest = chunk.partition(b"\0")[2]
+    packed = rest[1:]
+    if name == b"iTXt":  # a flag, the method, the language and a translated keyword come before the text
+        packed = rest[2:].split(b"\0", 2)[-1] if rest[:1] == b"\1" else b""
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(packed, PngImagePlugin.MAX_TEXT_CHUNK)
+    except zlib.error:
+        return False
+    return bool(unpacking.unconsumed_tail)
+
+
 def _decode(picture: Image.Image, mode: str) -> Image.Image:
     """As `mode` ("L" or "RGB"); transparency shows white, 16 bits become 8, an animation is its first frame."""
     try:
@@ -311,6 +340,9 @@ def _facts(value: bytes) -> tuple[int, int, str, int, bytes]:
 
 
 def _frames(picture: Image.Image) -> int:
+    """How many pictures follow each other in time: those that a phone puts beside its photo (MPO) are none."""
+    if picture.format == "MPO":
+        return 1
     try:
         return int(getattr(picture, "n_frames", 1))
     except Exception as error:

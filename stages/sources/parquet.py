@@ -61,7 +61,8 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
         split = split_in(file.stem)
         with _opened(file) as table:
             names = wanted(schema, table.schema_arrow.names, str(file))
-            for reason in (why for name, why in _nested(table).items() if name in names):
+            pictures = {name for name in files(schema) if _is_picture(table.schema_arrow.field(name).type)}
+            for reason in (why for name, why in _nested(table).items() if name in {*names} - pictures):
                 raise UserError(f"{file}: {reason}")
             first = 1
             try:
@@ -80,8 +81,8 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
         source = f"{chunk.name} row {number}"
         values: dict[str, Any] = dict(zip(names, cells, strict=True))
         try:
-            for name in chunk.files:  # bytes are the picture itself
-                values[name] = beside(chunk.folder, values[name]) if isinstance(values[name], str) else values[name]
+            for name, cell in values.items():
+                values[name] = _file(chunk.folder, cell) if name in chunk.files else _text(name, cell)
         except ValueError as error:
             yield Reject(source, str(error))
             continue
@@ -97,7 +98,34 @@ def read_columns(chunk: Chunk) -> Columns:
     if chunk.files:
         raise ValueError("each file that a cell names is looked at by itself")
     sources = numbered(chunk.name, range(chunk.first, chunk.first + len(chunk.rows)))
-    return Columns(sources, chunk.split, dict(zip(chunk.rows.schema.names, chunk.rows.columns, strict=True)), [])
+    cells = [_texts(column) for column in chunk.rows.columns]  # bytes that are no UTF-8 raise ValueError, too
+    return Columns(sources, chunk.split, dict(zip(chunk.rows.schema.names, cells, strict=True)), [])
+
+
+def _file(folder: str, cell: Any) -> Any:
+    """A picture's bytes, or the path of its file; Hugging Face's data sets hold both in one cell."""
+    if isinstance(cell, dict):
+        cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    return beside(folder, cell) if isinstance(cell, str) else cell
+
+
+def _is_picture(type: pa.DataType) -> bool:
+    return pa.types.is_struct(type) and type.get_field_index("bytes") >= 0
+
+
+def _text(name: str, cell: Any) -> Any:
+    """Words as Spark, Impala and Hive may write them: as bytes."""
+    try:
+        return cell.decode() if isinstance(cell, bytes) else cell
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: bytes that are no UTF-8 text") from error
+
+
+def _texts(cells: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.dictionary_decode()
+    is_bytes = pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type)
+    return cells.cast(pa.string()) if is_bytes or pa.types.is_fixed_size_binary(cells.type) else cells
 
 
 def _files(path: Path) -> list[Path]:
