@@ -17,7 +17,7 @@ from benchmarks.workspace import ROOT
 from stages.command import printing_anything
 from stages.host import fingerprint
 
-NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "peers", "presets")
+NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "faults", "peers", "presets")
 NAMES += ("error_rates", "latency_rates", "fuzz")
 STORE = ROOT / "benchmarks" / "figures.json"
 

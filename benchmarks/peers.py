@@ -30,9 +30,10 @@ import tritonclient.http
 from benchmarks import pages, workspace
 from serving import release as releases
 from serving import supervisor
-from serving.admin import announcement
+from serving.admin import administered, announcement
 from serving.children import Children
 from serving.launcher import Endpoint, running
+from serving.ledger import Journal
 from serving.release import Candidate
 from serving.repository import golden
 from serving.store import Store
@@ -327,14 +328,16 @@ def probe_cost(tools: Tools, target: Target, folder: Path, store: Store, endpoin
 def watched(folder: Path, store: Store, endpoint: Endpoint) -> Iterator[None]:
     """The supervisor's look at the server every second, as in `millrace serve`."""
     how, stop, told = params.parse(folder / "params.yaml").serve, threading.Event(), []
-    arguments = (folder, store, endpoint, how.probe_s, how.probe_timeout_s, told.append, stop)
-    watcher = threading.Thread(target=supervisor.watch, args=arguments)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join()
+    with administered(endpoint.grpc, endpoint.admin_key) as admin:
+        journal = Journal(store.ledger, told.append)
+        watch = supervisor.Watch(folder, store, endpoint, admin, journal, told.append, how.probe_timeout_s)
+        watcher = threading.Thread(target=watch.until, args=(stop, how.probe_s))
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
     if told:
         raise SystemExit(f"the supervisor had to heal: {told}")
 

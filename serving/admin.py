@@ -23,12 +23,21 @@ TIMEOUT_S = 60.0
 DRAIN_S = 10.0
 
 
-class Admin:
-    """The administration of one server by gRPC."""
+class Unanswered(UserError):
+    """A server did not do what it should. `status`: gRPC's code, such as DEADLINE_EXCEEDED."""
 
-    def __init__(self, client: Any, key: str) -> None:
+    def __init__(self, text: str, status: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Admin:
+    """The administration of one server by gRPC. No call takes longer than `timeout_s`."""
+
+    def __init__(self, client: Any, key: str, timeout_s: float = TIMEOUT_S) -> None:
         self._client = client
         self._headers = {GRPC_PREFIX + ADMIN_HEADER: key}
+        self.timeout_s = timeout_s
 
     def load(self, model: str) -> None:
         """Load a model, and what it consists of, as it is on disk.
@@ -36,18 +45,11 @@ class Admin:
         Raises:
             UserError: it cannot be loaded; what was there before goes on answering.
         """
-        self._say(f"cannot load {model}", "load_model", model, headers=self._headers, client_timeout=TIMEOUT_S)
+        self._say(f"cannot load {model}", "load_model", model, headers=self._headers)
 
     def unload(self, model: str) -> None:
         """Unload a model with its parts, unless it is not there."""
-        self._say(
-            f"cannot unload {model}",
-            "unload_model",
-            model,
-            headers=self._headers,
-            unload_dependents=True,
-            client_timeout=TIMEOUT_S,
-        )
+        self._say(f"cannot unload {model}", "unload_model", model, headers=self._headers, unload_dependents=True)
 
     def loaded(self) -> list[str]:
         """The models that are ready."""
@@ -58,6 +60,25 @@ class Admin:
         deadline = time.monotonic() + DRAIN_S
         while model in self._states(("READY", "UNLOADING")) and time.monotonic() < deadline:
             time.sleep(0.01)
+
+    def is_live(self, timeout_s: float) -> bool:
+        """Whether the server itself says within `timeout_s` that it lives, whatever its models do."""
+        with contextlib.suppress(UserError):
+            return bool(self._told("is not live", self._client.is_server_live, client_timeout=timeout_s))
+        return False
+
+    def answered(self, models: Sequence[str], timeout_s: float) -> int | None:
+        """Requests that these models have answered well since they were loaded; None where the server does not say."""
+        count = 0
+        for model in models:
+            try:
+                found = self._told(
+                    "no statistics", self._client.get_inference_statistics, model, client_timeout=timeout_s
+                )
+            except UserError:
+                return None
+            count += sum(int(each.inference_stats.success.count) for each in found.model_stats)
+        return count
 
     def answers(
         self,
@@ -70,7 +91,7 @@ class Admin:
         """What a model answers to golden rows: every output as `wire.outputs` gives it.
 
         Raises:
-            UserError: it does not.
+            Unanswered: it does not.
         """
         answers: dict[str, np.ndarray] = self._told(
             f"{model} does not answer", wire.ask, self._client, model, schema, raw, timeout_s, request_id
@@ -82,7 +103,7 @@ class Admin:
         return [model.name for model in index.models if model.state in states]
 
     def _say(self, failing: str, method: str, *arguments: Any, **options: Any) -> Any:
-        return self._told(failing, getattr(self._client, method), *arguments, **options)
+        return self._told(failing, getattr(self._client, method), *arguments, client_timeout=self.timeout_s, **options)
 
     def _told(self, failing: str, call: Any, *arguments: Any, **options: Any) -> Any:
         from tritonclient.utils import InferenceServerException
@@ -92,14 +113,15 @@ class Admin:
         except InferenceServerException as error:
             if ADMIN_HEADER in error.message():
                 raise UserError("live/key is not the server's: end `millrace serve`, and start it again") from error
-            raise UserError(f"{failing}: {error.message()}") from error
+            status = str(error.status() or "").removeprefix("StatusCode.")
+            raise Unanswered(f"{failing}: {error.message()}", status) from error
 
 
 @contextlib.contextmanager
-def administered(address: str, key: str) -> Iterator[Admin]:
+def administered(address: str, key: str, timeout_s: float = TIMEOUT_S) -> Iterator[Admin]:
     """The server whose gRPC is at HOST:PORT."""
     with wire.connected(address) as client:
-        yield Admin(client, key)
+        yield Admin(client, key, timeout_s)
 
 
 @contextlib.contextmanager
@@ -114,7 +136,7 @@ def running_server(store: Store) -> Iterator[Admin | None]:
 
 
 def prove(
-    admin: Admin, store: Store, names: Names, model: str, timeout_s: float = TIMEOUT_S, request_id: str = wire.PROBE
+    admin: Admin, store: Store, names: Names, model: str, timeout_s: float | None = None, request_id: str = wire.PROBE
 ) -> None:
     """Hold a model's answers to the golden rows against those that the release is known by.
 
@@ -122,7 +144,7 @@ def prove(
         UserError: it does not answer, otherwise than it should, or as another release.
     """
     schema, rows = golden(store.repository, names)
-    answers = admin.answers(model, schema, rows, timeout_s, request_id)
+    answers = admin.answers(model, schema, rows, timeout_s or admin.timeout_s, request_id)
     found = set(answers["release"].tolist())
     if found != {names.release}:
         raise UserError(f"{model} answers as release {', '.join(sorted(found))} and not as {names.release}")

@@ -21,7 +21,7 @@ from typing import IO
 from urllib.parse import quote
 
 from serving.port_owner import listens_in
-from serving.scratch import scratch, sweep
+from serving.scratch import Place, remove_regions, scratch, sweep
 from serving.wire import connected
 from stages.errors import Late, UserError
 
@@ -113,12 +113,14 @@ def running(
     log: Path | None = None,
     drain_s: int = 8,
     admin_key: str | None = None,
+    place: Place | None = None,
 ) -> Iterator[Endpoint]:
     """Serve `models` of `repository` on loopback while the block lasts; they are ready when it begins.
 
     A port that is not given is a free one. The server ends with the thread that entered, however that ends.
     Leaving the block gives requests in flight `drain_s` seconds, and costs 3 s or, if any HTTP client is still
-    connected, all of them; 0 kills at once.
+    connected, all of them; 0 kills at once. `place`: a `scratch` for several starts, the later of which then need no
+    room on the disk; one at a time.
 
     Raises:
         UserError: no server, a given port is in use, or a model cannot be loaded within `timeout_s`.
@@ -131,7 +133,8 @@ def running(
         _require_free(port)
     sweep()
     with ExitStack() as stack:
-        folder, lock = stack.enter_context(scratch())
+        folder, lock = place or stack.enter_context(scratch())
+        remove_regions(folder)
         for attempt in range(1, _STARTS + 1):
             ports = _complete(given)
             key = admin_key or secrets.token_hex(16)

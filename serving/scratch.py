@@ -20,10 +20,11 @@ from stages.errors import UserError
 _PREFIX = "millrace-triton-"
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 _SHM = Path("/dev/shm")
+Place = tuple[Path, int]  # a folder and its lock
 
 
 @contextmanager
-def scratch() -> Iterator[tuple[Path, int]]:
+def scratch() -> Iterator[Place]:
     """A new folder, and its lock, which lives as long as any process that has it; its name begins its shared memory.
 
     Raises:
@@ -86,7 +87,13 @@ def _is_fit(folder: Path) -> bool:
         return False
 
 
-def _discard(folder: Path) -> None:
+def remove_regions(folder: Path) -> None:
+    """Remove the shared memory that a killed server has left behind."""
     for region in _SHM.glob(f"{folder.name}*"):
-        region.unlink(missing_ok=True)
+        if region != folder:
+            region.unlink(missing_ok=True)
+
+
+def _discard(folder: Path) -> None:
+    remove_regions(folder)
     shutil.rmtree(folder, ignore_errors=True)

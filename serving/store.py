@@ -67,7 +67,6 @@ class Store:
             for folder in (self.repository, self._releases):
                 folder.mkdir(exist_ok=True)
             self._discard(self._incoming)
-            self._incoming.mkdir()
             try:
                 yield
             finally:
@@ -181,10 +180,10 @@ class Store:
             for name in known.keys() - {"golden.json"}:  # which it was judged anew with
                 self.note(manifest.id, name, known[name])
             return
-        copy = self._incoming / "repository"
+        copy = self._aside("repository")
         shutil.copytree(exported, copy)
-        manifests.check(copy, manifest)
-        record = self._incoming / "record"
+        manifests.check(copy, manifest, exported)
+        record = self._aside("record")
         record.mkdir()
         (copy / names.public).rename(record / "public")
         made = self.record(manifest.id) / "released"
@@ -221,10 +220,15 @@ class Store:
         return manifests.faults(self.repository, manifest, parts(names))
 
     def switch(self, names: Names) -> None:
-        """Let the public name stand for this release: one rename. A running server must still be told."""
+        """Let the public name stand for this release: one rename. A running server must still be told.
+
+        Where it does already nothing is written, so that healing needs no room on the disk.
+        """
+        if self.stands(names):
+            return
         source, place = self._public(names.release), self.repository / names.public
         if not place.exists():
-            copy = self._incoming / "public"
+            copy = self._aside("public")
             self._discard(copy)
             shutil.copytree(source, copy)
             _sync(copy)
@@ -235,7 +239,7 @@ class Store:
 
     def route(self, names: Names, write: Callable[[Path], None]) -> None:
         """Put the router of a release on trial beside its parts. `write` makes the folder, `public.pbtxt` in it."""
-        copy = self._incoming / "router"
+        copy = self._aside("router")
         self._discard(copy)
         write(copy)
         _sync(copy)
@@ -310,6 +314,11 @@ class Store:
         """Where the server said that it is, whether or not it still is."""
         return _json(self.folder / "server.json")
 
+    def _aside(self, name: str) -> Path:
+        """Where a file or folder is made, or unmade, before one rename brings it into place or takes it away."""
+        self._incoming.mkdir(exist_ok=True)
+        return self._incoming / name
+
     def _public(self, release: str) -> Path:
         return self.record(release) / "public"
 
@@ -335,7 +344,7 @@ class Store:
                     path.rename(strays / f"{place.replace('/', '.')}.{secrets.token_hex(4)}")
 
     def _publish(self, source: Path, place: Path) -> None:
-        config = self._incoming / "config.pbtxt"
+        config = self._aside("config.pbtxt")
         shutil.copyfile(source, config)
         _sync(self._incoming)
         config.replace(place / "config.pbtxt")
@@ -352,7 +361,7 @@ class Store:
         if folder == self._incoming:
             shutil.rmtree(folder, ignore_errors=True)
         elif folder.exists():
-            aside = self._incoming / f"discarded-{secrets.token_hex(4)}"
+            aside = self._aside(f"discarded-{secrets.token_hex(4)}")
             folder.rename(aside)
             shutil.rmtree(aside)
 

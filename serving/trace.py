@@ -22,6 +22,7 @@ from serving.repository import Names
 from serving.store import Store, parts
 from stages import lockfile
 from stages import manifest as manifests
+from stages.cached import replacing
 from stages.errors import Misuse, UserError
 from stages.manifest import Manifest
 from stages.verdict import COMPARED, COST, DATA, SLICE
@@ -224,7 +225,7 @@ def _kept(state: State, what: str, path: str, md5: str, sources: Mapping[str, st
     link = Link(what, path, f"md5 {md5}", broken=[], absent=[], copies=[])
     listing = state.object(md5)
     if not state.holds(md5):
-        altered = f"{path}: {listing} in DVC's cache has other bytes"
+        altered = f"{path}: {listing} in DVC's cache has other bytes: {replacing([listing], path)}"
         there = listing.exists()
         return replace(link, broken=[altered] * there, absent=[f"{path} is not here: {FETCH}"] * (not there))
     for inside, hash in state.members(md5).items():
@@ -233,7 +234,8 @@ def _kept(state: State, what: str, path: str, md5: str, sources: Mapping[str, st
         if not kept.exists():
             link.absent.append(f"{place} is not here: {FETCH}")
         elif inside and not state.holds(hash):
-            link.broken.append(f"{place}: {kept} in DVC's cache has other bytes")
+            link.broken.append(f"{place}: {kept} in DVC's cache has other bytes: {replacing([kept], path)}")
+            continue  # a checkout would bring the same bytes
         elif place in sources and digest(kept, "sha256") != sources[place]:
             link.broken.append(f"{place} is not what the manifest says that it came from")
         if here and (state.root / path).exists():

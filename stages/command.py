@@ -141,9 +141,9 @@ def holding(lock: Path, doing: str) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "?"
             raise Busy(f"{doing} is at work here already (process {holder}): wait for it, or end it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.cached import remedy
 from stages.errors import UserError
 
 BLANK = "0" * 12  # stands for the release's own id wherever the manifest would have to contain its own digest
@@ -56,13 +57,20 @@ def load(path: Path) -> Manifest:
         raise UserError(f"{path} is no manifest of an exported model: run `dvc repro export`") from error
 
 
-def check(repository: Path, manifest: Manifest) -> None:
-    """Raise UserError unless the repository holds exactly the manifest's files with exactly their bytes."""
+def check(repository: Path, manifest: Manifest, original: Path | None = None) -> None:
+    """Raise UserError unless the repository holds exactly the manifest's files with exactly their bytes.
+
+    original: of what `repository` is a copy, if it is one; the advice is on that.
+    """
     found = faults(Path(repository), manifest)
     if found:
+        place = Path(original or repository)
+        pointer = place.with_name(f"{place.name}.dvc")
+        restore = f"`dvc checkout --force {pointer if pointer.exists() else place}` restores it"
+        if not pointer.exists():
+            restore += ", or `dvc repro --force export` exports it again"
         raise UserError(
-            f"{repository} is not what its manifest {manifest.id} says: {'; '.join(found[:5])}."
-            " Restore it with `dvc checkout`, or export it again with `dvc repro --force export`"
+            f"{place} is not what its manifest {manifest.id} says: {'; '.join(found[:5])}. {remedy(place, restore)}"
         )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from serving.repository import Names, schema_of
 from stages import command, controls, manifest, params
 from stages.arrays import open_split
+from stages.cached import remedy
 from stages.host import fingerprint
 from stages.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
 from stages.schema import Schema
@@ -25,10 +26,8 @@ from stages.schema import Schema
 SAMPLES = 64  # different ones, sent in turn
 WARM_UP = 20  # requests that are not timed
 BLOCK = 10  # pairs of requests whose medians are compared
-REMEDY = (
-    "`dvc checkout --force champion/repository.dvc` or `dvc pull champion/repository.dvc` brings it back;"
-    " then `dvc repro --force --single-item measure`"
-)
+RESTORE = "`dvc checkout --force champion/repository.dvc` or `dvc pull champion/repository.dvc` brings it back"
+AFTERWARDS = "`dvc repro --force --single-item measure`"
 SLOW_REQUESTS, SLOW_MS = 3, 1000.0  # of the slow control: at most so many, and none once so much time is over
 
 
@@ -95,7 +94,8 @@ def beside_champion(box: Sandbox, champion: Path, raw: Sequence[Raw], requests: 
     """
     made, repository = manifest.load(champion), champion.parent / "repository"
     if faults := manifest.faults(repository, made):
-        return {"release": made.id, "lost": f"{made.id} cannot be asked any more ({faults[0]}): {REMEDY}"}
+        how = f"{remedy(repository, RESTORE)}; then {AFTERWARDS}"
+        return {"release": made.id, "lost": f"{made.id} cannot be asked any more ({faults[0]}): {how}"}
     with sandbox(repository, made, schema_of(repository, Names(made.name, made.id))) as other:
         ours_ms, theirs_ms = in_turn(box, other, raw, requests)
     return {

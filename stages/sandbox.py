@@ -94,7 +94,7 @@ def sandbox(
     with tempfile.TemporaryDirectory(prefix="millrace-sandbox-") as folder:
         copy = Path(folder) / "repository"
         shutil.copytree(repository, copy)
-        manifests.check(copy, manifest)
+        manifests.check(copy, manifest, repository)
         models = [names.public, names.candidate, *add(copy, names)]
         with running(copy, models, drain_s=0) as endpoint:
             yield Sandbox(endpoint, names, schema)

@@ -34,7 +34,7 @@ MAY_IMPORT = [
     # file, ours, others'
     ("stages/errors.py", "", ""),
     ("stages/schema.py", "stages.kinds", "numpy"),  # which it looks up by name
-    ("stages/manifest.py", "stages.errors", ""),
+    ("stages/manifest.py", "stages.errors stages.cached", ""),
     ("stages/parity.py", "stages.schema", "numpy"),
     ("stages/host.py", "", ""),
     ("stages/kinds/*", "stages.schema stages.kinds", "numpy PIL"),
@@ -64,7 +64,7 @@ MAY_IMPORT = [
     (
         "serving/*",
         "stages.schema stages.kinds stages.manifest stages.parity stages.verdict stages.host stages.errors"
-        " stages.command stages.lockfile serving",
+        " stages.command stages.lockfile stages.cached serving",
         None,
     ),
     ("flows/*", "stages serving flows", None),

@@ -1,0 +1,337 @@
+"""Faults under four clients: how long until every answer is right again, and what their callers notice meanwhile.
+
+A real `millrace serve`, started again when it dies as systemd would, on a disk of its own that can be filled. Every
+answer is held against the golden answers of the release that it names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import pages, releases, workspace
+from serving import processes, wire
+from serving import release as releasing
+from serving.release import Candidate
+from serving.repository import Names, golden
+from serving.store import Store
+from stages.errors import Busy
+from stages.host import fingerprint
+
+CLIENTS, PAUSE_S, TIMEOUT_S = 4, 0.01, 1.0
+QUIET_S = 5.0  # of right answers alone, and what was broken is healed
+LONGEST_S = 90.0
+HEALED_S = 10.0  # the goal
+DISK = "size=1g"
+PAGE = workspace.ROOT / "docs" / "production.md"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What four clients saw of one fault. `heal_s`: from the first failed request to the first of only right ones."""
+
+    fault: str
+    heal_s: float
+    failed: int
+    wrong: int
+    standby: int  # answered rightly by another release than the live one
+    requests: int
+
+
+def main() -> list[dict[str, Any]]:
+    """All faults one after another, where it may be on a disk that can be filled."""
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "rows.json"
+        command = [sys.executable, "-m", "benchmarks.faults", str(out), temporary]
+        mounting = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+        may_fill = bool(shutil.which("unshare")) and not subprocess.run(mounting, capture_output=True).returncode
+        subprocess.run(
+            ["unshare", "--mount", *command, "fill"] if may_fill else command, cwd=workspace.ROOT, check=True
+        )
+        rows = [Row(**each) for each in json.loads(out.read_text())]
+    write(rows)
+    wrong, requests = sum(each.wrong for each in rows), sum(each.requests for each in rows)
+    slowest = max(rows, key=lambda each: each.heal_s)
+    who = f"{CLIENTS} clients, {len(rows)} faults"
+    return [
+        releases.result("answers that were wrong while faults were healed", f"{wrong} of {requests:,}", "none", who),
+        releases.result(
+            "the longest time until all answers are right again",
+            f"{slowest.heal_s:.1f} s",
+            f"at most {HEALED_S:g} s",
+            slowest.fault,
+        ),
+    ]
+
+
+def write(rows: list[Row]) -> None:
+    """The table, between the page's marks."""
+    pause = f"each with a pause of {PAUSE_S * 1000:g} ms between its requests"
+    lines = [
+        f"{fingerprint()['cpu']}, {os.cpu_count()} cores; {CLIENTS} clients, {pause}.",
+        "",
+        "| fault | healed after | failed | wrong | by another release | of requests |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        counts = f"{row.failed:,} | {row.wrong:,} | {row.standby:,} | {row.requests:,}"
+        lines.append(f"| {row.fault} | {row.heal_s:.1f} s | {counts} |")
+    pages.write(PAGE, lines)
+
+
+def measure(folder: Path, fill: bool) -> list[Row]:
+    """Every fault in turn. fill: whether `folder` may become a file system of its own, to be filled."""
+    folder.mkdir()
+    if fill:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", folder], check=True)
+    project, store, first = releases.released(folder / "project")
+    second, third = (releases.variant(first, folder / str(number), number) for number in (1, 2))
+    releasing.release(project, store, second, keep=3)
+    known = {each.manifest.id: each.golden for each in (first, second, third)}
+    with kept_alive(project, second.manifest.id) as keeper, Clients(keeper.grpc, second, known) as clients:
+        faults: list[tuple[str, Callable[[], object]]] = []
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            for who in ("server", "encode", "network"):
+                faults.append((f"{number.name} to the {who}", partial(keeper.send, number, who, store)))
+        faults.append(("SIGKILL to the supervisor", keeper.kill))
+        faults.append((f"SIGSTOP to the supervisor for {QUIET_S:g} s", keeper.pause))
+        if fill:
+            full = partial(filled, folder / "filling")
+            for who in ("encode", "server"):
+                faults.append(
+                    (f"disk full, and SIGKILL to the {who}", partial(full, keeper.send, signal.SIGKILL, who, store))
+                )
+        rows = [clients.during(fault, inflict) for fault, inflict in faults]
+        (folder / "filling").unlink(missing_ok=True)
+        rows.append(clients.during("a release and a rollback at once", partial(both, project, store, third)))
+    return rows
+
+
+class Keeper:
+    """`millrace serve`, and what starts it again."""
+
+    def __init__(self, project: Path, release: str) -> None:
+        self._project, self._release, self._ended = project, release, threading.Event()
+        self._temporary = project.parent / "tmp"  # as full as the disk
+        self._temporary.mkdir()
+        self._ports = free_ports(3)
+        self.grpc = f"127.0.0.1:{self._ports[1]}"
+        self._process = self._start()
+        self._thread = threading.Thread(target=self._restart)
+        self._thread.start()
+
+    def send(self, number: signal.Signals, who: str, store: Store) -> None:
+        """A signal to the server, or to the worker of a part of the live release."""
+        family = processes.family(self._process.pid)
+        (name,) = store.names()
+        deadline = time.monotonic() + LONGEST_S
+        while store.current(name) != self._release and time.monotonic() < deadline:  # the release before stands in
+            time.sleep(0.1)
+        model = f"{name}_{store.current(name)}_{who}"
+        found = processes.servers(family) if who == "server" else processes.workers(family, model)
+        for each in found:
+            os.kill(each.pid, number)
+
+    def kill(self) -> None:
+        """The supervisor itself."""
+        self._process.kill()
+
+    def pause(self) -> None:
+        """Stop the supervisor for a while."""
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(QUIET_S)
+        self._process.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        self._ended.set()
+        self._process.terminate()
+        self._thread.join()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        options = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), self._ports, strict=True)]
+        command = [sys.executable, "-m", "serving.cli", "serve", *options]
+        environment = workspace.environment() | {"TMPDIR": str(self._temporary)}
+        return subprocess.Popen(command, cwd=self._project, env=environment, stdout=sys.stderr)
+
+    def _restart(self) -> None:
+        while True:
+            self._process.wait()
+            if self._ended.wait(0.1):  # systemd's RestartSec
+                return
+            self._process = self._start()
+
+
+@contextlib.contextmanager
+def kept_alive(project: Path, release: str) -> Iterator[Keeper]:
+    """The keeper while the block lasts."""
+    keeper = Keeper(project, release)
+    try:
+        yield keeper
+    finally:
+        keeper.end()
+
+
+class Clients:
+    """Callers in a process of their own, and what they were answered."""
+
+    def __init__(self, address: str, live: Candidate, known: dict[str, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._release, self._stop, self._told = live.manifest.id, context.Event(), context.SimpleQueue()
+        arguments = (address, str(live.repository), live.names, known, self._stop, self._told)
+        self._process = context.Process(target=ask, args=arguments)
+        self._answers: deque[Answer] = deque()
+        self._reader = threading.Thread(target=self._collect)
+
+    def __enter__(self) -> Clients:
+        self._process.start()
+        self._reader.start()
+        self._until_quiet()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._reader.join()
+        self._process.join()
+
+    def during(self, fault: str, inflict: Callable[[], object]) -> Row:
+        """Inflict a fault, and wait until all clients are answered rightly again."""
+        print(f"  {fault}", file=sys.stderr, flush=True)
+        self._read()
+        inflict()
+        answers = self._until_quiet()
+        failed = [each for each in answers if each.outcome != "right"]
+        last = max((each.at for each in failed), default=0.0)
+        right = min((each.at for each in answers if each.outcome == "right" and each.at > last), default=last)
+        return Row(
+            fault=fault,
+            heal_s=right - min(each.at for each in failed) if failed else 0.0,
+            failed=sum(each.outcome == "failed" for each in answers),
+            wrong=sum(each.outcome == "wrong" for each in answers),
+            standby=sum(each.outcome == "right" and each.release != self._release for each in answers),
+            requests=len(answers),
+        )
+
+    def _until_quiet(self) -> list[Answer]:
+        """All answers until only right ones came for QUIET_S."""
+        answers: list[Answer] = []
+        began = quiet = time.time()
+        while time.time() - quiet < QUIET_S:
+            if time.time() - began > LONGEST_S:
+                raise SystemExit(f"nothing is healed after {LONGEST_S:g} s")
+            time.sleep(0.1)
+            new = self._read()
+            answers += new
+            if not new or any(each.outcome != "right" for each in new):
+                quiet = time.time()
+        return answers
+
+    def _read(self) -> list[Answer]:
+        return [self._answers.popleft() for _ in range(len(self._answers))]
+
+    def _collect(self) -> None:
+        while (told := self._told.get()) is not None:
+            self._answers.append(Answer(*told))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To one request. `at`: when it was there. `outcome`: right, failed or wrong."""
+
+    at: float
+    outcome: str
+    release: str
+
+
+def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop: Any, told: Any) -> None:
+    """One golden row after another by each client, until told to stop."""
+    schema, rows = golden(Path(repository), names)
+    (output, *_) = schema.outputs()
+    expected = {release: np.array(answers[output], np.float32) for release, answers in known.items()}
+    count = len(next(iter(rows.values())))
+
+    def work(first: int) -> None:
+        with wire.connected(address) as client:
+            place = first
+            while not stop.is_set():
+                place = (place + 1) % count
+                row = {column: values[place : place + 1] for column, values in rows.items()}
+                try:
+                    answer = wire.ask(client, names.public, schema, row, timeout_s=TIMEOUT_S)
+                except Exception:
+                    told.put((time.time(), "failed", ""))
+                else:
+                    release = str(answer["release"][0])
+                    right = release in expected and np.abs(answer[output][0] - expected[release][place]).max() < 1e-5
+                    told.put((time.time(), "right" if right else "wrong", release))
+                time.sleep(PAUSE_S)
+
+    clients = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    told.put(None)
+
+
+def free_ports(count: int) -> list[int]:
+    """Held open together, so that they differ."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def filled(path: Path, inflict: Callable[[], object]) -> None:
+    """Leave no room on the disk, then inflict a fault."""
+    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (2**20, 2**12, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"x" * size):
+                    pass
+    inflict()
+
+
+def both(project: Path, store: Store, candidate: Candidate) -> None:
+    """Release and roll back at once, each until it is its turn."""
+
+    def insist(act: Callable[[], object]) -> None:
+        while True:
+            with contextlib.suppress(Busy):
+                act()
+                return
+            time.sleep(0.05)
+
+    acts = (
+        lambda: releasing.release(project, store, candidate, keep=3),
+        lambda: releasing.rollback(project, store, candidate.names.public, None),
+    )
+    at_once = [threading.Thread(target=insist, args=(act,)) for act in acts]
+    for each in at_once:
+        each.start()
+    for each in at_once:
+        each.join()
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(
+        json.dumps([asdict(each) for each in measure(Path(sys.argv[2]) / "disk", "fill" in sys.argv)])
+    )

@@ -1,0 +1,103 @@
+"""Run by test_full_disk in a mount namespace of its own: a server whose only disk is full goes on and heals.
+
+unshare --mount python full_disk.py PROJECT FOLDER
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from conftest import Clone
+from test_line import free_ports, read_until
+
+from serving import ledger, processes, wire
+from serving.repository import Names, golden
+from serving.store import Store
+
+DEADLINE_S = 120.0
+PAGE = 4096
+
+
+def main(project: Path, disk: Path) -> None:
+    """Fill the disk while a server runs there; kill a worker, then the server; make room again."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", disk], check=True)
+    root, temporary = shutil.copytree(project, disk / "root"), disk / "tmp"
+    temporary.mkdir()
+    os.environ["TMPDIR"] = str(temporary)
+    store, ports = Store(root / "live"), free_ports(3)
+    named = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
+    keeper = Clone(root).start(sys.executable, "-m", "serving.cli", "serve", *named)
+    try:
+        read_until(keeper, "Ctrl-C ends it")
+        live = Names("digits", store.current("digits") or "")
+        with store.ledger.open("ab") as file:  # to the end of a page: what is left of one could still be written
+            file.write(b"\n" * (-file.tell() % PAGE))
+        fill(disk / "filling")
+        lines = len(ledger.lines(store.ledger))
+        kill_worker(keeper.pid, live)
+        read_until(keeper, "answers as digits")
+        until(lambda: answers(ports[1], live))
+        assert shutil.disk_usage(disk).free < PAGE and len(ledger.lines(store.ledger)) == lines
+        status = Clone(root).millrace("status")
+        assert "is full" in status and f"127.0.0.1:{ports[1]}" in status, status
+        kill_server(keeper.pid, live)
+        read_until(keeper, "Ctrl-C ends it")
+        until(lambda: answers(ports[1], live))
+        (disk / "filling").unlink()
+        until(lambda: [line["event"] for line in ledger.lines(store.ledger)[lines:]] == ["healed", "restarted"])
+    finally:
+        (disk / "filling").unlink(missing_ok=True)
+        keeper.send_signal(signal.SIGTERM)
+        said, _ = keeper.communicate(timeout=60)
+    assert keeper.returncode == 0 and "Traceback" not in said, said
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more can be."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (2**20, 2**12, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"x" * size):
+                    pass
+
+
+def kill_worker(keeper: int, live: Names) -> None:
+    (found,) = processes.workers(processes.family(keeper), live.encode)
+    os.kill(found.pid, signal.SIGKILL)
+
+
+def kill_server(keeper: int, _: Names) -> None:
+    (found,) = [each for each in psutil.Process(keeper).children(recursive=True) if each.name() == "tritonserver"]
+    found.kill()
+
+
+def answers(port: int, live: Names) -> bool:
+    """Whether the live release answers now."""
+    root = Path(os.environ["TMPDIR"]).parent / "root"
+    schema, rows = golden(root / "live" / "repository", live)
+    try:
+        with wire.connected(f"127.0.0.1:{port}") as client:
+            return set(wire.ask(client, live.public, schema, rows, timeout_s=1)["release"]) == {live.release}
+    except Exception:
+        return False
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
