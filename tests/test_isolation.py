@@ -179,6 +179,22 @@ def test_an_odd_request_is_answered(client: Any, stub: Any, name: str) -> None: 
     assert code == "OK", words
 
 
+def test_a_cut_text_fails_alone_in_a_network_of_ours(stub: Any) -> None:
+    def ask(content: bytes) -> str:
+        asked = pb.ModelInferRequest(model_name="texts")
+        asked.inputs.add(name="s", shape=[1, 2], datatype="BYTES")
+        asked.raw_input_contents.append(content)
+        try:
+            return str(stub.ModelInfer(asked, timeout=20).raw_output_contents)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+
+    good = texts(b"a", b"word")
+    right = ask(good)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, [good, good[:-1], good, good])) == [right, INVALID, right, right]
+
+
 def test_memory_that_is_not_shared_fails_alone(client: Any, stub: Any) -> None:  # noqa: F811
     code, words = beside(client, stub, in_shared_memory())
     assert code == "NOT_FOUND", words
