@@ -1,4 +1,4 @@
-"""How often the gate is wrong about two models' times, on a quiet machine and on a busy one: docs/error-rates.md.
+"""How often the gate is wrong about two models' times, on the machine as it is and beside a load: docs/error-rates.md.
 
 Two servers of one release are really asked in turn. A comparison is as many pairs as `measure` asks for, one
 after another from a place drawn by chance, so that bursts of load stay as they were. Where the candidate shall be
@@ -54,7 +54,7 @@ def main() -> list[dict[str, Any]]:
             print(rows[-1], flush=True)
             if times <= MOST:
                 low = shares.interval(refused, SURE)[0]
-                what = f"a candidate {times:g} times as slow refused by max_slower {MOST:g}, {machine} machine"
+                what = f"a candidate {times:g} times as slow refused by max_slower {MOST:g}, machine: {machine}"
                 beside = f"{COMPARISONS:,} comparisons; 99 % lower bound {low:.4f}"
                 results.append(result(what, f"{refused.mean():.4f}", f"lower bound at most {LEVEL:g}", beside))
     pages.write(PAGE, [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|", *rows], "latency")
@@ -74,7 +74,7 @@ def recorded() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         found = {}
         with sandbox(at["repository"], made, schema) as box, sandbox(at["repository"], made, schema) as other:
             assert box.names == other.names == Names(made.name, made.id)
-            for machine, processes in (("quiet", 0), ("busy", BUSY)):
+            for machine, processes in (("as it is", 0), ("busy", BUSY)):
                 with load(processes):
                     found[machine] = measure.in_turn(box, other, raw, RECORDED)
         return found
