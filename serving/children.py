@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from stages.errors import UserError
+
 How = Literal["spare", "ask", "end"]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 GUARD = Path(__file__).with_name("guard.py")
@@ -74,10 +76,17 @@ class Children:
 
 
 def surroundings() -> dict[str, str]:
-    """The environment of DVC and of its stages, which are `python -m ...`: our python must be the first on PATH."""
+    """The environment of DVC and of its stages, which are `python -m ...`: our python must be the first on PATH.
+
+    Raises:
+        UserError: its folder has a colon in its name.
+    """
+    programs = str(Path(sys.executable).parent)
+    if os.pathsep in programs:
+        raise UserError(f"rename a folder of {programs}: PATH cannot hold a name with a colon")
     return {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
         "DVC_NO_ANALYTICS": "1",
         "DVC_STUDIO_OFFLINE": "1",

@@ -14,6 +14,7 @@ from conftest import ROOT
 from toy_model import infer, write_model
 
 from serving import scratch
+from serving.children import surroundings
 from serving.launcher import find_server, running
 from serving.wire import connected
 from stages.errors import UserError
@@ -84,6 +85,12 @@ def test_where_no_folder_allows_programs_that_is_one_line(monkeypatch, tmp_path)
     with pytest.raises(UserError) as error:
         scratch.base()
     assert "TMPDIR" in str(error.value) and str(tmp_path / "absent") in str(error.value)
+
+
+def test_a_colon_in_a_folders_name_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/home/a:b/.venv/bin/python")
+    with pytest.raises(UserError, match="/home/a:b/"):
+        surroundings()
 
 
 def test_a_run_without_such_a_folder_ends_before_it_begins(monkeypatch, tmp_path, empty):
