@@ -6,16 +6,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import Any, Self, overload
 
 from serving.client import transport
 from serving.client.client import File, Settings
 from serving.client.errors import RowError, pauses
-from serving.client.model_info import Answer, Raw, Row, Served
+from serving.client.model_info import Answer, AnyFrame, Raw, Row, Served
 from serving.client.question import Batch, Question, blamed, in_order_async, is_stream, stream_async
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitable[str]]]):
@@ -43,7 +40,7 @@ class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitabl
         self, rows: AsyncIterable[Row] | Iterator[Row], *, probabilities: bool = False
     ) -> AsyncIterator[Answer]: ...
     @overload
-    def predict(self, rows: DataFrame, *, probabilities: bool = False) -> Coroutine[Any, Any, DataFrame]: ...
+    def predict(self, rows: AnyFrame, *, probabilities: bool = False) -> Coroutine[Any, Any, AnyFrame]: ...
 
     def predict(self, rows: Any, *, probabilities: bool = False) -> Any:
         """As `Client.predict`, with the same exceptions: to be awaited.

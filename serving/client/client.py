@@ -7,17 +7,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 from serving import wire
 from serving.client import transport
 from serving.client.connection import NAMES, Address, Tls, checked
 from serving.client.errors import RowError, Unavailable, explained, pauses
-from serving.client.model_info import Answer, Outputs, Raw, Row, Served
+from serving.client.model_info import Answer, AnyFrame, Outputs, Raw, Row, Served
 from serving.client.question import IN_FLIGHT, Batch, Question, blamed, in_order, is_stream, stream
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 Connection = TypeVar("Connection")
 Token = TypeVar("Token")
@@ -134,7 +131,7 @@ class Client(Settings[transport.Transport, Callable[[], str]]):
     @overload
     def predict(self, rows: Iterator[Row], *, probabilities: bool = False) -> Iterator[Answer]: ...
     @overload
-    def predict(self, rows: DataFrame, *, probabilities: bool = False) -> DataFrame: ...
+    def predict(self, rows: AnyFrame, *, probabilities: bool = False) -> AnyFrame: ...
 
     def predict(self, rows: Any, *, probabilities: bool = False) -> Any:
         """A row, several, a data frame or a table's path -> an answer, a list or a frame of them, in the same order.

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,18 @@ Answer = dict[str, Any]  # label and probability, or value, low and high, as the
 Row = Mapping[str, Any]  # {column: a value as people hold it}
 Raw = dict[str, list[Any]]  # {column: [n] as the table stores them}
 Outputs = dict[str, np.ndarray]  # {name: [n, *shape]}
+
+
+class Frame(Protocol):
+    """What types know of a pandas data frame, which has none of its own."""
+
+    @property
+    def columns(self) -> Any: ...
+    @property
+    def index(self) -> Any: ...
+
+
+AnyFrame = TypeVar("AnyFrame", bound=Frame)
 
 
 @dataclass(frozen=True)
