@@ -8,7 +8,7 @@ from pathlib import Path
 
 def main() -> None:
     """Run the command line."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
     from stages import interrupts
 
     interrupts.quiet()
