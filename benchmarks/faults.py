@@ -114,11 +114,9 @@ def measure(folder: Path, fill: bool) -> list[Row]:
         faults.append(("SIGKILL to the supervisor", keeper.kill))
         faults.append((f"SIGSTOP to the supervisor for {QUIET_S:g} s", keeper.pause))
         if fill:
-            full = partial(filled, folder / "filling")
             for who in ("encode", "server"):
-                faults.append(
-                    (f"disk full, and SIGKILL to the {who}", partial(full, keeper.send, signal.SIGKILL, who, store))
-                )
+                kill = partial(keeper.send, signal.SIGKILL, who, store)
+                faults.append((f"disk full, and SIGKILL to the {who}", partial(filled, folder / "filling", kill)))
         rows = [clients.during(fault, inflict) for fault, inflict in faults]
         (folder / "filling").unlink(missing_ok=True)
         rows.append(clients.during("a release and a rollback at once", partial(both, project, store, third)))
