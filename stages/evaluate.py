@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, sheet, suspects
+from stages import arithmetic, command, params, sheet, suspects
 from stages.arrays import Split, open_split
 from stages.schema import Schema, kind
 
@@ -32,8 +32,15 @@ def main(
     suspected: Path,
 ) -> None:
     """Answer the val and test splits with the trained network and describe how well; list samples to look at."""
+    said = params.load("evaluate").train
+    if said.arithmetic == "portable":
+        arithmetic.portable()
+    import torch
+
     from stages.networks import network
 
+    if said.arithmetic == "portable":
+        torch.set_num_threads(said.threads)  # sums differ with the number of threads
     fitted = Schema.load(schema)
     net = network.load(weights, fitted)
     head = network.head_module(fitted.target)

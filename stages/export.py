@@ -9,8 +9,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from stages import arithmetic, command, manifest, params, table
 from stages import arrays as arrays_
-from stages import command, manifest, params, table
 from stages.schema import MISSING, Schema
 
 GOLDEN_ROWS = 8
@@ -18,6 +18,7 @@ GOLDEN_ROWS = 8
 
 def main(weights: Path, arrays: Path, schema: Path, source: Path, repository: Path, described: Path) -> None:
     """Export the network, name the result by its own content, and write its manifest."""
+    arithmetic.portable()
     from serving import repository as layout
     from stages.networks import network
 

@@ -37,11 +37,12 @@ class Learner(L.LightningModule):
         warmup_epochs: float,
         l1: float,
         l2: float,
+        arithmetic: str,
     ) -> None:
         super().__init__()
         self.network, self.metrics, self.augment, self.seed = network, metrics, augment, seed
         self.optimizer, self.learning_rate, self.momentum, self.l1, self.l2 = optimizer, learning_rate, momentum, l1, l2
-        self.schedule, self.warmup_epochs = schedule, warmup_epochs
+        self.schedule, self.warmup_epochs, self.arithmetic = schedule, warmup_epochs, arithmetic
         self._losses: dict[str, list[tuple[Tensor, int]]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -101,7 +102,8 @@ class Learner(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         weights = [weight for weight in self.parameters() if weight.requires_grad]
-        optimizer = build_optimizer(self.optimizer, weights, self.learning_rate, self.momentum, self.l2)
+        portable = self.arithmetic == "portable"
+        optimizer = build_optimizer(self.optimizer, weights, self.learning_rate, self.momentum, self.l2, portable)
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = round(self.warmup_epochs * steps / max(1, self.trainer.max_epochs or 1))
         factor = learning_rate_factor(self.schedule, steps, warmup)
@@ -128,13 +130,19 @@ def epoch_seed(seed: int, epoch: int, rank: int) -> int:
 
 
 def build_optimizer(
-    name: str, weights: list[Tensor], learning_rate: float, momentum: float, l2: float
+    name: str, weights: list[Tensor], learning_rate: float, momentum: float, l2: float, portable: bool = False
 ) -> torch.optim.Optimizer:
-    """By its name in params. For adamw, `l2` is the decoupled weight decay of Loshchilov and Hutter (2019)."""
-    if name == "adam":
-        return torch.optim.Adam(weights, learning_rate, weight_decay=l2)
-    if name == "adamw":
-        return torch.optim.AdamW(weights, learning_rate, weight_decay=l2)
+    """By its name in params. For adamw, `l2` is the decoupled weight decay of Loshchilov and Hutter (2019).
+
+    `portable`: on a CPU, Adam's square roots are torch's own. MKL's refine an approximation of the processor's maker.
+    """
+    if name in ("adam", "adamw"):
+        kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+        fused = portable and weights[0].device.type == "cpu"
+        optimizer = kind(weights, learning_rate, weight_decay=l2, fused=fused or None)
+        if fused:
+            optimizer._step_supports_amp_scaling = False  # nothing is scaled on a CPU; Lightning would not clip
+        return optimizer
     return torch.optim.SGD(
         weights,
         learning_rate,

@@ -161,6 +161,7 @@ class Train(Section):
     average: Annotated[float, Field(ge=0, lt=1)]
     precision: Literal["32", "bf16-mixed", "16-mixed"]
     threads: Positive
+    arithmetic: Literal["portable", "native"]
     accelerator: Literal["cpu", "gpu", "auto"]
     devices: Positive
     strategy: Literal["auto", "ddp", "fsdp"]
@@ -300,7 +301,9 @@ def explain(fault: Any, within: str = "") -> str:
     if fault["type"] == "extra_forbidden":
         return f"{key} is unknown{nearest(str(fault['loc'][-1]), _siblings(fault['loc'][:-1]))}"
     if fault["type"] == "missing":
-        return f"{key} is missing"
+        choices = _annotation(fault["loc"])
+        say = f": say {' or '.join(get_args(choices))}" if get_origin(choices) is Literal else ""
+        return f"{key} is missing{say}"
     text = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in ("model_type", "model_attributes_type"):
         text = f"give keys, such as {', '.join(_siblings(fault['loc'])[:4])}"
@@ -343,10 +346,15 @@ def _names(module: Any) -> set[str]:
 
 def _siblings(loc: tuple[Any, ...]) -> list[str]:
     """The keys that may stand where a path of keys leads."""
+    return list(_keys(_annotation(loc)))
+
+
+def _annotation(loc: tuple[Any, ...]) -> Any:
+    """What may stand where a path of keys leads."""
     here: Any = Params
     for part in loc:
         here = get_args(here)[1] if get_origin(here) is dict else _keys(here).get(str(part))
-    return list(_keys(here))
+    return here
 
 
 def _keys(model: Any) -> dict[str, Any]:

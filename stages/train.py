@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages import command, inputs, params, preflight, ranks
+from stages import arithmetic, command, inputs, params, preflight, ranks
 from stages.errors import Busy, Misuse
 from stages.table import sha256
 
@@ -26,6 +26,8 @@ CALIBRATION_BATCH = 1024
 def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
     """Fit the network that params describe and write its weights and learning curves."""
     said = params.load("train")
+    if said.train.arithmetic == "portable":
+        arithmetic.portable()
     if ranks.ours_to_start(said.train.devices, said.train.num_nodes):
         paths = (arrays, schema, weights, curves)
         ranks.launch("stages.train", paths, said.train.devices, said.train.num_nodes, said.train.threads)
@@ -93,7 +95,7 @@ def build(said: Any, schema_path: Path) -> Any:
         raise Misuse(f"params.yaml: {error}") from error
     if model.freeze_encoders:
         net.encoders.requires_grad_(False)
-    names = ("seed", "optimizer", "learning_rate", "momentum", "schedule", "warmup_epochs", "l1", "l2")
+    names = ("seed", "optimizer", "learning_rate", "momentum", "schedule", "warmup_epochs", "l1", "l2", "arithmetic")
     metrics = network.head_module(schema.target).metrics(schema.target)
     augment = augment if train.debug == "none" else None
     return Learner(net, metrics, augment, **{name: getattr(train, name) for name in names})

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
+from stages.arithmetic import portable
+
 if TYPE_CHECKING:
     from serving.release import Candidate
 
@@ -22,6 +24,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["GRPC_VERBOSITY"] = "ERROR"
 # A file runs on each core: more threads would wait for one another there, at the cost of a quarter of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
+# What tests train is the same on every machine. Before anything imports torch, and for the processes that they start.
+portable()
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

@@ -1,0 +1,67 @@
+"""Portable arithmetic: the same weights on every x86-64 processor with AVX2 and FMA."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from stages import arithmetic
+
+# The same on every processor that docs/reproducibility.md lists: another digest breaks what the README promises.
+PINNED = {
+    "cnn": "69446dec22885be7",
+    "mlp": "c0eb3474624a3222",
+    "residual": "d5b0867fd088ce81",
+    "gru": "7edc7c4600805978",
+    "transformer": "07ea40e162730a3a",
+}
+BARE = {name: value for name, value in os.environ.items() if name not in arithmetic.PORTABLE}
+
+
+def python(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Python in a shell that has none of the variables but those given."""
+    surroundings = BARE | {"PYTHONPATH": str(ROOT)} | variables
+    return subprocess.run([sys.executable, *command], env=surroundings, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.skipif(not arithmetic.instructions() >= arithmetic.NEEDED, reason="this processor lacks AVX2 or FMA")
+def test_a_few_steps_leave_the_same_weights_everywhere() -> None:
+    done = python(str(ROOT / "tests/few_steps.py"), MKL_CBWR="AUTO", ATEN_CPU_CAPABILITY="default")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == PINNED
+
+
+def test_it_is_too_late_once_torch_is_there() -> None:
+    done = python("-c", "import torch; from stages import arithmetic; arithmetic.portable()")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("RuntimeError: ")
+
+
+def test_a_processor_without_the_instructions_computes_its_own_way(monkeypatch, capsys) -> None:
+    for name in arithmetic.PORTABLE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(arithmetic, "instructions", lambda: {"avx", "fma"})
+    arithmetic.portable()
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert not arithmetic.PORTABLE.keys() & os.environ.keys()
+
+
+@pytest.mark.parametrize(
+    ("machine", "text", "found"),
+    [
+        ("x86_64", "processor\t: 0\nflags\t\t: fpu fma avx2\nbugs\t: x\n\nflags\t\t: fpu\n", {"fpu", "fma", "avx2"}),
+        ("x86_64", "", set()),
+        ("aarch64", "flags\t\t: fma avx2\n", set()),
+    ],
+)
+def test_instructions_are_those_that_linux_lists(monkeypatch, tmp_path, machine, text, found) -> None:
+    monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
+    (tmp_path / "cpuinfo").write_text(text)
+    assert arithmetic.instructions(tmp_path / "cpuinfo") >= found
+    assert bool(arithmetic.instructions(tmp_path / "cpuinfo")) == bool(found)
+    assert arithmetic.instructions(tmp_path / "missing") == set()
