@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from stages import arithmetic
 
-# What every processor with AVX2 gives: docs/reproducibility.md says how that was tried. Another digest breaks a promise.
+# What every processor with AVX2 gives, as docs/reproducibility.md says. Another digest breaks a promise.
 PINNED = {
     "cnn": "adeebfbfe81a25c6",
     "mlp": "900ec3fb2d79d819",

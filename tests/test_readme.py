@@ -17,6 +17,7 @@ from conftest import BIN, ROOT, Clone, environment
 from test_line import FAST, free_ports, read_until, wait_gone
 
 from flows.pipeline import answers
+from stages.arithmetic import NEEDED, instructions
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -132,3 +133,10 @@ def end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+@pytest.mark.skipif(not instructions() >= NEEDED, reason="this processor lacks AVX2 or FMA")
+def test_the_first_run_ends_with_the_release_that_is_printed_here(finished: Clone) -> None:
+    (printed,) = re.findall(r"the release `digits_([0-9a-f]{12})`", README)
+    names = sorted(path.name for path in (finished.folder / "models/repository").iterdir())
+    assert f"digits_{printed}" in names
