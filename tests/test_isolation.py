@@ -28,9 +28,9 @@ from test_backend import (  # noqa: F401
     toy_kinds,
 )
 
+from serving import processes
 from serving.launcher import PROJECT, Endpoint
 from serving.repository import BATCHING
-from serving.workers import end_workers, find_workers
 
 grpc = pytest.importorskip("grpc")
 pb = pytest.importorskip("tritonclient.grpc.service_pb2")
@@ -226,13 +226,16 @@ def test_the_batching_library_compiles_without_a_warning(tmp_path: Any) -> None:
 
 
 def test_a_worker_that_does_not_listen_is_ended(client: Any, endpoint: Endpoint, repository: Any) -> None:  # noqa: F811
-    server = endpoint.process.pid
-    (hung,) = find_workers(server, ENCODE)
-    other = find_workers(server, "plain")
+    guard = endpoint.process.pid
+
+    def workers(model: str) -> set[int]:
+        return {worker.pid for worker in processes.workers(processes.family(guard), model)}
+
+    (hung,), other = workers(ENCODE), workers("plain")
     os.kill(hung, signal.SIGSTOP)
-    assert end_workers(server, ENCODE) == 1
+    processes.kill({hung}, guard)
     os.utime(repository / ENCODE / "1")
     client.load_model(ENCODE, headers=endpoint.grpc_admin)
     _infer_encode(client, _rows(1))
-    assert hung not in find_workers(server, ENCODE) and len(find_workers(server, ENCODE)) == 1
-    assert find_workers(server, "plain") == other
+    assert hung not in workers(ENCODE) and len(workers(ENCODE)) == 1
+    assert workers("plain") == other
