@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
+from stages import changes
 from stages.kinds import image
 from stages.schema import TooMuch
 
@@ -156,6 +157,65 @@ def test_clear_parts_show_white():
 def test_sixteen_bits_keep_their_upper_eight():
     wide = noise(6, 9, dtype=np.uint16)
     assert np.array_equal(pixels(encoded(Image.fromarray(wide)), GREY)[..., 0], wide >> 8)
+
+
+def chunk_before_pixels(value, name, body):
+    at = value.index(b"IDAT") - 4
+    return (
+        value[:at]
+        + struct.pack(">I", len(body))
+        + name
+        + body
+        + struct.pack(">I", zlib.crc32(name + body))
+        + value[at:]
+    )
+
+
+def twelve_bits(samples):
+    """A TIFF whose samples are packed, two in three bytes."""
+    rows = b"".join(int("".join(f"{v:012b}" for v in row) + "0" * 4, 2).to_bytes(14, "big") for row in samples)
+    tags = [(256, 9), (257, 6), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 12 * 9 + 4), (277, 1), (278, 6)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (279, len(rows))])
+    return b"II*\0" + struct.pack("<IH", 8, 9) + entries + bytes(4) + rows
+
+
+DEEP = noise(6, 9, dtype=np.uint16) >> 4  # 12 bits in 16, as cameras and scanners give them
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_how_many_bits_count_is_what_the_largest_training_sample_takes(format):
+    training = [encoded(Image.fromarray(samples), format) for samples in (DEEP >> 3, DEEP)]
+    fitted = image.fit([training], image.Options())
+    assert fitted["bits"] == 12 and 100 < fitted["mean"][0] * 2 / (1 + 1 / 8) < 156
+    assert np.array_equal(pixels(training[0], fitted)[..., 0], DEEP >> 7)
+    above = np.full((6, 9), 5000, np.uint16)  # than any in training: clipped
+    assert (pixels(encoded(Image.fromarray(above), format), fitted) == 255).all()
+    assert image.fit([training], image.Options(bits=16))["bits"] == 16
+    assert "bits" not in image.fit([[SORTS["rgb"], SORTS["grey"]]], image.Options())
+
+
+def test_a_file_that_says_how_many_bits_count_is_believed():
+    says = encoded(Image.fromarray(DEEP))
+    shifted = encoded(Image.fromarray((DEEP << 4) | (DEEP >> 8)))  # as the standard of PNG has it
+    for value in (
+        chunk_before_pixels(says, b"sBIT", b"\x0c"),
+        chunk_before_pixels(shifted, b"sBIT", b"\x0c"),
+        twelve_bits(DEEP),
+    ):
+        assert "bits" not in image.fit([[value]], image.Options())
+        assert np.array_equal(pixels(value, GREY)[..., 0], DEEP >> 4)
+
+
+def test_a_dark_picture_of_sixteen_bits_is_not_blank():
+    small = noise(6, 9, dtype=np.uint8)
+    found = facts(encoded(Image.fromarray(small.astype(np.uint16))))
+    assert found["contrast"] == pytest.approx(small.std() / 256, abs=1e-4)
+
+
+def test_changes_begin_with_the_picture_that_the_model_sees():
+    fitted = GREY | {"bits": 12}
+    flipped = changes.of("image")["flip"].make(encoded(Image.fromarray(DEEP)), 0.0, np.random.default_rng(0), fitted)
+    assert np.array_equal(pixels(flipped, fitted)[..., 0], DEEP[:, ::-1] >> 4)
 
 
 @pytest.mark.parametrize("chunk", ["zTXt", "iTXt", "iCCP", "late"])
@@ -362,6 +422,7 @@ def test_nothing_to_fit_on():
     [
         ({"height": 8}, "both height and width"),
         ({"channels": 2}, "channels must be 1 or 3, not 2"),
+        ({"bits": 7}, "bits must be between 8 and 31, not 7"),
         ({"max_side": 0}, "max_side must be between 1 and 4096, not 0"),
         ({"height": 8, "width": 5000}, "width must be between 1 and 4096, not 5000"),
     ],
@@ -391,6 +452,7 @@ import json, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 import numpy
+from stages import changes
 from stages.kinds import image
 values = [path.read_bytes() for path in sorted(Path({str(tmp_path)!r}).iterdir())]
 for fitted in {fitted!r}:

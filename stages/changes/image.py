@@ -52,7 +52,7 @@ CHANGES = {
 
 def _pixels(value: bytes, fitted: Mapping[str, Any]) -> np.ndarray:
     """float64 [H, W, C] of its own size, 0 to 255, in the channels that the model sees."""
-    picture = upright(value, "L" if fitted["channels"] == 1 else "RGB")
+    picture = upright(value, "L" if fitted["channels"] == 1 else "RGB", fitted)
     return np.asarray(picture, np.float64).reshape(picture.height, picture.width, -1)
 
 

@@ -11,13 +11,13 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from stages.schema import Tensor, TooMuch
 
@@ -28,11 +28,12 @@ LEAST_PIXELS = 4_000_000  # that are allowed, however small the training picture
 ROOM = 8  # how much larger than the largest training picture one may be
 FULL = 64  # rows of a request that may all be as large as the largest training picture
 MAX_BYTES = 512_000_000  # a file of more is not even read
-_WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 16 bits a sample
+_WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # over 8 bits a sample
 _GREY = ("1", "L", "LA", "La", *_WIDE, "F")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _PROGRAMS = ("EPS",)  # Pillow would have Ghostscript run it
 _COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that hold up to a megabyte in a kilobyte
+_SIGNIFICANT, _BITS_PER_SAMPLE = "significant bits", 258  # in `info` of a picture; a tag of TIFF
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SMALL = 4096  # bytes of a file in which nothing but pixels takes time
 _SCANS = 16  # of a JPEG, over all of its pixels; usual are 1 and, progressive, up to 14
@@ -58,6 +59,7 @@ class Options:
     max_side: int = 64
     channels: int | None = None  # 1 or 3; without it: 1 if every training picture is grey
     max_pixels: int | None = None  # of a picture; without it: 8 times the largest training picture, or 4 million
+    bits: int | None = None  # of a sample in pictures of over 8; without it: those of the largest training sample
 
     def __post_init__(self) -> None:
         if (self.height is None) != (self.width is None):
@@ -70,6 +72,8 @@ class Options:
                 raise ValueError(f"{name} must be between 1 and 4096, not {side}")
         if self.max_pixels is not None and not 1 <= self.max_pixels <= MAX_PIXELS:
             raise ValueError(f"max_pixels must be between 1 and {MAX_PIXELS:,}, not {self.max_pixels:,}")
+        if self.bits is not None and not 8 <= self.bits <= 31:
+            raise ValueError(f"bits must be between 8 and 31, not {self.bits}")
 
 
 def raw(value: Any) -> bytes:
@@ -110,10 +114,14 @@ def likely(values: Sequence[Any]) -> float:
 
 
 def facts(values: Iterable[bytes]) -> dict[str, np.ndarray]:
-    """Size and mode as stored; brightness and contrast (mean and deviation of grey, 0 to 255) as seen."""
+    """Size and mode as stored; brightness and contrast (mean and deviation of grey, 0 to 255) as seen.
+
+    Of 16 bits a sample, 65,535 is seen as 255: how many of them count is not known before training.
+    """
     rows = [_facts(value) for value in values]
-    width, height, mode, frames, counts = zip(*rows, strict=True) if rows else ((),) * 5
-    brightness, contrast = _moments(np.frombuffer(b"".join(counts), "<i8").reshape(-1, 256))
+    width, height, mode, frames, counts, step = zip(*rows, strict=True) if rows else ((),) * 6
+    moments = _moments(np.frombuffer(b"".join(counts), "<i8").reshape(-1, 256))
+    brightness, contrast = (each * np.array(step, np.float64) for each in moments)
     return {
         "width": np.array(width, np.int64),
         "height": np.array(height, np.int64),
@@ -125,8 +133,11 @@ def facts(values: Iterable[bytes]) -> dict[str, np.ndarray]:
 
 
 def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
-    """Size, channels, the largest picture to take, and the exact mean and deviation of each channel's pixels."""
-    widths, heights, grey, largest = [], [], True, 0
+    """Size, channels, the largest picture to take, and the exact mean and deviation of each channel's pixels.
+
+    Where training pictures of over 8 bits a sample do not say how many count: `bits`, those of the largest sample.
+    """
+    widths, heights, grey, largest, bits = [], [], True, 0, options.bits or 0
     for value in _each(chunks):
         picture = _open(value)
         largest = max(largest, _cost(picture, value))
@@ -135,10 +146,12 @@ def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
         widths.append(width)
         heights.append(height)
         grey = grey and picture.mode in _GREY
+        bits = bits if options.bits else max(bits, _bits(picture))
     if not widths:
         raise ValueError("there is no training picture to fit on")
     shape = _size(widths, heights, options)
-    size = {"height": shape[0], "width": shape[1], "channels": options.channels or (1 if grey else 3)}
+    size: dict[str, Any] = {"height": shape[0], "width": shape[1], "channels": options.channels or (1 if grey else 3)}
+    size |= {"bits": bits} if bits else {}
     counts_Cx256 = np.zeros((size["channels"], 256), np.int64)  # whole numbers: the order of the pictures cannot matter
     for value in _each(chunks):
         counts_Cx256 += np.array(_resized(_open(value), size).histogram(), np.int64).reshape(-1, 256)
@@ -179,18 +192,18 @@ def tensor(fitted: dict[str, Any]) -> Tensor:
 
 
 def draw(value: bytes, axes: Any) -> None:
-    """The picture on a matplotlib axes."""
-    axes.imshow(np.asarray(upright(value, "RGB")))
+    """The picture on a matplotlib axes; one of over 8 bits a sample from black to its own white."""
+    axes.imshow(np.asarray(upright(value, "RGB", {"bits": _bits(_open(value)) or 16})))
     axes.set_axis_off()
 
 
-def upright(value: bytes, mode: str) -> Image.Image:
+def upright(value: bytes, mode: str, fitted: Mapping[str, Any]) -> Image.Image:
     """The picture as people see it, as `mode` ("L" or "RGB")."""
-    return _upright(_open(value), mode)
+    return _upright(_open(value), mode, fitted)
 
 
-def _upright(picture: Image.Image, mode: str) -> Image.Image:
-    pixels = _decode(picture, mode)
+def _upright(picture: Image.Image, mode: str, fitted: Mapping[str, Any]) -> Image.Image:
+    pixels = _decode(picture, mode, fitted.get("bits", 16))
     turn = _TURNS.get(_orientation(picture))
     return pixels if turn is None else pixels.transpose(turn)
 
@@ -241,6 +254,8 @@ def _open(value: bytes, most: int = MAX_PIXELS) -> Image.Image:
         raise ValueError(f"too large: {picture.width}x{picture.height} is over {most:,} pixels")
     if picture.format in _PROGRAMS:
         raise ValueError(f"{picture.format} is a program, not a picture: convert it to PNG")
+    if picture.mode in _WIDE:
+        picture.info[_SIGNIFICANT] = _significant(picture, value)
     return picture
 
 
@@ -260,12 +275,10 @@ def _beside(value: bytes) -> int:
     """The same of what a PNG or JPEG holds beside its pixels, which Pillow reads when it opens the file."""
     if len(value) < _SMALL:
         return 0
-    cost, at = 0, 8
+    cost = 0
     if value.startswith(b"\x89PNG"):
-        while at + 8 <= len(value):
-            length, name = int.from_bytes(value[at : at + 4], "big"), value[at + 4 : at + 8]
+        for name, _, _ in _chunks(value):
             cost += 100_000 if name in _COMPRESSED else 0 if name == b"IDAT" else 200
-            at += 12 + length
     elif value.startswith(b"\xff\xd8"):
         at = 2
         while at + 4 <= len(value) and value[at] == 0xFF and value[at + 1] != 0xDA:
@@ -278,13 +291,20 @@ def _readable(value: bytes) -> bytes:
     """A PNG without texts and profiles that unpack to more than Pillow takes; anything else as it is."""
     if not value.startswith(_PNG) or not any(name in value for name in _COMPRESSED):
         return value
-    kept, at = [value[: len(_PNG)]], len(_PNG)
-    while at + 8 <= len(value):
-        name, end = value[at + 4 : at + 8], at + 12 + int.from_bytes(value[at : at + 4], "big")
+    kept = [value[: len(_PNG)]]
+    for name, at, end in _chunks(value):
         if not (name in _COMPRESSED and _unpacks_long(name, value[at + 8 : end - 4])):
             kept.append(value[at:end])
-        at = end
     return b"".join(kept)
+
+
+def _chunks(value: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, beginning and end of each chunk of a PNG."""
+    at = len(_PNG)
+    while at + 8 <= len(value):
+        end = at + 12 + int.from_bytes(value[at : at + 4], "big")
+        yield value[at + 4 : at + 8], at, end
+        at = end
 
 
 def _unpacks_long(name: bytes, chunk: bytes) -> bool:
@@ -301,13 +321,50 @@ def _unpacks_long(name: bytes, chunk: bytes) -> bool:
     return bool(unpacking.unconsumed_tail)
 
 
-def _decode(picture: Image.Image, mode: str) -> Image.Image:
-    """As `mode` ("L" or "RGB"); transparency shows white, 16 bits become 8, an animation is its first frame."""
+def _significant(picture: Image.Image, value: bytes) -> int:
+    """How many bits of a sample count, as the header of a picture of over 8 has it; 0 if it says nothing."""
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        bits = int(picture.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0])
+        return bits if bits < 16 else 0
+    if isinstance(picture, PngImagePlugin.PngImageFile):
+        return next((value[at + 8] for name, at, end in _chunks(value) if name == b"sBIT" and end - at == 13), 0)
+    return 0
+
+
+def _samples(picture: Image.Image) -> tuple[np.ndarray, int]:
+    """int64 [H, W] of a loaded picture of over 8 bits, and how many bits of each count; 0 if its file does not say.
+
+    By the standard, samples of a PNG with sBIT are scaled to all 16 bits. Low bits show one whose samples are not.
+    """
+    samples_HxW, bits = np.asarray(picture).astype(np.int64), picture.info.get(_SIGNIFICANT, 0)
+    if picture.format == "PNG" and bits:
+        used = int(np.bitwise_or.reduce(samples_HxW, axis=None))
+        bits = max(8, bits) if bits < 16 and used < 1 << bits and used % (1 << (16 - bits)) else 16
+    return samples_HxW, bits
+
+
+def _bits(picture: Image.Image) -> int:
+    """How many bits, at least 8, the largest sample of a picture of over 8 takes; 0 where its file says how many."""
+    if picture.mode not in _WIDE:
+        return 0
+    try:
+        picture.load()
+        samples_HxW, bits = _samples(picture)
+    except Exception as error:
+        raise ValueError(f"broken picture: {error or type(error).__name__}") from error
+    return 0 if bits else max(8, int(samples_HxW.max()).bit_length())
+
+
+def _decode(picture: Image.Image, mode: str, bits: int) -> Image.Image:
+    """As `mode` ("L" or "RGB"); transparency shows white, an animation is its first frame.
+
+    Of over 8 bits a sample, the upper 8 of those that count are left: of `bits`, where the file does not say.
+    """
     try:
         picture.load()
         if picture.mode in _WIDE:
-            wide = np.asarray(picture).astype(np.int64)
-            picture = Image.fromarray(np.clip(wide >> 8, 0, 255).astype(np.uint8))
+            samples_HxW, own = _samples(picture)
+            picture = Image.fromarray((samples_HxW >> ((own or bits) - 8)).clip(0, 255).astype(np.uint8))
         if picture.mode == "LAB":  # which Pillow turns into grey by no other way
             picture = picture.convert("RGB")
         if picture.mode in _ALPHA or "transparency" in picture.info:
@@ -319,7 +376,7 @@ def _decode(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _resized(opened: Image.Image, fitted: dict[str, Any]) -> Image.Image:
-    picture = _upright(opened, "L" if fitted["channels"] == 1 else "RGB")
+    picture = _upright(opened, "L" if fitted["channels"] == 1 else "RGB", fitted)
     size = (fitted["width"], fitted["height"])
     return picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR)
 
@@ -332,11 +389,15 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _facts(value: bytes) -> tuple[int, int, str, int, bytes]:
-    """Width, height, mode, frames, and how many pixels there are of each grey, packed: 256 int64."""
+def _facts(value: bytes) -> tuple[int, int, str, int, bytes, float]:
+    """Width, height, mode, frames, how many pixels there are of each grey, packed: 256 int64; a grey's share of 1/255.
+
+    Greys of a picture of over 8 bits are finer where its samples are small: else one that is dark would be blank.
+    """
     picture = _open(value)
     width, height, mode, frames = *picture.size, picture.mode, _frames(picture)
-    return width, height, mode, frames, _PACK(*_decode(picture, "L").histogram())
+    bits = min(16, _bits(picture)) or 16
+    return width, height, mode, frames, _PACK(*_decode(picture, "L", bits).histogram()), 2.0 ** (bits - 16)
 
 
 def _frames(picture: Image.Image) -> int:
