@@ -81,9 +81,11 @@ class Store:
         return path.read_text()
 
     def renewed_key(self) -> str:
-        """Another key, since whoever knows the last one may have learnt it where it could be read."""
-        self.keep_key(secrets.token_hex(16))
-        return self.key
+        """Another key: whoever knows the last one may have read it. On a full disk it stays in memory alone."""
+        key = secrets.token_hex(16)
+        with contextlib.suppress(OSError):
+            self.keep_key(key)
+        return key
 
     def keep_key(self, key: str) -> None:
         """Write it where nobody else can read it."""

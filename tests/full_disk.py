@@ -20,6 +20,7 @@ from conftest import Clone
 from test_line import free_ports, read_until
 
 from serving import ledger, processes, wire
+from serving.admin import running_server
 from serving.repository import Names, golden
 from serving.store import Store
 
@@ -28,14 +29,15 @@ PAGE = 4096
 
 
 def main(project: Path, disk: Path) -> None:
-    """Fill the disk while a server runs there; kill a worker, then the server; make room again."""
+    """Fill the disk while a server runs there; kill a worker, the server, then its keeper; make room again."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", disk], check=True)
     root, temporary = shutil.copytree(project, disk / "root"), disk / "tmp"
     temporary.mkdir()
     os.environ["TMPDIR"] = str(temporary)
     store, ports = Store(root / "live"), free_ports(3)
     named = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
-    keeper = Clone(root).start(sys.executable, "-m", "serving.cli", "serve", *named)
+    serve = (sys.executable, "-m", "serving.cli", "serve", *named)
+    keeper = Clone(root).start(*serve)
     try:
         read_until(keeper, "Ctrl-C ends it")
         live = Names("digits", store.current("digits") or "")
@@ -54,6 +56,17 @@ def main(project: Path, disk: Path) -> None:
         until(lambda: answers(ports[1], live))
         (disk / "filling").unlink()
         until(lambda: [line["event"] for line in ledger.lines(store.ledger)[lines:]] == ["healed", "restarted"])
+        fill(disk / "filling")
+        keeper.kill()
+        keeper.communicate()
+        os.environ["TMPDIR"] = "/tmp"  # a server needs room for its own files
+        keeper = Clone(root).start(*serve)
+        read_until(keeper, "Ctrl-C ends it")
+        until(lambda: answers(ports[1], live))
+        (disk / "filling").unlink()
+        until(lambda: (store.announced() or {}).get("pid") == keeper.pid)
+        with running_server(store) as admin:
+            assert admin and live.candidate in admin.loaded()
     finally:
         (disk / "filling").unlink(missing_ok=True)
         keeper.send_signal(signal.SIGTERM)
