@@ -65,3 +65,17 @@ def test_instructions_are_those_that_linux_lists(monkeypatch, tmp_path, machine,
     assert arithmetic.instructions(tmp_path / "cpuinfo") >= found
     assert bool(arithmetic.instructions(tmp_path / "cpuinfo")) == bool(found)
     assert arithmetic.instructions(tmp_path / "missing") == set()
+
+
+def test_a_narrow_cnn_is_trained_within_its_memory() -> None:
+    """Before, oneDNN's AVX2 code damaged the heap, and glibc ended the process."""
+    code = """
+import few_steps
+from stages import arithmetic
+arithmetic.portable()
+model = {"encoders": {"image": {"name": "cnn", "width": 4}}}
+few_steps.STEPS = 40
+few_steps.weights(few_steps.PICTURE, ("y", "target_class", {}, few_steps.CLASS), model)
+"""
+    done = python("-c", code, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
+    assert done.returncode == 0, done.stderr
