@@ -1,4 +1,7 @@
-"""Rows that are one sample but for trivial differences: case, blanks, punctuation, or the last digits of numbers."""
+"""Rows that are one sample but for trivial differences: case, blanks, punctuation, or the last digits of numbers.
+
+And labels that are one but for their form.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,16 @@ def groups(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
         plain = _rounded(rows[name]) if is_numeric_dtype(rows[name]) else _normal(rows[name])
         mixed = mixed * np.uint64(31) + pd.util.hash_array(plain)
     return pd.factorize(mixed)[0]
+
+
+def spellings(labels: pd.Series) -> list[dict[str, int]]:
+    """Words that differ in case, blanks or Unicode form alone: {word: its rows} for each such group, largest first."""
+    alike: dict[str, dict[str, int]] = {}
+    for word, rows in labels.value_counts().sort_index().items():
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", str(word)).casefold())
+        alike.setdefault("".join(plain.split()), {})[str(word)] = int(rows)
+    found = [group for group in alike.values() if len(group) > 1]
+    return sorted(found, key=lambda group: -sum(group.values()))
 
 
 def _rounded(values: pd.Series) -> np.ndarray:

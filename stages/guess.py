@@ -63,9 +63,11 @@ def table(path: Path, form: str, options: Any = None, target: str = "") -> Guess
     source = sources.source(form)
     options = options or source.Options()
     there = source.columns(path, options)
+    held = source.held(path, options) if isinstance(source, sources.Holding) else {}
     nested = source.nested(path, options) if isinstance(source, sources.Nesting) else {}
-    names = [name for name in there if name not in nested]
-    if len(names) < 2:
+    nested = {name: why for name, why in nested.items() if name not in held}
+    names = [name for name in there if name not in nested and name not in held]
+    if not names or len(names) + len(held) < 2:
         raise UserError(f"{path} has one column only, {', '.join(names)}: a table needs a feature and a target")
     if target and target not in names:
         raise UserError(f"{path} has no column {target!r} of single values{nearest(target, names)}")
@@ -80,6 +82,7 @@ def table(path: Path, form: str, options: Any = None, target: str = "") -> Guess
     if len({str(value) for value in cells[chosen] if value is not None}) < 2:
         raise UserError(f"{path}: the target {chosen!r} is the same in all rows: say another with --target")
     features = [feature(name, values, fits[0]) for name, values in cells.items() if name != chosen]
+    features += [of_files(name, cells) for name, cells in held.items()]
     features += [Guess(name, "", 0.0, 0, "", f"left out: {why}") for name, why in nested.items()]
     if not any(column.kind for column in features):
         raise UserError(f"{path} has no feature: " + "; ".join(f"{each.name!r} is {each.note}" for each in features))
@@ -135,6 +138,12 @@ def feature(name: str, values: list[Any], marks: csv.Marks = csv.PLAIN) -> Guess
     if share > MOST_REFUSED:
         return told(name, values, "", f"left out: {wrong}")
     return told(name, values, chosen, said(rewritten(kind(chosen), known, marks), wrong))
+
+
+def of_files(name: str, cells: list[Any]) -> Guess:
+    """What a column holds whose cells are files, from the first few."""
+    chosen, _ = best([each for each in settings.feature_kinds() if kind(each).RAW == "bytes"], cells)
+    return Guess(name, chosen, 0.0, len(set(cells)), "", "" if chosen else "left out: files of no kind known here")
 
 
 def answer(name: str, values: list[Any], marks: csv.Marks = csv.PLAIN) -> Guess:

@@ -153,8 +153,10 @@ def check(
     of_table = [("expect_table_row_count_to_be_between", enough), *(of_table if len(left) else [])]
     whole, table_results = _validate("table", left, of_table)
     told, leakage_results = _validate_leakage(leakage.scores(left, target), target, *leaks)
+    alike, label_results = _validate_labels(left[target], target)
     results = {"rows": row_results, "shares": share_results, "table": table_results, "leakage": leakage_results}
-    return Report(len(rows), len(rejected), quarantined, [*whole, *lost, *told, *findings], results)
+    results |= {"labels": label_results} if alike else {}
+    return Report(len(rows), len(rejected), quarantined, [*whole, *lost, *told, *alike, *findings], results)
 
 
 def derive(rows: pd.DataFrame, target: str) -> pd.DataFrame:
@@ -285,6 +287,23 @@ def _validate_leakage(
         for name, score in scores.items()
     ]
     return _validate("leakage", pd.DataFrame([scores]), suite)
+
+
+def _validate_labels(labels: pd.Series, target: str) -> tuple[list[Finding], dict[str, Any]]:
+    """The same, of a table of one row: how many labels differ from another in form alone; nothing where none do."""
+    import pandas as pd
+    from pandas.api.types import is_numeric_dtype
+
+    groups = [] if is_numeric_dtype(labels) else duplicates.spellings(labels)
+    if not groups:
+        return [], {}
+    told = [" and ".join(f"{word!r} ({rows:,})" for word, rows in group.items()) for group in groups[:FEW]]
+    told += [f"{len(groups) - FEW:,} more"] if len(groups) > FEW else []
+    what = f"number of labels in {target} that differ from another in case, blanks or Unicode form alone"
+    said = {"column": "labels", "max_value": 0, "severity": "warning", "description": what}
+    said |= {"notes": f"{'; '.join(told)}: if they mean the same, make them one in the data"}
+    suite: Suite = [("expect_column_max_to_be_between", said)]
+    return _validate("labels", pd.DataFrame([{"labels": sum(map(len, groups))}]), suite)
 
 
 def _finding(rows: pd.DataFrame, name: str, kwargs: dict[str, Any], result: Any) -> Finding:

@@ -7,6 +7,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -14,6 +15,7 @@ from pyarrow import parquet
 from flows.data import upcoming
 from stages import guess
 from stages.errors import UserError
+from stages.kinds import image
 from stages.params import parse
 from stages.sources import csv
 
@@ -86,6 +88,25 @@ def test_json_lines_are_a_table(tmp_path):
     features, target, *_ = guess.table(tmp_path / "t.jsonl", "json")
     assert [column.name for column in features] == ["said", "n"]
     assert (target.name, target.kind) == ("intent", "class")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_pictures_in_the_cells_of_parquet_are_pictures(tmp_path, named):
+    """As Hugging Face's data sets hold them, with names, and as bytes alone."""
+    raw = [image.raw(np.full((2, 2), grey, np.uint8)) for grey in range(40)]
+    cells = [{"bytes": value, "path": f"{i}.png"} for i, value in enumerate(raw)] if named else raw
+    columns = {"shown": [None, *cells[1:]], "label": ["ab"[i % 2] for i in range(40)], "blob": [b"\xff\xfe"] * 40}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    features, target, doubts, _ = guess.table(tmp_path / "t.parquet", "parquet")
+    assert (target.name, target.kind, doubts) == ("label", "class", [])
+    assert {column.name: column.kind for column in features} == {"shown": "image", "blob": ""}
+
+
+def test_words_stored_as_bytes_are_words(tmp_path):
+    columns = {"town": pa.array([b"Ulm", b"Bonn"] * 60, pa.binary()), "price": [float(n) for n in range(120)]}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    features, target, *_ = guess.table(tmp_path / "t.parquet", "parquet", target="price")
+    assert [(column.name, column.kind) for column in (*features, target)] == [("town", "category"), ("price", "number")]
 
 
 def test_pictures_are_no_table(tmp_path):

@@ -150,6 +150,19 @@ def test_one_picture_under_two_classes_is_quarantined_in_all_its_copies(check):
     assert report.quarantined == {key: ["number of labels of this sample is 2, over 1"] for key in (20, 21, 22)}
 
 
+def test_labels_alike_but_for_form_are_named_and_counted(check):
+    composed, apart = "Caf\u00e9", "Cafe\u0301"
+    some = [(composed, 3), (apart, 2), ("New York", 4), ("new york ", 2), ("NewYork", 1), ("C", 2), ("C#", 2)]
+    labels = [label for label, rows in some for _ in range(rows)]
+    report = check([row(number, label) for number, label in enumerate(labels)], label={"min_rows": 1})
+    assert not report.failed and not report.quarantined
+    (found,) = (each for each in report.findings if each.column == "labels")
+    assert (found.success, found.severity, found.observed) == (False, "warning", 5)
+    named = f"'New York' (4) and 'NewYork' (1) and 'new york ' (2); {apart!r} (2) and {composed!r} (3)"
+    assert [named in sentence for sentence in warnings(report)] == [True]
+    assert not [found for found in check(plenty()).findings if found.column == "labels"]
+
+
 def test_copies_and_samples_of_two_splits_are_warnings(check):
     report = check(
         plenty(

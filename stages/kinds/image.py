@@ -107,10 +107,8 @@ def received(value: bytes) -> bytes:
 
 
 def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like names of pictures, 0 to 1."""
-    endings = Image.registered_extensions()
-    named = sum(os.path.splitext(str(value))[1].lower() in endings for value in values)
-    return named / max(1, len(values))
+    """How well a few cells that are not missing look like pictures or names of pictures, 0 to 1."""
+    return sum(map(_likely, values)) / max(1, len(values))
 
 
 def facts(values: Iterable[bytes]) -> dict[str, np.ndarray]:
@@ -206,6 +204,15 @@ def _upright(picture: Image.Image, mode: str, fitted: Mapping[str, Any]) -> Imag
     pixels = _decode(picture, mode, fitted.get("bits", 16))
     turn = _TURNS.get(_orientation(picture))
     return pixels if turn is None else pixels.transpose(turn)
+
+
+def _likely(value: Any) -> bool:
+    if not isinstance(value, bytes):
+        return os.path.splitext(str(value))[1].lower() in Image.registered_extensions()
+    try:
+        return bool(_open(value))
+    except ValueError:
+        return False
 
 
 def _drawn(pixels: np.ndarray) -> Image.Image:

@@ -93,6 +93,15 @@ class Nesting(Protocol):
         ...
 
 
+@runtime_checkable
+class Holding(Protocol):
+    """A format whose cells may hold whole files."""
+
+    def held(self, path: Path, options: Any) -> dict[str, list[Any]]:
+        """Of each column whose cells do, the first few that are not missing: bytes, or the path of a file."""
+        ...
+
+
 def source(name: str) -> Source:
     """The module of a format."""
     return cast(Source, importlib.import_module(f"stages.sources.{name}"))

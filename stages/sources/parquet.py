@@ -18,6 +18,7 @@ from stages.sources import Columns, NoOptions, Reject, Sample, beside, files, na
 LAYOUT = "a .parquet file, or a folder of such files; train.parquet, ... are official splits"
 Options = NoOptions
 CHUNK_ROWS = 2048
+FEW = 16  # cells that tell whether a column holds files
 
 
 class Chunk(NamedTuple):
@@ -46,6 +47,16 @@ def nested(path: Path, options: Options) -> dict[str, str]:
     """By name, why a column of the first file cannot be read."""
     with _opened(_files(path)[0]) as file:
         return _nested(file)
+
+
+def held(path: Path, options: Options) -> dict[str, list[Any]]:
+    """By name, the first few cells of columns of the first file that hold files: structs with bytes, or only bytes."""
+    with _opened(_files(path)[0]) as file:
+        names = [field.name for field in file.schema_arrow if _is_picture(field.type) or _is_bytes(field.type)]
+        first = next(file.iter_batches(FEW, columns=names), None) if names else None
+    cells = {} if first is None else {name: [*map(_held, first.column(name).to_pylist())] for name in names}
+    known = {name: [cell for cell in some if cell is not None] for name, some in cells.items()}
+    return {name: some for name, some in known.items() if some and not _are_words(some)}
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
@@ -104,9 +115,14 @@ def read_columns(chunk: Chunk) -> Columns:
 
 def _file(folder: str, cell: Any) -> Any:
     """A picture's bytes, or the path of its file; Hugging Face's data sets hold both in one cell."""
-    if isinstance(cell, dict):
-        cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    cell = _held(cell)
     return beside(folder, cell) if isinstance(cell, str) else cell
+
+
+def _held(cell: Any) -> Any:
+    if isinstance(cell, dict):
+        return cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    return cell
 
 
 def _is_picture(type: pa.DataType) -> bool:
@@ -121,11 +137,23 @@ def _text(name: str, cell: Any) -> Any:
         raise ValueError(f"{name}: bytes that are no UTF-8 text") from error
 
 
+def _are_words(cells: list[Any]) -> bool:
+    """Whether all that are bytes are text; no picture's are."""
+    try:
+        return bool([cell.decode() for cell in cells if isinstance(cell, bytes)])
+    except UnicodeDecodeError:
+        return False
+
+
+def _is_bytes(type: pa.DataType) -> bool:
+    type = type.value_type if pa.types.is_dictionary(type) else type
+    return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type) or pa.types.is_fixed_size_binary(type))
+
+
 def _texts(cells: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
-    is_bytes = pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type)
-    return cells.cast(pa.string()) if is_bytes or pa.types.is_fixed_size_binary(cells.type) else cells
+    return cells.cast(pa.string()) if _is_bytes(cells.type) else cells
 
 
 def _files(path: Path) -> list[Path]:
