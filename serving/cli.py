@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PASSED, FAILED = 0, 1
 ENDS = {"pass": PASSED, "refuse": Refused.code, "needs a person": NeedsPerson.code}
+REPRO = [sys.executable, "-m", "serving.printing", "dvc", "repro"]
 REPORT = [sys.executable, "-m", "flows.report"]
 
 app = typer.Typer(
@@ -68,7 +69,7 @@ def run(
     with holding(Path(".dvc/tmp/millrace.lock"), "a run"):
         validation = Path(paths["validation"]) / "validation.json"
         before = stamp(validation)
-        code = child([sys.executable, "-m", "dvc", "repro"])
+        code = child(REPRO)
         lockfile.keep()
         inputs.verify()
         if code != 0:

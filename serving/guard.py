@@ -84,6 +84,4 @@ def _send(number: int, processes: set[int]) -> None:
 
 
 if __name__ == "__main__":
-    ended = guard(sys.argv[2:], sys.argv[1])
-    sys.stdout.flush()
-    os._exit(ended)  # the thread still reads
+    os._exit(guard(sys.argv[2:], sys.argv[1]))  # the thread still reads

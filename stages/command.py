@@ -83,7 +83,8 @@ def printing_anything() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            _discard(number)
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         elif stream is getattr(sys, f"__{name}__"):
             stream.flush()
             raw = _Forgiving(number, "w", closefd=False)
@@ -102,6 +103,16 @@ class _Forgiving(io.FileIO):
         with contextlib.suppress(OSError):
             return super().write(content)
         return len(content)
+
+
+def _discard(number: int) -> None:
+    """Let a closed descriptor take anything, for what this process starts as well."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    if nothing == number:
+        os.set_inheritable(number, True)
+    else:
+        os.dup2(nothing, number)
+        os.close(nothing)
 
 
 def die_with_parent() -> None:

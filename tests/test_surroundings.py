@@ -79,6 +79,20 @@ def test_nobody_who_reads_decides_nothing(tmp_path: Path, closed: str) -> None:
     assert (tmp_path / "code").read_text() == "0\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", ">/dev/full", ">&- 2>&-", "2>&1 | true"])
+def test_nobody_who_reads_decides_nothing_of_a_run(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo made > made, outs: [made]}}\n")
+    (tmp_path / "program.py").write_text(
+        "import sys\nfrom serving import cli\nfrom stages import command\n"
+        "command.reporting(lambda: sys.exit(cli.child(cli.REPRO)))\n"
+    )
+    surroundings = environment(ROOT)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, env=surroundings, check=True)
+    script = f'{{ "{sys.executable}" program.py; echo $? > code; }} {closed}'
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, env=surroundings, capture_output=True, check=False)
+    assert ((tmp_path / "code").read_text(), (tmp_path / "made").read_text()) == ("0\n", "made\n")
+
+
 def test_a_repository_of_another_owner(after_two: Path) -> None:
     done = millrace(after_two, "trace", "0123456789ab", GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
     assert done.returncode == 1
