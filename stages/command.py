@@ -42,6 +42,7 @@ def _run(main: Callable[..., None]) -> None:
     if recorded_by_dvc:
         lockfile.keep()
         inputs.verify(beside=stage)
+        inputs.forget(stage)
 
     @functools.wraps(main)
     def confirmed(*arguments: Any, **options: Any) -> None:

@@ -205,6 +205,11 @@ def verify(root: Path = Path(), only: str = "*", beside: str = "", wait: bool = 
         raise Changed(f"{'; '.join(wrong)}: what DVC recorded of that is withdrawn. Run again")
 
 
+def forget(stage: str) -> None:
+    """Drop what an earlier run of a stage has noted: if this one fails, dvc.lock's entry is none of that run's."""
+    (NOTES / f"{stage}.json").unlink(missing_ok=True)
+
+
 def recorded(dependency: str, lock: bytes, root: Path = Path()) -> dict[str, str]:
     """File of a dependency -> its MD5, as DVC has recorded it where it was made or added."""
     from ruamel.yaml import YAML

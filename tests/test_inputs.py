@@ -295,3 +295,17 @@ def test_a_command_that_dvc_read_before_an_edit(project: Clone) -> None:
     done = subprocess.run(command, cwd=project.folder, env=surroundings, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "changed since DVC read" in done.stderr
+
+
+def test_a_stage_that_fails_leaves_no_older_note_to_hold_a_restored_lock_against(project: Clone) -> None:
+    lock = (project.folder / "dvc.lock").read_bytes()
+    for old, new in (("1e-3", "4e-3"), ("4e-3", "5e-3")):
+        edit("params.yaml", old, new)(project.folder)
+        project.run("dvc", "repro", "copy")
+    (project.folder / "dvc.lock").write_bytes(lock)
+    edit("params.yaml", "5e-3", "7e-3")(project.folder)
+    with running(project, "dvc", "repro", "--single-item", "copy") as process:
+        edit("params.yaml", "7e-3", "6e-3")(project.folder)
+    assert process.returncode != 0
+    inputs.verify(project.folder)
+    assert (project.folder / "dvc.lock").read_bytes() == lock
