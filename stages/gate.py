@@ -5,7 +5,6 @@ from __future__ import annotations
 import stages.interrupts  # noqa: F401
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,8 +111,8 @@ def costs(times: Mapping[str, Any], max_slower: float, max_larger: float, level:
 
 
 def slower(ratios: Sequence[float], most: float, level: float) -> Figure:
-    """How many times as long as the champion's, by blocks [N]; not judged where noise hides on which side it lies."""
-    low, high = medians.interval(ratios, level)
+    """How many times as long as the champion's, by session [N]; not judged where noise hides on which side it lies."""
+    center, low, high = np.exp(medians.middle(np.log(ratios).tolist(), level)).round(4).tolist()
     reason = "asked in turn with the champion, it takes longer than gate.max_slower allows"
     hidden = (
         "the times do not tell whether it is slower than gate.max_slower allows: raise measure.requests, or measure"
@@ -122,7 +121,7 @@ def slower(ratios: Sequence[float], most: float, level: float) -> Figure:
     return Figure(
         COST,
         "latency over the champion's",
-        float(np.median(ratios)) if ratios else math.nan,
+        center,
         most,
         reason,
         low,

@@ -6,9 +6,11 @@ import stages.interrupts  # noqa: F401
 
 import itertools
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,16 @@ from serving.repository import Names, schema_of
 from stages import command, controls, manifest, params
 from stages.arrays import open_split
 from stages.cached import remedy
+from stages.controls import Control
 from stages.host import fingerprint
 from stages.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
 from stages.schema import Schema
 
 SAMPLES = 64  # different ones, sent in turn
 WARM_UP = 20  # requests that are not timed
-BLOCK = 10  # pairs of requests whose medians are compared
+SESSIONS = 20  # in which a champion is timed beside the candidate, each with connections of its own
+FIRST = 2  # pairs of requests of each session that are not timed
+PAUSE_S = 0.05  # between them, so that they are not all in one burst of load
 RESTORE = "`dvc checkout --force champion/repository.dvc` or `dvc pull champion/repository.dvc` brings it back"
 AFTERWARDS = "`dvc repro --force --single-item measure`"
 SLOW_REQUESTS, SLOW_MS = 3, 1000.0  # of the slow control: at most so many, and none once so much time is over
@@ -43,7 +48,7 @@ def main(
 ) -> None:
     """Time single samples one after another, then from several clients at once, and the control that is too slow.
 
-    A champion that can be asked is timed beside the candidate, request by request.
+    A champion that can be asked is served beside the candidate, by the same server, and timed in turn with it.
     """
     listed = params.load("measure")
     said, slow = listed.measure, controls.slow(listed.gate.p99_ms)
@@ -51,12 +56,13 @@ def main(
     some = next(raw_rows(fitted, source, open_split(arrays, "test").rows[:SAMPLES], whole=True))
     raw = list(batches(some, 1))
     few = int(min(SLOW_REQUESTS, 1 + SLOW_MS // slow.delay_ms))
-    with sandbox(repository, made, fitted, partial(controls.add, [slow])) as box:
+    asked = json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["state"] == "answers"
+    rival = Rival.of(champion) if asked else None
+    with sandbox(repository, made, fitted, partial(add, slow, rival)) as box:
         latency = latencies_ms(box, raw, said.requests)
         rate = throughput_per_s(box, raw, said.requests, said.clients)
         slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.beside(slow.name))
-        asked = json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["state"] == "answers"
-        other = beside_champion(box, champion, raw, said.requests) if asked else None
+        other = beside_champion(box, rival, raw, said.requests) if rival else None
     result = {
         "release": made.id,
         "host": fingerprint(),
@@ -87,47 +93,82 @@ def latencies_ms(
     return taken
 
 
-def beside_champion(box: Sandbox, champion: Path, raw: Sequence[Raw], requests: int) -> dict[str, Any]:
-    """Both models' p50 in milliseconds, how many times as long as the champion's, by block; and its size.
+@dataclass(frozen=True)
+class Rival:
+    """The champion. `lost`: why it cannot be asked any more."""
 
-    `lost`: why it cannot be asked any more.
-    """
-    made, repository = manifest.load(champion), champion.parent / "repository"
-    if faults := manifest.faults(repository, made):
+    names: Names
+    repository: Path
+    lost: str = ""
+
+    @classmethod
+    def of(cls, champion: Path) -> Rival:
+        """The one that a manifest pins."""
+        made, repository = manifest.load(champion), champion.parent / "repository"
+        names = Names(made.name, made.id)
+        if not (faults := manifest.faults(repository, made)):
+            return cls(names, repository)
         how = f"{remedy(repository, RESTORE)}; then {AFTERWARDS}"
-        return {"release": made.id, "lost": f"{made.id} cannot be asked any more ({faults[0]}): {how}"}
-    with sandbox(repository, made, schema_of(repository, Names(made.name, made.id))) as other:
-        ours_ms, theirs_ms = in_turn(box, other, raw, requests)
+        return cls(names, repository, f"{made.id} cannot be asked any more ({faults[0]}): {how}")
+
+
+def add(slow: Control, rival: Rival | None, copy: Path, names: Names) -> list[str]:
+    """Put the slow control and the champion into a repository, beside the candidate; their ensembles."""
+    models = controls.add([slow], copy, names)
+    if rival and not rival.lost:
+        models.append(add_release(rival.repository, rival.names, copy))
+    return models
+
+
+def add_release(source: Path, names: Names, copy: Path) -> str:
+    """Put another release's parts into a repository; its ensemble."""
+    for part in (names.encode, names.network, names.candidate):
+        shutil.copytree(source / part, copy / part)
+    return names.candidate
+
+
+def beside_champion(box: Sandbox, rival: Rival, raw: Sequence[Raw], requests: int) -> dict[str, Any]:
+    """Both models' p50 in milliseconds, how many times as long as the champion's, by session; and its size."""
+    if rival.lost:
+        return {"release": rival.names.release, "lost": rival.lost}
+    other = Sandbox(box.endpoint, rival.names, schema_of(rival.repository, rival.names))
+    ours_ms, theirs_ms = in_turn(box, other, raw, requests)
     return {
-        "release": made.id,
-        "bytes": total_bytes(repository),
+        "release": rival.names.release,
+        "bytes": total_bytes(rival.repository),
         "p50_ms": round(float(np.median(theirs_ms)), 3),
         "candidate_p50_ms": round(float(np.median(ours_ms)), 3),
         "ratios": ratios(ours_ms, theirs_ms),
     }
 
 
-def in_turn(box: Sandbox, other: Sandbox, raw: Sequence[Raw], requests: int) -> tuple[np.ndarray, np.ndarray]:
-    """Milliseconds [requests] of each model, asked in turn, so that whatever else the host does slows both.
+def in_turn(
+    box: Sandbox, other: Sandbox, raw: Sequence[Raw], requests: int, sessions: int = SESSIONS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Milliseconds [sessions, pairs] of each release, of `requests` in all of SESSIONS, by its own ensemble.
 
-    Each goes first in every other pair, since the second finds the sample in the caches.
+    Which of a pair goes first is drawn: whatever else the host does, it is as likely to slow the one as the other.
     """
-    taken_ms = np.empty((WARM_UP + requests, 2))
-    with box.client() as ours, other.client() as theirs:
-        both = ((0, box, ours), (1, other, theirs))
-        for number, one in zip(range(len(taken_ms)), itertools.cycle(raw), strict=False):
-            for which, asked, client in both if number % 2 else both[::-1]:
-                began = time.perf_counter()
-                asked.ask(client, one)
-                taken_ms[number, which] = (time.perf_counter() - began) * 1000
-    return taken_ms[WARM_UP:, 0], taken_ms[WARM_UP:, 1]
+    pairs = max(1, requests // SESSIONS)
+    taken_ms = np.empty((sessions, FIRST + pairs, 2))
+    ours_first = np.random.default_rng(0).random(taken_ms.shape[:2]) < 0.5
+    samples = itertools.cycle(raw)
+    for session in range(sessions):
+        with box.client() as ours, other.client() as theirs:
+            both = ((0, box, ours), (1, other, theirs))
+            for number, first in enumerate(ours_first[session]):
+                one = next(samples)
+                for which, asked, client in both if first else both[::-1]:
+                    began = time.perf_counter()
+                    asked.ask(client, one, asked.names.candidate)
+                    taken_ms[session, number, which] = (time.perf_counter() - began) * 1000
+        time.sleep(PAUSE_S)
+    return taken_ms[:, FIRST:, 0], taken_ms[:, FIRST:, 1]
 
 
 def ratios(ours_ms: np.ndarray, theirs_ms: np.ndarray) -> list[float]:
-    """The ratio of medians in each block of pairs: a burst of load is in one block, and slows both models there."""
-    ends = range(BLOCK, len(ours_ms) + 1, BLOCK)
-    medians = ([float(np.median(each[end - BLOCK : end])) for end in ends] for each in (ours_ms, theirs_ms))
-    return [round(ours / theirs, 4) for ours, theirs in zip(*medians, strict=True)]
+    """The ratio of medians in each session, of milliseconds [sessions, pairs]."""
+    return [round(float(ratio), 4) for ratio in np.median(ours_ms, 1) / np.median(theirs_ms, 1)]
 
 
 def total_bytes(folder: Path) -> int:

@@ -462,8 +462,8 @@ def test_the_stage_judges_time_and_size_beside_the_champion(stage):
     ("ratios", "outcome"),
     [
         ([1.0] * 12 + [9.0] * 8, "not judged"),
-        ([1.0] * 15 + [9.0] * 5, "holds"),
-        ([9.0] * 12 + [1.0] * 8, "not judged"),
+        ([1.0] * 17 + [9.0] * 3, "holds"),
+        ([9.0] * 8 + [1.0] * 12, "not judged"),
         ([9.0] * 15 + [1.0] * 5, "refused"),
         ([1.5] * 20, "holds"),
         ([9.0] * 3, "not judged"),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest
+from scipy.stats import binomtest, wilcoxon
 
 from stages import gate, measure, medians, shares
 
@@ -61,34 +59,38 @@ def test_the_ends_of_what_can_be():
     assert 0.4 < shares.difference(hit, missed, level=0.05)[1] < 1
 
 
-@pytest.mark.parametrize("count", [1, 4, 5, 20, 101])
-def test_the_ends_of_a_median_are_the_furthest_that_the_level_allows(count):
-    """Each value lies below the median with one half: how many do is binomial."""
-    low, high = medians.interval([float(value) for value in range(count)][::-1], 0.05)
-    if count < 5:
-        assert (low, high) == (-math.inf, math.inf)
-        return
-    place = int(low)
-    assert high == count - 1 - place
-    assert binom.cdf(place, count, 0.5) <= 0.05 < binom.cdf(place + 1, count, 0.5)
+@pytest.mark.parametrize("count", [1, 4, 5, 20])
+def test_a_middle_lies_beyond_its_ends_where_the_signed_rank_test_says_so(count):
+    draw = np.random.default_rng(count)
+    for shift in np.linspace(-1, 1, 21):
+        values = draw.normal(shift, size=count)
+        center, low, high = medians.middle(values.tolist(), 0.05)
+        assert low <= center <= high and np.isinf([low, high]).all() == (count < 5)
+        for lies, side in ((low > 0, "greater"), (high < 0, "less")):
+            assert lies == (wilcoxon(values, alternative=side, method="exact").pvalue <= 0.05)
+
+
+def recorded(draw, sessions=measure.SESSIONS, pairs=10):
+    """Milliseconds of two models that are alike, where half of the time everything takes fifty times as long."""
+    load = draw.choice([1.0, 50.0], (sessions, 1))
+    return (load * draw.lognormal(0, 0.3, (sessions, pairs)) for _ in range(2))
+
+
+def is_refused(ours, theirs):
+    figure = gate.slower(measure.ratios(ours, theirs), 1.5, 0.05)
+    return not figure.note and figure.value > figure.most
 
 
 def test_bursts_that_slow_both_models_do_not_hide_a_ratio():
-    """Half of the time everything takes fifty times as long."""
-    draw = np.random.default_rng(0)
-    load = np.repeat(draw.choice([1.0, 50.0], 40), 5)
-    ours, theirs = (load * draw.lognormal(0, 0.3, 200) for _ in range(2))
-    for times, judged in ((1.0, "holds"), (2.0, "refused")):
-        figure = gate.slower(measure.ratios(ours * times, theirs), 1.5, 0.05)
-        assert figure.note == "" and (figure.value > figure.most) == (judged == "refused")
+    ours, theirs = recorded(np.random.default_rng(0))
+    assert not is_refused(ours, theirs) and is_refused(ours * 2, theirs)
 
 
-def test_a_model_just_as_slow_as_is_allowed_is_refused_no_more_often_than_the_level():
-    draw = np.random.default_rng(0)
-    refused = 0
+def test_a_model_just_as_slow_as_is_allowed_is_refused_as_often_as_the_level_says():
+    """A burst may hit one model alone, for a session long; the order is drawn, so it is either one."""
+    draw, refused = np.random.default_rng(0), []
     for _ in range(400):
-        load = np.repeat(draw.choice([1.0, 4.0], 20), 10)
-        ours, theirs = (load * draw.lognormal(0, 0.5, 200) for _ in range(2))
-        figure = gate.slower(measure.ratios(ours * 1.5, theirs), 1.5, 0.05)
-        refused += not figure.note and figure.value > figure.most
-    assert shares.interval(np.arange(400) < refused, 0.01)[0] <= 0.05
+        ours, theirs = recorded(draw)
+        hit = draw.choice([0.1, 1.0, 10.0], (len(ours), 1))
+        refused.append(is_refused(1.5 * ours * hit, theirs))
+    assert shares.interval(np.array(refused), 0.01)[0] <= 0.05
