@@ -42,14 +42,16 @@ def test_a_verdict_on_other_bytes_is_not_approved(tmp_path):
 
 @pytest.mark.usefixtures("a_server")
 def test_a_person_decides(done):
-    done.params(gate={"thresholds": {"accuracy": {"min": 0.9999}}, "approval": ["accuracy"]})
+    done.params(gate={"thresholds": {"calibration_error": {"max": 0.0}}, "approval": ["calibration_error"]})
     said = done.millrace("run", code=4)
-    assert "for a person: accuracy is 0." in said and "`millrace approve --by NAME --reason WHY`" in said
+    assert "for a person: calibration_error is 0." in said and "`millrace approve --by NAME --reason WHY`" in said
     page = (done.folder / "reports" / "index.html").read_text()
     assert "Needs a person" in page and 'class="verdict person"' in page
     assert "is for a person to decide" in done.millrace("release", code=3)
     assert "is blank" in done.millrace("approve", "--by", "Ada", "--reason", "", code=2)
-    assert "accepted: accuracy is 0." in done.millrace("approve", "--by", "Ada", "--reason", "good enough for a trial")
+    assert "accepted: calibration_error is 0." in done.millrace(
+        "approve", "--by", "Ada", "--reason", "good enough for a trial"
+    )
     done.millrace("release")
     assert json.loads((done.folder / "champion" / "verdict.json").read_text())["approved"]["by"] == "Ada"
     for command in ("status", "trace"):
