@@ -197,7 +197,8 @@ def verify(root: Path = Path(), only: str = "*", beside: str = "", wait: bool = 
             entry = _plain(lockfile.entry(lock, path.stem))
             if entry is None or entry == note["before"]:
                 continue  # not recorded
-            if changes := list(_unlike(root, note, entry, lock)):
+            changes = list(_unlike(root, note, entry, lock))
+            if changes and lockfile.cached_runs(root, path.stem, since):
                 lockfile.withdraw(root, path.stem, since)
                 wrong.append(f"{'; '.join(changes[:SHOWN])}, as {path.stem} ended")
             path.unlink()

@@ -124,16 +124,25 @@ def still(root: Path = Path()) -> bytes:
 
 def withdraw(root: Path, stage: str, since: float) -> None:
     """Take back what DVC has recorded of a stage `since` a time, in its run cache as well: its values are wrong."""
-    from ruamel.yaml import YAML
-
-    wrong = stages(root)[stage]
+    cached = cached_runs(root, stage, since)
     text = (root / LOCK).read_text(encoding="utf-8")
     replace(root / LOCK, _block(stage).sub("", text, count=1).encode())
-    for path in (cache(root) / "runs").glob("*/*/*"):
-        if path.stat().st_mtime >= since and YAML(typ="safe").load(path.read_text(encoding="utf-8")) == wrong:
-            path.unlink()
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()  # DVC fails on an empty one
+    for path in cached:
+        path.unlink()
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # DVC fails on an empty one
+
+
+def cached_runs(root: Path, stage: str, since: float) -> list[Path]:
+    """The files in DVC's run cache that hold dvc.lock's entry of a stage and were written `since` a time.
+
+    DVC writes one whenever it records a run; an entry that git or a person has put into dvc.lock has none so new.
+    """
+    from ruamel.yaml import YAML
+
+    entry, runs = stages(root)[stage], (cache(root) / "runs").glob("*/*/*")
+    new = [path for path in runs if path.stat().st_mtime >= since]
+    return [path for path in new if YAML(typ="safe").load(path.read_text(encoding="utf-8")) == entry]
 
 
 def move_last(names: Sequence[str], root: Path = Path()) -> None:

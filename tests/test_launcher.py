@@ -83,10 +83,10 @@ def test_no_proxy_between_a_machine_and_itself(
         assert client.is_model_ready("first")
     assert inference_count(endpoint, "first") >= 0
     for address in (endpoint.grpc, f"http://{endpoint.http}"):
-        with Client(address, "first", retries=0) as client, pytest.raises(ServerError):  # it answers: none of ours
+        with Client(address, "first", retry_s=0) as client, pytest.raises(ServerError):  # it answers: none of ours
             client.describe()
         with pytest.raises(ServerError):
-            asyncio.run(_describe(AsyncClient(address, "first", retries=0)))
+            asyncio.run(_describe(AsyncClient(address, "first", retry_s=0)))
 
 
 @pytest.mark.parametrize(
@@ -244,6 +244,7 @@ def test_no_server_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.delenv("MILLRACE_TRITON")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(launcher, "PROJECT", tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     with pytest.raises(UserError, match=r"make setup.*MILLRACE_TRITON="):
         find_server()
 

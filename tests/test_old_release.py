@@ -30,11 +30,13 @@ from serving import canary, history, wire
 from serving import repository as layout
 from serving.admin import administered
 from serving.client import Client
+from serving.health import Miss
 from serving.launcher import Endpoint
+from serving.ledger import Journal
 from serving.release import Candidate, from_champion, release, rollback
 from serving.repository import Names, golden
 from serving.store import Store
-from serving.supervisor import heal
+from serving.supervisor import Watch
 from stages import challenge
 from stages import manifest as manifests
 from stages.errors import Misuse, Refused
@@ -114,6 +116,13 @@ def codes_of(found: Any) -> str:
     return bytes(found.as_numpy("release")[0]).decode()
 
 
+def heal(root: Path, store: Store, endpoint: Endpoint) -> str:
+    """Replace the workers of the live release; why nothing answers then, if nothing does."""
+    with administered(endpoint.grpc, endpoint.admin_key) as admin:
+        watch = Watch(root, store, endpoint, admin, Journal(store.ledger, print), print, timeout_s=1.0)
+        return watch.heal(NAME, Miss("a test"))
+
+
 def predicted(endpoint: Endpoint, store: Store) -> dict[str, Any]:
     _, rows = golden(store.repository, Names(NAME, str(store.current(NAME))))
     with Client(endpoint.grpc, NAME) as client:
@@ -130,8 +139,7 @@ def test_it_answers_is_traced_heals_and_rolls_back(old):
         probe = ROOT / "serving" / "runtime" / "probe.py"
         subprocess.run([sys.executable, "-I", probe, NAME, store.repository, endpoint.http], check=True)
         assert "answer_id" not in predicted(endpoint, store)
-        with administered(endpoint.grpc, endpoint.admin_key) as admin:
-            assert heal(old, store, admin, NAME, "a test")
+        assert heal(old, store, endpoint) == ""
         assert text_of(answer(bare, store)) == second
         assert rollback(old, store, NAME, None).release == first
         assert text_of(answer(bare, store)) == first == predicted(endpoint, store)["release"]
@@ -151,8 +159,7 @@ def test_the_next_release_breaks_nobody_and_can_be_taken_back(old, new):
         given = predicted(endpoint, store)
         assert given["release"] == new.manifest.id and len(bytes.fromhex(given["answer_id"])) == 16
         assert predicted(endpoint, store)["answer_id"] != given["answer_id"]
-        with administered(endpoint.grpc, endpoint.admin_key) as admin:
-            assert heal(old, store, admin, NAME, "a test")  # by way of the release before
+        assert heal(old, store, endpoint) == ""  # by way of the release before
         assert codes_of(answer(bare, store)) == new.manifest.id
         assert rollback(old, store, NAME, None).release == second
         assert text_of(answer(bare, store)) == second

@@ -222,7 +222,7 @@ MISTAKES = [
     (
         "schema.features.release",
         "image",
-        "schema: a served model answers its release under the name 'release': rename that column",
+        "schema: 'release' is an output of every served model: rename that column",
     ),
     (
         "schema.features",

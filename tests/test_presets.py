@@ -147,7 +147,8 @@ def answered_alike(name, made):
     ):
         for asked in (rows, sent, frame, made.folder / "rows.csv"):
             served = flattened(client.predict(asked, probabilities=True))
-            assert list(served.columns) == list(expected.columns)
+            assert list(served.columns) == [*expected.columns, "answer_id"]
+            assert served["answer_id"].is_unique
             assert set(served["release"]) == {release(made)}
             for output, tensor in schema.outputs().items():
                 limit = parity.TOLERANCE * max(tensor.scale, float(np.abs(outputs[output]).max()))
@@ -179,8 +180,9 @@ def test_people_ask_with_json_and_with_a_file(line):
     answers = [json.loads(line) for line in said.splitlines()]
     assert len(answers) == 5
     assert {answer["release"] for answer in answers} == {release(made)}
-    assert {key: value for key, value in answers[0].items() if key != "input"} == {
-        key: value for key, value in answers[1].items() if key != "input"
+    own = {"input", "answer_id"}
+    assert {key: value for key, value in answers[0].items() if key not in own} == {
+        key: value for key, value in answers[1].items() if key not in own
     }
     assert answers[4]["input"] == f"{asked} row 5"
     assert f"this model takes {len(names) - 1} columns: give '{{" in wrong
