@@ -61,6 +61,7 @@ def main(project: Path, disk: Path) -> None:
         keeper.communicate()
         os.environ["TMPDIR"] = "/tmp"  # a server needs room for its own files
         keeper = Clone(root).start(*serve)
+        os.environ["TMPDIR"] = str(temporary)
         read_until(keeper, "Ctrl-C ends it")
         until(lambda: answers(ports[1], live))
         (disk / "filling").unlink()
