@@ -140,9 +140,9 @@ def cached_runs(root: Path, stage: str, since: float) -> list[Path]:
     """
     from ruamel.yaml import YAML
 
-    entry, runs = stages(root)[stage], (cache(root) / "runs").glob("*/*/*")
-    new = [path for path in runs if path.stat().st_mtime >= since]
-    return [path for path in new if YAML(typ="safe").load(path.read_text(encoding="utf-8")) == entry]
+    recorded = entry((root / LOCK).read_bytes(), stage)
+    new = [path for path in (cache(root) / "runs").glob("*/*/*") if path.stat().st_mtime >= since]
+    return [path for path in new if YAML(typ="safe").load(path.read_text(encoding="utf-8")) == recorded]
 
 
 def move_last(names: Sequence[str], root: Path = Path()) -> None:
