@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: measure, and write the figures into README between its marks.
+"""`python -m benchmarks [NAME ...]`: measure, and write the figures into docs/figures.md between its marks.
 
 `python -m benchmarks fuzz --seed 7 --minutes 20` says how long, and with which requests.
 """
@@ -34,7 +34,7 @@ def main(names: list[str], fuzz: dict[str, Any]) -> None:
         STORE.write_text(json.dumps(kept, indent=1) + "\n")
         for result in results:
             print(f"  {result['what']}: {result['figure']} ({result['goal']}; {result['with']})", flush=True)
-    pages.write(ROOT / "README.md", rows(kept))
+    pages.write(ROOT / "docs" / "figures.md", rows(kept))
 
 
 def rows(kept: dict[str, Any]) -> list[str]:

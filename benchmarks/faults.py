@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tritonclient.utils import InferenceServerException
 
 from benchmarks import pages, releases, workspace
 from serving import processes, wire
@@ -192,8 +193,8 @@ class Clients:
 
     def __init__(self, address: str, live: Candidate, known: dict[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._release, self._stop, self._told = live.manifest.id, context.Event(), context.SimpleQueue()
-        arguments = (address, str(live.repository), live.names, known, self._stop, self._told)
+        self._release, self._stop, self._queue = live.manifest.id, context.Event(), context.SimpleQueue()
+        arguments = (address, str(live.repository), live.names, known, self._stop, self._queue)
         self._process = context.Process(target=ask, args=arguments)
         self._answers: deque[Answer] = deque()
         self._reader = threading.Thread(target=self._collect)
@@ -245,8 +246,8 @@ class Clients:
         return [self._answers.popleft() for _ in range(len(self._answers))]
 
     def _collect(self) -> None:
-        while (told := self._told.get()) is not None:
-            self._answers.append(Answer(*told))
+        while (answer := self._queue.get()) is not None:
+            self._answers.append(Answer(*answer))
 
 
 @dataclass(frozen=True)
@@ -258,8 +259,8 @@ class Answer:
     release: str
 
 
-def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop: Any, told: Any) -> None:
-    """One golden row after another by each client, until told to stop."""
+def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop: Any, queue: Any) -> None:
+    """Send one golden row after another by each client until `stop` is set; each outcome goes into `queue`."""
     schema, rows = golden(Path(repository), names)
     (output, *_) = schema.outputs()
     expected = {release: np.array(answers[output], np.float32) for release, answers in known.items()}
@@ -273,12 +274,12 @@ def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop
                 row = {column: values[place : place + 1] for column, values in rows.items()}
                 try:
                     answer = wire.ask(client, names.public, schema, row, timeout_s=TIMEOUT_S)
-                except Exception:
-                    told.put((time.time(), "failed", ""))
+                except (InferenceServerException, OSError):
+                    queue.put((time.time(), "failed", ""))
                 else:
                     release = str(answer["release"][0])
                     right = release in expected and np.abs(answer[output][0] - expected[release][place]).max() < 1e-5
-                    told.put((time.time(), "right" if right else "wrong", release))
+                    queue.put((time.time(), "right" if right else "wrong", release))
                 time.sleep(PAUSE_S)
 
     clients = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
@@ -286,7 +287,7 @@ def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop
         client.start()
     for client in clients:
         client.join()
-    told.put(None)
+    queue.put(None)
 
 
 def free_ports(count: int) -> list[int]:
@@ -312,11 +313,13 @@ def both(project: Path, store: Store, candidate: Candidate) -> None:
     """Release and roll back at once, each until it is its turn."""
 
     def insist(act: Callable[[], object]) -> None:
-        while True:
+        deadline = time.monotonic() + LONGEST_S
+        while time.monotonic() < deadline:
             with contextlib.suppress(Busy):
                 act()
                 return
             time.sleep(0.05)
+        raise SystemExit(f"the store is busy for {LONGEST_S:g} s")
 
     acts = (
         lambda: releasing.release(project, store, candidate, keep=3),

@@ -54,14 +54,16 @@ def main(seed: int = 0, minutes: float = 5.0) -> list[dict[str, Any]]:
         "good requests answered wrongly beside them": len(outcome.wrong),
         "good requests that failed beside them": len(outcome.failed),
     }
-    told = [
+    figures = [
         {"what": what, "figure": f"{count:,}", "goal": "none", "with": f"{beside}, {outcome.answered:,} right answers"}
         for what, count in goals.items()
     ]
     for process, ((threads, mib), (threads_after, mib_after)) in outcome.grown.items():
         figure = f"{threads} and {mib:.0f} MiB, then {threads_after} and {mib_after:.0f} MiB"
-        told.append({"what": f"threads and memory of the {process}", "figure": figure, "goal": "flat", "with": beside})
-    return told
+        figures.append(
+            {"what": f"threads and memory of the {process}", "figure": figure, "goal": "flat", "with": beside}
+        )
+    return figures
 
 
 def run(folder: Path, seed: int, going_on: Callable[[int], bool]) -> Outcome:

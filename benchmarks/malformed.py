@@ -46,18 +46,18 @@ class Malformed:
         """A gRPC request with a fault or several; now and then with none."""
         from tritonclient.grpc import service_pb2 as pb
 
-        asked = pb.ModelInferRequest(model_name=self._mixed.names.public)
+        message = pb.ModelInferRequest(model_name=self._mixed.names.public)
         for name, values in self._rows(self._number(1, 4)).items():
             kind = "FP64" if isinstance(values[0], float) else "BYTES"
-            asked.inputs.add(name=name, datatype=kind, shape=[len(values), 1])
-            asked.raw_input_contents.append(b"".join(map(_packed, values)))
+            message.inputs.add(name=name, datatype=kind, shape=[len(values), 1])
+            message.raw_input_contents.append(b"".join(map(_packed, values)))
         faults: tuple[Callable[[Any], None], ...] = (
             self._cut, self._cut, self._value, self._value, self._shape, self._type, self._column, self._contents,
             self._parameter, self._output, self._model, self._bytes,
         )  # fmt: skip
         for _ in range(self._number(0, 3)):
-            self._one(faults)(asked)
-        return asked
+            self._one(faults)(message)
+        return message
 
     def exchange(self) -> bytes:
         """What is written to an HTTP connection."""
@@ -83,15 +83,15 @@ class Malformed:
 
     def _binary(self) -> tuple[bytes, dict[str, str]]:
         """A gRPC message's inputs in the binary form of HTTP, and the header that tells where they begin."""
-        asked, inputs = self.message(), []
-        for tensor, content in zip(asked.inputs, asked.raw_input_contents, strict=False):
+        message, inputs = self.message(), []
+        for tensor, content in zip(message.inputs, message.raw_input_contents, strict=False):
             size = len(content) if self._number(0, 8) else self._one(SIZES)
             inputs.append({"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)})
             inputs[-1]["parameters"] = {"binary_data_size": size}
-        outputs = [{"name": output.name} for output in asked.outputs]
+        outputs = [{"name": output.name} for output in message.outputs]
         tree = {"inputs": inputs} | ({"outputs": outputs} if outputs else {})
         header = json.dumps(tree).encode()
-        return header + b"".join(asked.raw_input_contents), {"Inference-Header-Content-Length": str(len(header))}
+        return header + b"".join(message.raw_input_contents), {"Inference-Header-Content-Length": str(len(header))}
 
     def _json(self) -> bytes:
         inputs: list[dict[str, Any]] = []
@@ -112,30 +112,30 @@ class Malformed:
         first = self._number(0, 60)
         return {name: (values * 2)[first : first + count] for name, values in self._mixed.rows.items()}
 
-    def _cut(self, asked: Any) -> None:
-        place = self._place(asked.raw_input_contents)
+    def _cut(self, message: Any) -> None:
+        place = self._place(message.raw_input_contents)
         if place is not None:
-            content = asked.raw_input_contents[place]
-            asked.raw_input_contents[place] = content[: max(0, len(content) - self._number(1, 40))]
+            content = message.raw_input_contents[place]
+            message.raw_input_contents[place] = content[: max(0, len(content) - self._number(1, 40))]
 
-    def _bytes(self, asked: Any) -> None:
-        place = self._place(asked.raw_input_contents)
+    def _bytes(self, message: Any) -> None:
+        place = self._place(message.raw_input_contents)
         if place is not None:
-            asked.raw_input_contents[place] = bytes(self._damaged(asked.raw_input_contents[place]))
+            message.raw_input_contents[place] = bytes(self._damaged(message.raw_input_contents[place]))
 
-    def _value(self, asked: Any) -> None:
-        place = self._place(asked.raw_input_contents)
-        if place is None or place >= len(asked.inputs):
+    def _value(self, message: Any) -> None:
+        place = self._place(message.raw_input_contents)
+        if place is None or place >= len(message.inputs):
             return
-        if asked.inputs[place].datatype == "FP64":
+        if message.inputs[place].datatype == "FP64":
             content = struct.pack("<d", self._one(NUMBERS))
-        elif asked.inputs[place].name == "photo":
+        elif message.inputs[place].name == "photo":
             content = _packed(self._picture())
         else:
             text = self._one(TEXTS).encode("utf-8", "surrogatepass")
             content = _packed(self._one((text, b"\xff\xfe", self._random.bytes(20), b"word " * 20_000)))
-        rows = max(1, min(64, asked.inputs[place].shape[0] if asked.inputs[place].shape else 1))
-        asked.raw_input_contents[place] = content * rows
+        rows = max(1, min(64, message.inputs[place].shape[0] if message.inputs[place].shape else 1))
+        message.raw_input_contents[place] = content * rows
 
     def _picture(self) -> bytes:
         sound = self._one(self._mixed.rows["photo"])
@@ -145,44 +145,44 @@ class Malformed:
             self._one((self._damaged(sound), claimed, self._one(HEADERS) + self._random.bytes(200), sound * 2))
         )
 
-    def _shape(self, asked: Any) -> None:
-        place = self._place(asked.inputs)
+    def _shape(self, message: Any) -> None:
+        place = self._place(message.inputs)
         if place is not None:
             shape = [self._one(SIZES) for _ in range(self._number(0, 3))]
-            del asked.inputs[place].shape[:]
-            asked.inputs[place].shape.extend(shape)
+            del message.inputs[place].shape[:]
+            message.inputs[place].shape.extend(shape)
 
-    def _type(self, asked: Any) -> None:
-        place = self._place(asked.inputs)
+    def _type(self, message: Any) -> None:
+        place = self._place(message.inputs)
         if place is not None:
-            asked.inputs[place].datatype = self._one(TYPES)
+            message.inputs[place].datatype = self._one(TYPES)
 
-    def _column(self, asked: Any) -> None:
-        place = self._place(asked.inputs)
+    def _column(self, message: Any) -> None:
+        place = self._place(message.inputs)
         if place is None:
             return
         match self._number(0, 3):
             case 0:
-                del asked.inputs[place]
+                del message.inputs[place]
             case 1:
-                asked.inputs.add().CopyFrom(asked.inputs[place])
+                message.inputs.add().CopyFrom(message.inputs[place])
             case 2:
-                asked.inputs[place].name = self._one(TEXTS).replace("\0", "0")
+                message.inputs[place].name = self._one(TEXTS).replace("\0", "0")
             case _:
-                del asked.raw_input_contents[:]
+                del message.raw_input_contents[:]
 
-    def _contents(self, asked: Any) -> None:
+    def _contents(self, message: Any) -> None:
         """Values as the message's own fields, beside or in place of the raw ones."""
-        place = self._place(asked.inputs)
+        place = self._place(message.inputs)
         if place is not None:
-            contents = asked.inputs[place].contents
+            contents = message.inputs[place].contents
             self._one((contents.bytes_contents, contents.bytes_contents)).extend([b"x", b""])
             contents.fp64_contents.extend([1.0, float("nan")])
             if self._number(0, 2):
-                del asked.raw_input_contents[:]
+                del message.raw_input_contents[:]
 
-    def _parameter(self, asked: Any) -> None:
-        holder = self._one((asked, *asked.inputs, *asked.outputs))
+    def _parameter(self, message: Any) -> None:
+        holder = self._one((message, *message.inputs, *message.outputs))
         value = holder.parameters[self._one(PARAMETERS)]
         match self._number(0, 4):
             case 0:
@@ -194,14 +194,14 @@ class Malformed:
             case _:
                 value.double_param = 1.5
 
-    def _output(self, asked: Any) -> None:
-        output = asked.outputs.add(name=self._one(self._outputs))
+    def _output(self, message: Any) -> None:
+        output = message.outputs.add(name=self._one(self._outputs))
         if self._number(0, 2):
             output.parameters["classification"].int64_param = self._one((0, 1, 3, 1000, -1))
 
-    def _model(self, asked: Any) -> None:
-        asked.model_name = self._one((*self._models, "", "nothing"))
-        asked.model_version = self._one(("", "1", "2", "x", "99999999999999999999"))
+    def _model(self, message: Any) -> None:
+        message.model_name = self._one((*self._models, "", "nothing"))
+        message.model_version = self._one(("", "1", "2", "x", "99999999999999999999"))
 
     def _damaged(self, content: bytes) -> bytearray:
         damaged = bytearray(content)

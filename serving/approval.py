@@ -38,8 +38,8 @@ def approve(store: Store, names: Names, verdict: Mapping[str, Any], by: str, rea
 def with_approval(store: Store, release: str, verdict: Mapping[str, Any]) -> Mapping[str, Any]:
     """The verdict, and under `approved` the latest approval of this release, if it is of all that does not hold."""
     for line in reversed(ledger.lines(store.ledger)):
-        told = line["event"] == APPROVED and line.get("release") == release == verdict.get("release")
-        if told and all(reason in line.get("reasons", ()) for reason in _open(verdict)):
+        approved = line["event"] == APPROVED and line.get("release") == release == verdict.get("release")
+        if approved and all(reason in line.get("reasons", ()) for reason in _open(verdict)):
             return {**verdict, APPROVED: {key: line.get(key, "?") for key in ("time", "actor", "by", "reason")}}
     return verdict
 

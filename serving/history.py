@@ -306,17 +306,17 @@ def _git(root: Path, *arguments: str, given: bytes = b"") -> bytes:
     """
     done = _run(root, "git", *arguments, given=given)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise UserError(f"`git {arguments[0]}` failed: {refusal(said) or done.returncode}")
+        message = done.stderr.decode(errors="replace").strip()
+        raise UserError(f"`git {arguments[0]}` failed: {refusal(message) or done.returncode}")
     return done.stdout
 
 
-def refusal(said: str) -> str:
+def refusal(message: str) -> str:
     """Git's reason on its stderr, in one line."""
-    if owned := re.search(r"dubious ownership in repository at '(.*)'", said):
+    if owned := re.search(r"dubious ownership in repository at '(.*)'", message):
         allowed = f"`git config --global --add safe.directory {owned[1]}`"
         return f"{owned[1]} is another user's repository: {allowed} lets git read it"
-    return said.splitlines()[-1].strip() if said else ""
+    return message.splitlines()[-1].strip() if message else ""
 
 
 def _run(root: Path, *command: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -71,11 +71,11 @@ def live(told: Sequence[Mapping[str, Any]], name: str) -> str | None:
     return next((id for id in reversed(ids) if isinstance(id, str)), None)
 
 
-def order(told: Sequence[Mapping[str, Any]], name: str) -> dict[str, int]:
+def order(events: Sequence[Mapping[str, Any]], name: str) -> dict[str, int]:
     """Release -> place among all lines of its last promotion under a public name."""
     return {
         str(line["release"]): place
-        for place, line in enumerate(told)
+        for place, line in enumerate(events)
         if line["event"] == RELEASED and line.get("name") == name and "release" in line
     }
 

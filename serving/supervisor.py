@@ -122,9 +122,9 @@ def sound_models(root: Path, store: Store, journal: Journal, tell: Tell) -> list
         UserError: none of a name's releases is what it was.
     """
     with store.writing("a server's start"):
-        told, models = ledger.lines(store.ledger), []
+        events, models = ledger.lines(store.ledger), []
         try:
-            for live in filter(None, (ledger.live(told, name) for name in store.names())):
+            for live in filter(None, (ledger.live(events, name) for name in store.names())):
                 repair(root, store, live)
             settle(root, store, None)
         except OSError as error:

@@ -72,8 +72,8 @@ class Learner(L.LightningModule):
         self._losses["train"].append((loss.detach(), len(samples)))
         if self.l1:
             loss = loss + self.l1 * sum(weight.abs().sum() for weight in self.parameters() if weight.requires_grad)
-        asked, there = self.trainer.accumulate_grad_batches, self._batches_in_step(batch_index)
-        return loss if there == asked else loss * (asked / there)  # Lightning divides by what was asked for
+        per_step, there = self.trainer.accumulate_grad_batches, self._batches_in_step(batch_index)
+        return loss if there == per_step else loss * (per_step / there)  # Lightning divides by `accumulate`
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
@@ -112,8 +112,8 @@ class Learner(L.LightningModule):
 
     def _batches_in_step(self, batch_index: int) -> int:
         """How many batches share the optimizer's step with this one: fewer at the end of an epoch."""
-        asked = self.trainer.accumulate_grad_batches
-        return min(asked, int(self.trainer.num_training_batches) - batch_index // asked * asked)
+        per_step = self.trainer.accumulate_grad_batches
+        return min(per_step, int(self.trainer.num_training_batches) - batch_index // per_step * per_step)
 
     def _mean(self, split: str) -> tuple[float, int]:
         """Over all processes: the mean loss over samples, and how many there were."""

@@ -48,7 +48,7 @@ def main(
 ) -> None:
     """Time single samples one after another, then from several clients at once, and the control that is too slow.
 
-    A champion that can be asked is served beside the candidate, by the same server, and timed in turn with it.
+    A champion that can still answer is served beside the candidate, by the same server, and timed in turn with it.
     """
     listed = params.load("measure")
     said, slow = listed.measure, controls.slow(listed.gate.p99_ms)
@@ -56,8 +56,8 @@ def main(
     some = next(raw_rows(fitted, source, open_split(arrays, "test").rows[:SAMPLES], whole=True))
     raw = list(batches(some, 1))
     few = int(min(SLOW_REQUESTS, 1 + SLOW_MS // slow.delay_ms))
-    asked = json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["state"] == "answers"
-    rival = Rival.of(champion) if asked else None
+    answers = json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["state"] == "answers"
+    rival = Rival.of(champion) if answers else None
     with sandbox(repository, made, fitted, partial(add, slow, rival)) as box:
         latency = latencies_ms(box, raw, said.requests)
         rate = throughput_per_s(box, raw, said.requests, said.clients)
@@ -158,9 +158,9 @@ def in_turn(
             both = ((0, box, ours), (1, other, theirs))
             for number, first in enumerate(ours_first[session]):
                 one = next(samples)
-                for which, asked, client in both if first else both[::-1]:
+                for which, release, client in both if first else both[::-1]:
                     began = time.perf_counter()
-                    asked.ask(client, one, asked.names.candidate)
+                    release.ask(client, one, release.names.candidate)
                     taken_ms[session, number, which] = (time.perf_counter() - began) * 1000
         time.sleep(PAUSE_S)
     return taken_ms[:, FIRST:, 0], taken_ms[:, FIRST:, 1]

@@ -186,8 +186,9 @@ def values(listed: Listed) -> dict[str, Any]:
 def accepted(stage: str, path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml"), root: Path = Path()) -> bool:
     """Whether a stage has ended well with just the values that `params.yaml` has for it now."""
     tree = _yaml(path)
-    said = lockfile.stages(root).get(stage, {}).get("params", {}).get(path.name)
-    return bool(said == {key: reduce(getitem, key.split("."), tree) for key in _yaml(graph)["stages"][stage]["params"]})
+    recorded = lockfile.stages(root).get(stage, {}).get("params", {}).get(path.name)
+    keys = _yaml(graph)["stages"][stage]["params"]
+    return bool(recorded == {key: reduce(getitem, key.split("."), tree) for key in keys})
 
 
 def _get(section: Any, name: str) -> Any:

@@ -290,19 +290,19 @@ def _validate_leakage(
 
 
 def _validate_labels(labels: pd.Series, target: str) -> tuple[list[Finding], dict[str, Any]]:
-    """The same, of a table of one row: how many labels differ from another in form alone; nothing where none do."""
+    """A warning where labels differ from one another in case, blanks or Unicode form alone; nothing where none do."""
     import pandas as pd
     from pandas.api.types import is_numeric_dtype
 
     groups = [] if is_numeric_dtype(labels) else duplicates.spellings(labels)
     if not groups:
         return [], {}
-    told = [" and ".join(f"{word!r} ({rows:,})" for word, rows in group.items()) for group in groups[:FEW]]
-    told += [f"{len(groups) - FEW:,} more"] if len(groups) > FEW else []
+    named = [" and ".join(f"{word!r} ({rows:,})" for word, rows in group.items()) for group in groups[:FEW]]
+    named += [f"{len(groups) - FEW:,} more"] if len(groups) > FEW else []
     what = f"number of labels in {target} that differ from another in case, blanks or Unicode form alone"
-    said = {"column": "labels", "max_value": 0, "severity": "warning", "description": what}
-    said |= {"notes": f"{'; '.join(told)}: if they mean the same, make them one in the data"}
-    suite: Suite = [("expect_column_max_to_be_between", said)]
+    limit = {"column": "labels", "max_value": 0, "severity": "warning", "description": what}
+    limit |= {"notes": f"{'; '.join(named)}: if they mean the same, make them one in the data"}
+    suite: Suite = [("expect_column_max_to_be_between", limit)]
     return _validate("labels", pd.DataFrame([{"labels": sum(map(len, groups))}]), suite)
 
 

@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,10 +90,31 @@ class Clone:
 
         params.edit(sections, self.folder / "params.yaml")
 
+    def init(self) -> None:
+        """Put it under git and DVC, run its graph, and commit what that leaves."""
+        for command in (
+            ("git", "init", "-q"),
+            ("git", "config", "user.name", "somebody"),
+            ("git", "config", "user.email", "somebody@example.org"),
+            ("dvc", "init", "-q"),
+            ("dvc", "repro", "-q"),
+            ("git", "add", "-A"),
+            ("git", "commit", "-qm", "done"),
+        ):
+            self.run(*command)
+
     def copy(self, folder: Path) -> Clone:
         """All of it, DVC's cache and outputs included, somewhere else."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Clone(folder)
+
+
+def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
+    """Return once `condition` holds. Fails where it does not in time."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {deadline_s:g} s"
+        time.sleep(0.02)
 
 
 def clone(folder: Path) -> Clone:

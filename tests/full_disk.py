@@ -11,12 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from conftest import Clone
+from conftest import Clone, until
 from test_line import free_ports, read_until
 
 from serving import ledger, processes, wire
@@ -24,7 +22,6 @@ from serving.admin import running_server
 from serving.repository import Names, golden
 from serving.store import Store
 
-DEADLINE_S = 120.0
 PAGE = 4096
 
 
@@ -71,8 +68,8 @@ def main(project: Path, disk: Path) -> None:
     finally:
         (disk / "filling").unlink(missing_ok=True)
         keeper.send_signal(signal.SIGTERM)
-        said, _ = keeper.communicate(timeout=60)
-    assert keeper.returncode == 0 and "Traceback" not in said, said
+        output, _ = keeper.communicate(timeout=60)
+    assert keeper.returncode == 0 and "Traceback" not in output, output
 
 
 def fill(path: Path) -> None:
@@ -103,14 +100,6 @@ def answers(port: int, live: Names) -> bool:
             return set(wire.ask(client, live.public, schema, rows, timeout_s=1)["release"]) == {live.release}
     except Exception:
         return False
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":

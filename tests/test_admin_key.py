@@ -132,10 +132,10 @@ SHOW = (
 
 @pytest.mark.parametrize("arguments", [["--a=1:{key}"], ["--a=x={key}", "--b", "--c={key}-{key}"], ["--plain"], []])
 def test_the_command_gets_the_key_and_its_command_line_shows_none(arguments):
-    said = json.loads(started("EXTRA=a=b", PYTHON, "-I", "-c", SHOW, *arguments).stdout)
-    assert said["given"] == [argument.replace("{key}", "s3cret") for argument in arguments]
-    assert said["shown"][: len(arguments) + 4] == [PYTHON, "-I", "-c", SHOW, *arguments]
-    assert "s3cret" not in json.dumps(said["variables"]) and said["variables"]["EXTRA"] == "a=b"
+    result = json.loads(started("EXTRA=a=b", PYTHON, "-I", "-c", SHOW, *arguments).stdout)
+    assert result["given"] == [argument.replace("{key}", "s3cret") for argument in arguments]
+    assert result["shown"][: len(arguments) + 4] == [PYTHON, "-I", "-c", SHOW, *arguments]
+    assert "s3cret" not in json.dumps(result["variables"]) and result["variables"]["EXTRA"] == "a=b"
 
 
 def test_what_it_creates_is_its_owners(tmp_path):
@@ -169,17 +169,17 @@ def test_a_script_does_not_get_it(tmp_path):
     script = tmp_path / "server"
     script.write_text("#!/bin/sh\necho $@\n")
     script.chmod(0o755)
-    said = started(str(script), "--a={key}")
-    assert said.returncode == 1 and "MILLRACE_VISIBLE_KEY" in said.stderr and not said.stdout
+    result = started(str(script), "--a={key}")
+    assert result.returncode == 1 and "MILLRACE_VISIBLE_KEY" in result.stderr and not result.stdout
     assert started(str(script), "--a={key}", MILLRACE_VISIBLE_KEY="1").stdout == "--a=s3cret\n"
 
 
 def test_where_it_cannot_be_hidden_nothing_starts():
     before = (PYTHON, "-I", "-c", FORBIDDEN)
     command = (PYTHON, "-I", "-c", SHOW, "--a={key}")
-    said = started(*command, before=before)
-    assert said.returncode == 1 and "MILLRACE_VISIBLE_KEY" in said.stderr and not said.stdout
-    assert len(said.stderr.splitlines()) == 1
+    result = started(*command, before=before)
+    assert result.returncode == 1 and "MILLRACE_VISIBLE_KEY" in result.stderr and not result.stdout
+    assert len(result.stderr.splitlines()) == 1
     allowed = json.loads(started(*command, before=before, MILLRACE_VISIBLE_KEY="1").stdout)
     assert allowed["given"] == ["--a=s3cret"] and "--a=s3cret" in allowed["shown"]
 
@@ -189,16 +189,16 @@ def test_the_launcher_says_why(a_server, repository):
         "from pathlib import Path; from serving.launcher import running\n"
         f"with running(Path({str(repository)!r}), ['first'], drain_s=0): pass"
     )
-    said = subprocess.run(
+    result = subprocess.run(
         [PYTHON, "-I", "-c", FORBIDDEN, sys.executable, "-c", code],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert said.returncode == 1 and "UserError" in said.stderr and "MILLRACE_VISIBLE_KEY" in said.stderr
+    assert result.returncode == 1 and "UserError" in result.stderr and "MILLRACE_VISIBLE_KEY" in result.stderr
 
 
 def test_without_a_key_nothing_starts(tmp_path):
-    said = started(PYTHON, "-c", "print(1)", key="\n")
-    assert said.returncode == 1 and said.stderr.startswith("error: ") and not said.stdout
+    result = started(PYTHON, "-c", "print(1)", key="\n")
+    assert result.returncode == 1 and result.stderr.startswith("error: ") and not result.stdout

@@ -136,7 +136,7 @@ def rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def asked(server: str, what: Any, asynchronous: bool, **options: Any) -> Any:
+def predicted(server: str, what: Any, asynchronous: bool, **options: Any) -> Any:
     """`predict` by either client."""
     if not asynchronous:
         with Client(server, "toy", **options) as client:
@@ -157,7 +157,7 @@ EACH_WAY = pytest.mark.parametrize(
 @EACH_WAY
 def test_rows_are_answered_in_order_as_the_network_answers_them(toy: Toy, protocol: str, asynchronous: bool) -> None:
     given = rows(3 * MAX_BATCH + 1)
-    answers = asked(toy.address(protocol), given, asynchronous)
+    answers = predicted(toy.address(protocol), given, asynchronous)
     expected = toy.expected(given)
     served = np.array([[answer["probabilities"][label] for label in LABELS[OLD]] for answer in answers])
     assert np.abs(served - expected).max() <= 1e-5
@@ -167,7 +167,7 @@ def test_rows_are_answered_in_order_as_the_network_answers_them(toy: Toy, protoc
         assert answer["release"] == OLD
     ids = {answer["answer_id"] for answer in answers}
     assert len(ids) == len(given) and all(len(bytes.fromhex(one)) == 16 for one in ids)
-    alone = asked(toy.address(protocol), given[5], asynchronous)
+    alone = predicted(toy.address(protocol), given[5], asynchronous)
     assert alone["probabilities"] == pytest.approx(answers[5]["probabilities"], abs=1e-6)
 
 
@@ -409,9 +409,9 @@ def test_nobody_there_and_no_answer_in_time(protocol: str, asynchronous: bool) -
         silent.listen()
         nobody, mute = (f"{protocol}://127.0.0.1:{each.getsockname()[1]}" for each in (deaf, silent))
         with pytest.raises(Unavailable, match=f"no model answers at {nobody} by "):
-            asked(nobody, {}, asynchronous, retry_s=0.2)
+            predicted(nobody, {}, asynchronous, retry_s=0.2)
         with pytest.raises(TimeoutError, match=f"{mute} did not answer within 0.2 s"):
-            asked(mute, {}, asynchronous, timeout_s=0.2)
+            predicted(mute, {}, asynchronous, timeout_s=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -433,17 +433,17 @@ def test_tls_with_an_authority_of_ones_own_and_a_clients_certificate(
     row, expected = {"town": "Ulm"}, toy.expected([{"town": "Ulm"}])
     with gated(toy, protocol, files.server, client_ca=files.ca) as address:
         options: dict[str, Any] = {"ca": files.ca, "certificate": files.client}
-        answer = asked(f"{protocol}s://{address}", row, asynchronous, **options)
+        answer = predicted(f"{protocol}s://{address}", row, asynchronous, **options)
         assert list(answer["probabilities"].values()) == pytest.approx(expected[0].tolist(), abs=1e-5)
         for wrong in ({"certificate": files.client}, options | {"ca": files.other}):
             with pytest.raises(TlsError):
-                asked(f"{protocol}s://{address}", row, asynchronous, **wrong)
+                predicted(f"{protocol}s://{address}", row, asynchronous, **wrong)
         with pytest.raises((TlsError, Unavailable), match="certificate"):  # gRPC hears no reason
-            asked(f"{protocol}s://{address}", row, asynchronous, ca=files.ca, retry_s=0)
+            predicted(f"{protocol}s://{address}", row, asynchronous, ca=files.ca, retry_s=0)
     with gated(toy, protocol, files.elsewhere) as address, pytest.raises(TlsError):
-        asked(f"{protocol}s://{address}", row, asynchronous, ca=files.ca)
+        predicted(f"{protocol}s://{address}", row, asynchronous, ca=files.ca)
     with pytest.raises((TlsError, Unavailable), match="TLS"):
-        asked(f"{protocol}s://{getattr(toy.endpoint, protocol)}", row, asynchronous, ca=files.ca, retry_s=0)
+        predicted(f"{protocol}s://{getattr(toy.endpoint, protocol)}", row, asynchronous, ca=files.ca, retry_s=0)
 
 
 @EACH_WAY
@@ -462,7 +462,7 @@ def test_a_token_and_headers_go_with_every_request(
 
     row = {"town": "Ulm"}
     with gated(toy, protocol, files.server, token="secret") as address:
-        ask = partial(asked, f"{protocol}s://{address}", row, asynchronous, ca=files.ca)
+        ask = partial(predicted, f"{protocol}s://{address}", row, asynchronous, ca=files.ca)
         for given in ("secret", token, *([later] if asynchronous else [])):
             assert ask(token=given)["release"] == OLD
         assert fetched == (4 if asynchronous else 2)
@@ -519,10 +519,10 @@ def test_a_server_that_comes_up_late_is_waited_for(toy: Toy, protocol: str, asyn
     thread.start()
     try:
         with pytest.raises(Unavailable):
-            asked(f"{protocol}://127.0.0.1:{place[1]}", {}, asynchronous, retry_s=0)
+            predicted(f"{protocol}://127.0.0.1:{place[1]}", {}, asynchronous, retry_s=0)
         timer = threading.Timer(1.0, refused.set)  # some tries are refused
         timer.start()
-        answer = asked(f"{protocol}://127.0.0.1:{place[1]}", {"town": "Ulm"}, asynchronous)
+        answer = predicted(f"{protocol}://127.0.0.1:{place[1]}", {"town": "Ulm"}, asynchronous)
         assert answer["release"] == OLD
     finally:
         refused.set()

@@ -22,8 +22,8 @@ def test_a_perfect_model_is_evaluated_to_the_end(finished, tmp_path, rows):
     for name in SPLITS:
         split = open_split(paths["arrays"], name)
         some = slice(None) if name == "train" else slice(rows)
-        told = evaluate.answer(net, split)["probabilities"].argmax(1)
-        made = create_split(tmp_path / "arrays" / name, split.rows[some], told[some], tensors)
+        predicted = evaluate.answer(net, split)["probabilities"].argmax(1)
+        made = create_split(tmp_path / "arrays" / name, split.rows[some], predicted[some], tensors)
         made[0][:] = split.blocks[0][some]
     outputs = [tmp_path / name for name in ("metrics.json", "plots", "expected.npz", "suspects.csv")]
     read = (paths[name] for name in ("weights", "curves"))

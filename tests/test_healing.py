@@ -6,12 +6,11 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Clone
+from conftest import Clone, until
 from releases import live_answers, served
 from test_line import free_ports, read_until
 
@@ -33,11 +32,11 @@ LOOK_S = 1.0
 @contextlib.contextmanager
 def watched(root: Path, timeout_s: float = LOOK_S) -> Iterator[tuple[Watch, list[str]]]:
     """A server and its keeper, which looks when a test says so; and what it has reported."""
-    store, told = Store(root / "live"), list[str]()
+    store, reports = Store(root / "live"), list[str]()
     with served(store) as endpoint, administered(endpoint.grpc, endpoint.admin_key, 10) as admin:
-        watch = Watch(root, store, endpoint, admin, Journal(store.ledger, told.append), told.append, timeout_s)
+        watch = Watch(root, store, endpoint, admin, Journal(store.ledger, reports.append), reports.append, timeout_s)
         assert watch.look("digits") == (True, "")
-        yield watch, told
+        yield watch, reports
 
 
 def below(endpoint: Endpoint) -> list[processes.Process]:
@@ -50,26 +49,19 @@ def worker(watch: Watch, part: str) -> int:
     return found.pid
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def healed(watch: Watch, told: list[str]) -> Callable[[], bool]:
+def healed(watch: Watch, reports: list[str]) -> Callable[[], bool]:
     """Look until the live release answers, having been healed."""
 
     def condition() -> bool:
         right, why = watch.look("digits")
         assert not why
-        return right and any("healing" in line for line in told)
+        return right and any("healing" in line for line in reports)
 
     return condition
 
 
 def test_a_stopped_server_is_killed_and_no_call_waits_for_it(after_two):
-    with watched(after_two) as (watch, told):
+    with watched(after_two) as (watch, reports):
         (server,) = processes.servers(below(watch.endpoint))
         os.kill(server.pid, signal.SIGSTOP)
         with administered(watch.endpoint.grpc, watch.endpoint.admin_key, 0.2) as hasty:
@@ -84,7 +76,7 @@ def test_a_stopped_server_is_killed_and_no_call_waits_for_it(after_two):
                 assert caught.value.status == "DEADLINE_EXCEEDED"
             assert not hasty.is_live(0.2) and hasty.answered(["digits"], 0.2) is None
         looks = [watch.look("digits") for _ in range(health.MISSES)]
-        assert [bool(why) for _, why in looks] == [False, True] and not told
+        assert [bool(why) for _, why in looks] == [False, True] and not reports
         until(lambda: watch.endpoint.process.poll() is not None)
 
 
@@ -93,10 +85,10 @@ def test_a_stopped_server_is_killed_and_no_call_waits_for_it(after_two):
 def test_a_broken_worker_is_replaced_and_gone_afterwards(after_two, candidates, part, end):
     if find_server().environment is None and part == "network":
         pytest.skip("this server's network has no process of its own")
-    with watched(after_two) as (watch, told):
+    with watched(after_two) as (watch, reports):
         broken = worker(watch, part)
         os.kill(broken, end)
-        until(healed(watch, told))
+        until(healed(watch, reports))
         assert live_answers(watch.endpoint.grpc, candidates) == candidates[1].manifest.id
         assert broken not in {each.pid for each in below(watch.endpoint) if each.state not in processes.DEAD}
         assert worker(watch, part) != broken
@@ -105,11 +97,11 @@ def test_a_broken_worker_is_replaced_and_gone_afterwards(after_two, candidates, 
 def test_a_server_that_has_lost_workers_is_started_anew(after_two, monkeypatch):
     """Triton never gives back what died with a request in it: 36 threads, and a region of shared memory."""
     monkeypatch.setattr(supervisor, "LOST", 1)
-    with watched(after_two) as (watch, told):
+    with watched(after_two) as (watch, reports):
         for _ in range(2):
             os.kill(worker(watch, "encode"), signal.SIGSTOP)
-            until(healed(watch, told))
-            told.clear()
+            until(healed(watch, reports))
+            reports.clear()
         os.kill(worker(watch, "encode"), signal.SIGSTOP)
         until(lambda: watch.look("digits")[1] != "")
 
@@ -117,7 +109,7 @@ def test_a_server_that_has_lost_workers_is_started_anew(after_two, monkeypatch):
 def test_a_busy_server_is_left_alone(after_two, candidates):
     """Each look comes too late, while other callers are answered."""
     schema, rows = golden(candidates[1].repository, candidates[1].names)
-    with watched(after_two) as (watch, told):
+    with watched(after_two) as (watch, reports):
         before, stop = below(watch.endpoint), threading.Event()
 
         def ask() -> None:
@@ -129,24 +121,24 @@ def test_a_busy_server_is_left_alone(after_two, candidates):
         caller.start()
         try:
             watch.timeout_s = 1e-4
-            until(lambda: watch.look("digits") == (False, "") and len(told) > 0)
+            until(lambda: watch.look("digits") == (False, "") and len(reports) > 0)
             for _ in range(20):
                 assert watch.look("digits") == (False, "")
         finally:
             stop.set()
             caller.join()
-        assert len(told) == 1 and "nothing is healed" in told[0]
+        assert len(reports) == 1 and "nothing is healed" in reports[0]
         assert {each.pid for each in below(watch.endpoint)} == {each.pid for each in before}
 
 
 def test_a_look_that_the_model_refuses_heals_nothing(after_two, monkeypatch):
-    with watched(after_two) as (watch, told):
+    with watched(after_two) as (watch, reports):
         before = {each.pid for each in below(watch.endpoint)}
         schema, _ = golden(watch.store.repository, Names("digits", watch.store.current("digits") or ""))
         monkeypatch.setattr(health, "golden", lambda *_: (schema, {"image": [b"no picture"]}))
         for _ in range(5):
             assert watch.look("digits") == (False, "")
-        assert len(told) == 1
+        assert len(reports) == 1
         assert {each.pid for each in below(watch.endpoint)} == before
 
 
@@ -178,7 +170,7 @@ def test_a_folder_that_is_moved_away_ends_the_server_and_is_not_made_again(after
     process = Clone(after_two).start("python", "-m", "serving.cli", "serve", *ports)
     read_until(process, "Ctrl-C ends it")
     after_two.rename(after_two.with_name("elsewhere"))
-    said, _ = process.communicate(timeout=DEADLINE_S)
+    output, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
-    assert str(after_two / "live") in said.splitlines()[-1] and "Traceback" not in said
+    assert str(after_two / "live") in output.splitlines()[-1] and "Traceback" not in output
     assert not after_two.exists()

@@ -222,12 +222,12 @@ def test_changes_begin_with_the_picture_that_the_model_sees():
 def test_long_texts_and_profiles_in_a_png_are_left_out(chunk):
     """Pillow refuses what unpacks to more than a megabyte, as it may be a bomb."""
     long = b"a" * 2_000_000
-    said = PngImagePlugin.PngInfo()
+    info = PngImagePlugin.PngInfo()
     if chunk == "zTXt":
-        said.add_text("comment", long.decode(), zip=True)
+        info.add_text("comment", long.decode(), zip=True)
     if chunk == "iTXt":
-        said.add_itxt("comment", long.decode(), "en", "comment", zip=True)
-    value = encoded(RGB, pnginfo=said, icc_profile=long if chunk == "iCCP" else None)
+        info.add_itxt("comment", long.decode(), "en", "comment", zip=True)
+    value = encoded(RGB, pnginfo=info, icc_profile=long if chunk == "iCCP" else None)
     if chunk == "late":  # behind the pixels
         body = b"zTXtcomment\0\0" + zlib.compress(long)
         late = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))

@@ -100,16 +100,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     }.items():
         (folder / name).write_text(text)
     made = Clone(folder)
-    for command in (
-        ("git", "init", "-q"),
-        ("git", "config", "user.name", "somebody"),
-        ("git", "config", "user.email", "somebody@example.org"),
-        ("dvc", "init", "-q"),
-        ("dvc", "repro", "-q"),
-        ("git", "add", "-A"),
-        ("git", "commit", "-qm", "done"),
-    ):
-        made.run(*command)
+    made.init()
     return made
 
 
@@ -198,9 +189,9 @@ def test_an_edit_fails_the_stage_that_it_concerns(project: Clone, kind: str) -> 
     act, words = CONCERNED[kind]
     with running(project, *BY_HAND) as process:
         act(project.folder)
-    said = process.stdout.read()
-    assert process.returncode == 1, said
-    (line,) = said.splitlines()
+    output = process.stdout.read()
+    assert process.returncode == 1, output
+    (line,) = output.splitlines()
     assert line.startswith("error: ") and words in line
 
 
@@ -223,9 +214,9 @@ def test_dvc_records_nothing_of_it_and_goes_on_from_what_is_there(project: Clone
             words = "train.rate in params.yaml was 0.005 and is 0.006 now"
         else:
             act(project.folder)
-    said = process.stdout.read()
+    output = process.stdout.read()
     assert process.returncode != 0
-    assert words in said
+    assert words in output
     assert (project.folder / "dvc.lock").read_bytes() == before
     assert not list((project.folder / ".dvc/cache/runs").rglob("?" * 64))
     project.run("dvc", "repro", "copy")

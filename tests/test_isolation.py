@@ -47,11 +47,11 @@ def texts(*values: bytes) -> bytes:
 
 def request(**columns: tuple[list[int], bytes] | tuple[list[int], bytes, str]) -> Any:
     """For ENCODE; a column is its shape, its bytes, and its type where that is not BYTES."""
-    asked = pb.ModelInferRequest(model_name=ENCODE)
+    message = pb.ModelInferRequest(model_name=ENCODE)
     for name, (shape, content, *dtype) in columns.items():
-        asked.inputs.add(name=name, shape=shape, datatype=dtype[0] if dtype else "BYTES")
-        asked.raw_input_contents.append(content)
-    return asked
+        message.inputs.add(name=name, shape=shape, datatype=dtype[0] if dtype else "BYTES")
+        message.raw_input_contents.append(content)
+    return message
 
 
 def photo(**more: Any) -> Any:
@@ -59,23 +59,23 @@ def photo(**more: Any) -> Any:
 
 
 def with_output(name: str) -> Any:
-    asked = photo()
-    asked.outputs.add(name=name)
-    return asked
+    message = photo()
+    message.outputs.add(name=name)
+    return message
 
 
 def with_parameter(name: str, **value: Any) -> Any:
-    asked = photo()
-    asked.parameters[name].CopyFrom(pb.InferParameter(**value))
-    return asked
+    message = photo()
+    message.parameters[name].CopyFrom(pb.InferParameter(**value))
+    return message
 
 
 def in_shared_memory() -> Any:
-    asked = photo()
-    del asked.raw_input_contents[:]
-    asked.inputs[0].parameters["shared_memory_region"].string_param = "/nobody's"
-    asked.inputs[0].parameters["shared_memory_byte_size"].int64_param = 100
-    return asked
+    message = photo()
+    del message.raw_input_contents[:]
+    message.inputs[0].parameters["shared_memory_region"].string_param = "/nobody's"
+    message.inputs[0].parameters["shared_memory_byte_size"].int64_param = 100
+    return message
 
 
 def png(width: int, height: int, extra: bytes = b"") -> bytes:
@@ -146,17 +146,17 @@ def stub(endpoint: Endpoint) -> Iterator[Any]:  # noqa: F811
         yield services.GRPCInferenceServiceStub(channel)
 
 
-def beside(client: Any, stub: Any, asked: Any) -> tuple[str, str]:  # noqa: F811
+def beside(client: Any, stub: Any, message: Any) -> tuple[str, str]:  # noqa: F811
     """The code and the words with which a request is answered between good ones, which get what they should."""
 
     def ask() -> tuple[str, str]:
         try:
-            stub.ModelInfer(asked, timeout=20)
+            stub.ModelInfer(message, timeout=20)
         except grpc.RpcError as error:
             return error.code().name, error.details()
         return "OK", ""
 
-    sent = {"photo", *(tensor.name for tensor in asked.inputs)}  # Triton batches requests of the same columns
+    sent = {"photo", *(tensor.name for tensor in message.inputs)}  # Triton batches requests of the same columns
     good = [{name: values for name, values in _rows(rows).items() if name in sent} for rows in (2, 1, 3)]
     with ThreadPoolExecutor(len(good) + 1) as pool:
         bad = pool.submit(ask)
@@ -181,11 +181,11 @@ def test_an_odd_request_is_answered(client: Any, stub: Any, name: str) -> None: 
 
 def test_a_cut_text_fails_alone_in_a_network_of_ours(stub: Any) -> None:
     def ask(content: bytes) -> str:
-        asked = pb.ModelInferRequest(model_name="texts")
-        asked.inputs.add(name="s", shape=[1, 2], datatype="BYTES")
-        asked.raw_input_contents.append(content)
+        message = pb.ModelInferRequest(model_name="texts")
+        message.inputs.add(name="s", shape=[1, 2], datatype="BYTES")
+        message.raw_input_contents.append(content)
         try:
-            return str(stub.ModelInfer(asked, timeout=20).raw_output_contents)
+            return str(stub.ModelInfer(message, timeout=20).raw_output_contents)
         except grpc.RpcError as error:
             return str(error.code().name)
 

@@ -59,12 +59,12 @@ def test_a_release_counts_on_where_the_ledger_is_lost(after_two, candidates, a_s
 @pytest.mark.parametrize("line", ["3", "[]", '"word"', "null", '{"event": "released"}', '{"a": ' * 5000, "\udcff"])
 def test_a_line_that_is_no_event_hinders_no_command(after_two, candidates, line):
     store = Store(after_two / "live")
-    told = ledger.lines(store.ledger)
+    events = ledger.lines(store.ledger)
     with store.ledger.open("ab") as file:
         file.write(line.encode(errors="surrogateescape") + b"\n")
-    assert ledger.lines(store.ledger) == told
-    said = Clone(after_two).millrace("status")
-    assert candidates[1].manifest.id in said
+    assert ledger.lines(store.ledger) == events
+    output = Clone(after_two).millrace("status")
+    assert candidates[1].manifest.id in output
 
 
 def test_an_event_of_other_fields_hinders_no_command(after_two, candidates):
@@ -100,11 +100,11 @@ assert path.read_bytes().count(b"\\n") == 3
 
 
 def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path: Path):
-    told: list[str] = []
-    journal = ledger.Journal(tmp_path / "missing" / "ledger.jsonl", told.append)
+    reports: list[str] = []
+    journal = ledger.Journal(tmp_path / "missing" / "ledger.jsonl", reports.append)
     journal.append("first")
     journal.append("second")
-    assert len(told) == 1 and os.strerror(errno.ENOENT) in told[0]
+    assert len(reports) == 1 and os.strerror(errno.ENOENT) in reports[0]
     (tmp_path / "missing").mkdir()
     journal.flush()
     assert len(ledger.lines(tmp_path / "missing" / "ledger.jsonl")) == 2

@@ -54,16 +54,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     (folder / "dvc.yaml").write_text(GRAPH)
     (folder / "raw").write_text("raw")
     made = Clone(folder)
-    for command in (
-        ("git", "init", "-q"),
-        ("git", "config", "user.name", "somebody"),
-        ("git", "config", "user.email", "somebody@example.org"),
-        ("dvc", "init", "-q"),
-        ("dvc", "repro", "-q"),
-        ("git", "add", "-A"),
-        ("git", "commit", "-qm", "done"),
-    ):
-        made.run(*command)
+    made.init()
     lockfile.keep(folder)
     return made
 
@@ -95,12 +86,12 @@ def test_a_cut_lock_is_put_back(project: Clone, size: int | str, known: str) -> 
         project.run("git", "rm", "-q", "--cached", "dvc.lock")
         project.run("git", "commit", "-qm", "without")
     lock.write_bytes(whole[: int(cut)])
-    told = lockfile.recover(project.folder)
+    messages = lockfile.recover(project.folder)
     if not lock.exists() or lock.read_bytes() != whole:  # what is recorded no more, DVC's run cache has
         assert known == "neither" or (known == "git" and size in ("a line", "a stage", "random"))
         project.run("dvc", "repro", "-q")
     assert lockfile.parse(lock.read_bytes()) == lockfile.parse(whole)
-    assert len(told) <= 1
+    assert len(messages) <= 1
     assert lockfile.recover(project.folder) == []
     assert runs(project) == 3, "something was made twice"
 
@@ -163,8 +154,8 @@ def test_a_dvc_that_is_killed_while_it_writes(project: Clone) -> None:
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert 0 < (project.folder / "dvc.lock").stat().st_size < 500
-    (told,) = lockfile.recover(project.folder)
-    assert "dvc.lock was cut" in told
+    (message,) = lockfile.recover(project.folder)
+    assert "dvc.lock was cut" in message
     project.run("dvc", "repro", "-q")
     assert runs(project) == 3 + 3, "a stage that had ended was run again"
     assert (project.folder / "c/d").read_text() == "other"

@@ -53,7 +53,7 @@ def test_a_folders_name_is_never_code(a_server, odd, monkeypatch):
 def mounted(folder: Path, options: str, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run code in a mount namespace of its own, where `folder` is another file system."""
     mount = f"mount --types tmpfs --options {options} tmpfs {folder} || exit 99; exec {sys.executable} -c '{code}'"
-    said = subprocess.run(
+    result = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mount],
         cwd=ROOT,
         env=os.environ | variables,
@@ -61,9 +61,9 @@ def mounted(folder: Path, options: str, code: str, **variables: str) -> subproce
         text=True,
         check=False,
     )
-    if os.getuid() != 0 or said.returncode == 99 or said.stderr.startswith("unshare: "):
+    if os.getuid() != 0 or result.returncode == 99 or result.stderr.startswith("unshare: "):
         pytest.skip("nothing can be mounted here")
-    return said
+    return result
 
 
 SERVE = (
@@ -76,8 +76,8 @@ def test_a_tmpdir_that_allows_no_programs_is_passed_over(a_server, tmp_path):
     repository, mine = tmp_path / "repository", tmp_path / "mine"
     write_model(repository, "first", 0)
     mine.mkdir()
-    said = mounted(mine, "noexec", SERVE.replace("REPOSITORY", str(repository)), TMPDIR=str(mine))
-    assert said.returncode == 0 and said.stdout.startswith("millrace-triton-"), said.stderr
+    result = mounted(mine, "noexec", SERVE.replace("REPOSITORY", str(repository)), TMPDIR=str(mine))
+    assert result.returncode == 0 and result.stdout.startswith("millrace-triton-"), result.stderr
 
 
 def test_where_no_folder_allows_programs_that_is_one_line(monkeypatch, tmp_path):

@@ -131,9 +131,9 @@ def predicted(endpoint: Endpoint, store: Store) -> dict[str, Any]:
 
 def test_it_answers_is_traced_heals_and_rolls_back(old):
     second, first = Store(old / "live").kept(NAME)
-    told = Clone(old).millrace("trace", second)
-    sound, links = map(int, re.search(r"(\d+) of (\d+) links hold", told).groups())
-    assert sound == links > 20, told
+    trace = Clone(old).millrace("trace", second)
+    sound, links = map(int, re.search(r"(\d+) of (\d+) links hold", trace).groups())
+    assert sound == links > 20, trace
     with asking(old) as (store, endpoint, bare):
         assert text_of(answer(bare, store)) == second == predicted(endpoint, store)["release"]
         probe = ROOT / "serving" / "runtime" / "probe.py"

@@ -88,8 +88,8 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def test_alerts_are_of_metrics_that_there_are(endpoint):
-    with urllib.request.urlopen(f"http://{endpoint.metrics}/metrics") as said:
-        text = said.read().decode()
+    with urllib.request.urlopen(f"http://{endpoint.metrics}/metrics") as response:
+        text = response.read().decode()
     exposed = dict(re.findall(r"^(nv_\w+){(.*?)}", text, re.MULTILINE))
     for rule in alerts():
         named = re.findall(r"(nv_\w+)(?:{(\w+))?", rule["expr"])
@@ -189,8 +189,8 @@ def status(proxy: Proxy, path: str, body: bytes | None = None, headers: dict[str
     request = urllib.request.Request(f"https://{proxy.http}{path}", body, headers or {})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
-        with opener.open(request, timeout=30) as said:
-            return int(said.status)
+        with opener.open(request, timeout=30) as response:
+            return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
 

@@ -1,4 +1,4 @@
-"""Every command that the README shows is run, in the order in which it stands there, section by section."""
+"""Every command that the README and the pages beside it show is run, in the order in which it stands, by section."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from test_line import FAST, free_ports, read_until, wait_gone
 from flows.pipeline import answers
 from stages.arithmetic import NEEDED, instructions
 
+PAGES = ("README.md", "docs/data.md", "docs/training.md")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and what the comment above it says how to test."""
+    """A fenced block, and what the comment above it says how to test. `section`: PAGE#HEADING."""
 
     section: str
     how: str
@@ -34,13 +35,18 @@ class Block:
 
 def blocks() -> list[Block]:
     """All blocks of shell and Python, in order."""
-    found, section = [], "top"
+    return [block for page in PAGES for block in blocks_of(page)]
+
+
+def blocks_of(page: str) -> list[Block]:
+    """Those of one page."""
+    found, section = [], f"{page}#top"
     pattern = (
         r"^## (?P<section>[^\n]+)$|^(?:<!-- test: (?P<how>[^\n]+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$"
     )
-    for match in re.finditer(pattern, README, re.MULTILINE | re.DOTALL):
+    for match in re.finditer(pattern, (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         if match["section"]:
-            section = match["section"]
+            section = f"{page}#{match['section']}"
         elif match["language"] in ("sh", "python"):
             found.append(Block(section, match["how"] or "", match["language"], match["code"]))
     return found
@@ -66,7 +72,7 @@ HOUSES = "".join(f"{20 + i * 7 % 180}.5,{'Ulm' if i % 3 else 'Bonn'},{i * 7 % 18
 def test_section(section, done, tmp_path):
     """Ports are free ones, and the network learns for a moment only; all else is as it stands there."""
     (done.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
-    if "pictures" in "".join(block.code for block in blocks() if block.section == section):
+    if re.search("pictures|houses", "".join(block.code for block in blocks() if block.section == section)):
         shutil.copytree(done.folder / "data/builtin/digits", tmp_path / "pictures")
         (tmp_path / "houses.csv").write_text(f"area,town,price\n{HOUSES}")
         done.params(**FAST)

@@ -8,13 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Clone
+from conftest import Clone, until
 from releases import asked, flipped, live_answers
 from test_line import free_ports, read_until
 
@@ -24,7 +23,6 @@ from serving.store import Store
 
 pytestmark = pytest.mark.usefixtures("a_server")
 
-HEALED_S = 40
 PORTS = ("http", "grpc", "metrics")
 
 
@@ -54,14 +52,6 @@ def stubs(process: subprocess.Popen[str], model: str) -> list[psutil.Process]:
     """The workers of a model below a server."""
     family = processes.family(process.pid)
     return [psutil.Process(each.pid) for each in processes.workers(family, model)]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Fails unless it holds within HEALED_S."""
-    deadline = time.monotonic() + HEALED_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def answering(address: str, candidates: list[Candidate], release: str) -> Callable[[], bool]:

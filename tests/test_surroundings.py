@@ -160,9 +160,9 @@ def test_an_experiments_copy_finds_the_projects_server(tmp_path: Path) -> None:
 def test_ctrl_c_while_a_command_is_imported_is_quiet(module: str) -> None:
     command = [sys.executable, "-X", "importtime", "-m", module]  # a line on stderr for each module that is imported
     with subprocess.Popen(command, cwd=ROOT, env=environment(ROOT), stderr=subprocess.PIPE, text=True) as process:
-        said = iter(process.stderr)
-        assert any("stages.interrupts" in line for line in said)
+        lines = iter(process.stderr)
+        assert any("stages.interrupts" in line for line in lines)
         process.send_signal(signal.SIGINT)
-        rest = "".join(said)
+        rest = "".join(lines)
     assert process.returncode == 130
     assert "Traceback" not in rest and "KeyboardInterrupt" not in rest

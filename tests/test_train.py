@@ -164,9 +164,9 @@ def test_an_edit_while_it_trains_fails_it_and_costs_nothing_once_put_back(tmp_pa
     named = "train.learning_rate in params.yaml was 0.02 and is 0.5 now" if what == "learning rate" else f"{path.name} "
     assert line.startswith("error: ") and named in line
     path.write_bytes(before)
-    said = subprocess.run(command, cwd=folder, env=environment(ROOT), capture_output=True, text=True, timeout=300)
-    assert said.returncode == 0, said.stderr
-    resumed = int(said.stdout.splitlines()[0].removeprefix("resumed after epoch "))
+    done = subprocess.run(command, cwd=folder, env=environment(ROOT), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    resumed = int(done.stdout.splitlines()[0].removeprefix("resumed after epoch "))
     assert resumed == 12 if what == "learning rate" else 2 <= resumed < 12
     assert outputs(folder) == outputs(whole)
     assert not (folder / train.SCRATCH).exists()
@@ -330,10 +330,10 @@ SGD = {"optimizer": "sgd", "schedule": "constant", "warmup_epochs": 0, "l2": 0.0
 def test_a_step_of_fewer_batches_at_the_end_of_an_epoch_is_as_long_as_any(trained, accumulate, steps):
     """200 rows are six batches of 32: each step follows the mean over its own samples, the last one too."""
     folder = trained("run", SGD | {"accumulate": accumulate, "epochs": 2})
-    said = params.load("train")
-    net = train.build(said, folder / "schema.json").network
+    declared = params.load("train")
+    net = train.build(declared, folder / "schema.json").network
     optimizer = torch.optim.SGD(net.parameters(), SGD["learning_rate"])
-    batches = Batches(open_split(folder / "arrays", "train"), 32, seed=said.train.seed)
+    batches = Batches(open_split(folder / "arrays", "train"), 32, seed=declared.train.seed)
     for epoch in range(2):
         batches.set_epoch(epoch)
         each = iter(batches)

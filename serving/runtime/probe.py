@@ -37,8 +37,8 @@ def main(model: str, repository: str = "/models", address: str = "127.0.0.1:8000
     header = json.dumps({"inputs": described}).encode()
     answer = asked(connection, "POST", f"/v2/models/{model}/infer", header + b"".join(rows), len(header))
     outputs = {output["name"]: output["data"] for output in json.loads(answer)["outputs"]}
-    told = outputs.pop("release")  # a text in releases made by earlier versions, else ASCII codes
-    if (told if isinstance(told[0], str) else ["".join(map(chr, told))]) != [release]:
+    given = outputs.pop("release")  # a text in releases made by earlier versions, else ASCII codes
+    if (given if isinstance(given[0], str) else ["".join(map(chr, given))]) != [release]:
         return f"{model} does not answer as release {release}"
     if not all(math.isfinite(value) for values in outputs.values() for value in values):
         return f"{model} answers with something else than numbers"
