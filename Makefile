@@ -31,7 +31,7 @@ environments: .venv/complete .venv-triton/complete
 
 # Without a server of its own (another system than Linux, or MILLRACE_TRITON set) any Python 3.11 or 3.12 serves.
 .venv/installed: requirements.lock
-	python=$$(python3 serving/runtime/check.py) || \
+	python=$$(python3 serving/triton/runtime/check.py) || \
 	  { [ "$$(uname)" = Linux ] && [ -z "$$MILLRACE_TRITON" ] && exit 1; python=$$(command -v python3.12 || command -v python3.11); } || exit 1
 	echo "making .venv with $$python: a minute or two"
 	"$$python" -m venv --clear .venv
@@ -42,8 +42,8 @@ environments: .venv/complete .venv-triton/complete
 	.venv/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
-.venv-triton/complete: serving/runtime/requirements.lock
-	if python=$$(python3 serving/runtime/check.py); then \
+.venv-triton/complete: serving/triton/runtime/requirements.lock
+	if python=$$(python3 serving/triton/runtime/check.py); then \
 	  echo "making .venv-triton, the server's own environment"; \
 	  "$$python" -m venv --clear .venv-triton && .venv-triton/bin/python $(INSTALL) -r $<; \
 	else mkdir -p .venv-triton; fi
@@ -57,7 +57,7 @@ bench: setup
 
 # Only after a change to the C file: what it makes is under git, since not every machine has a compiler.
 batching:
-	cd serving/backends/python
+	cd serving/triton/backends/python
 	source=$$(sha256sum batchstrategy.c | cut -d ' ' -f 1)
 	cc -Os -Wall -Wextra -Wno-unused-parameter -shared -fPIC -nostdlib -fvisibility=hidden -fno-stack-protector \
 	  -fcf-protection=none -fno-asynchronous-unwind-tables -Wl,--build-id=none,-z,noseparate-code,--hash-style=gnu -s \

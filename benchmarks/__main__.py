@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks import pages
 from benchmarks.workspace import ROOT
-from stages.command import printing_anything
-from stages.host import fingerprint
+from stages.core.command import printing_anything
+from stages.core.host import fingerprint
 
 NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "faults", "peers", "presets")
 NAMES += ("error_rates", "latency_rates", "fuzz")

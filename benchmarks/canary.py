@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.releases import released, result, variant
-from serving import canary, wire
-from serving import release as releases
-from serving.admin import administered, announcement
-from serving.launcher import running
-from serving.repository import golden
+from serving.releases import canary
+from serving.releases import release as releases
+from serving.triton import wire
+from serving.triton.admin import administered, announcement
+from serving.triton.launcher import running
+from serving.triton.repository import golden
 
 CLIENTS, SHARE = 8, 0.05
 ROUNDS, REQUESTS, SECONDS = 5, 400, 3.0

@@ -15,9 +15,10 @@ import tritonclient.grpc
 
 from benchmarks import workspace
 from serving.client import Client
-from serving.launcher import running
-from stages import manifest, table
+from serving.triton import manifest
+from serving.triton.launcher import running
 from stages.schema import Schema
+from stages.tables import table
 
 STAGES = ("fetch", "ingest", "validate", "prepare", "train", "export")
 ROUNDS, REQUESTS = 9, 300

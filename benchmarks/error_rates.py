@@ -21,10 +21,13 @@ import numpy as np
 
 from benchmarks import pages, workspace
 from benchmarks.releases import result
-from stages import estimates, gate, params, shares
-from stages.arrays import open_split
+from stages import gate
+from stages.gating import metrics
+from stages.gating.verdict import PASS, Estimate, Evidence, Policy, judge
 from stages.schema import Schema
-from stages.verdict import PASS, Estimate, Evidence, Policy, judge
+from stages.settings import params
+from stages.stats import proportions
+from stages.tables.arrays import open_split
 
 PAGE = workspace.ROOT / "docs" / "error-rates.md"
 LEVEL = 0.05
@@ -135,7 +138,7 @@ def one(answers: Answers, case: Case, gain: float, draw: np.random.Generator) ->
         theirs = spoilt(answers, theirs, truth, gain, draw)
     elif gain < 0:
         ours = spoilt(answers, ours, truth, -gain, draw)
-    _, differences = estimates.measure(answers.schema, truth, ours, theirs, (), {case.metric}, LEVEL)
+    _, differences = metrics.measure(answers.schema, truth, ours, theirs, (), {case.metric}, LEVEL)
     champion = {"state": "answers", "outcome": "it answered"}
     served = [{"name": "served", "holds": True, "max_delta": None}]
     evidence = Evidence("0123456789ab", {"": Estimate(0.0)}, served, 0.0, champion, differences)
@@ -165,11 +168,11 @@ def row(case: Case, equal: Found, worse: Found, found: float | None) -> str:
 
 def rate(happened: np.ndarray) -> str:
     """With the lower bound of the true one."""
-    return f"{happened.mean():.4f} (at least {shares.interval(happened, SURE)[0]:.4f})"
+    return f"{happened.mean():.4f} (at least {proportions.interval(happened, SURE)[0]:.4f})"
 
 
 def claim(what: str, happened: np.ndarray) -> dict[str, Any]:
     """As a figure of README."""
-    low = shares.interval(happened, SURE)[0]
+    low = proportions.interval(happened, SURE)[0]
     beside = f"{len(happened):,} comparisons; 99 % lower bound {low:.4f}"
     return result(what, f"{happened.mean():.4f}", f"lower bound at most {LEVEL:g}", beside)

@@ -29,13 +29,13 @@ import numpy as np
 from tritonclient.utils import InferenceServerException
 
 from benchmarks import pages, releases, workspace
-from serving import processes, wire
-from serving import release as releasing
-from serving.release import Candidate
-from serving.repository import Names, golden
-from serving.store import Store
-from stages.errors import Busy
-from stages.host import fingerprint
+from serving.releases import release as releasing
+from serving.releases.release import Candidate
+from serving.releases.store import Store
+from serving.triton import processes, wire
+from serving.triton.repository import Names, golden
+from stages.core.errors import Busy
+from stages.core.host import fingerprint
 
 CLIENTS, PAUSE_S, TIMEOUT_S = 4, 0.01, 1.0
 QUIET_S = 5.0  # of right answers alone, and what was broken is healed
@@ -166,7 +166,7 @@ class Keeper:
 
     def _start(self) -> subprocess.Popen[bytes]:
         options = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), self._ports, strict=True)]
-        command = [sys.executable, "-m", "serving.cli", "serve", *options]
+        command = [sys.executable, "-m", "flows.cli", "serve", *options]
         environment = workspace.environment() | {"TMPDIR": str(self._temporary)}
         return subprocess.Popen(command, cwd=self._project, env=environment, stdout=sys.stderr)
 

@@ -21,7 +21,8 @@ import numpy as np
 
 from benchmarks import mixed, workspace
 from benchmarks.malformed import Malformed
-from serving import ledger, wire
+from serving.releases import ledger
+from serving.triton import wire
 
 CLIENTS, STARTED_S, CALL_S = 4, 120.0, 20.0
 TOLERANCE = 1e-4
@@ -115,7 +116,7 @@ def serving(model: mixed.Mixed) -> Iterator[tuple[subprocess.Popen[bytes], dict[
     options = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.cli", "serve", *options],
+            [sys.executable, "-m", "flows.cli", "serve", *options],
             cwd=model.folder,
             env=workspace.environment(),
             stdout=log,

@@ -21,11 +21,13 @@ import numpy as np
 from benchmarks import pages, workspace
 from benchmarks.error_rates import LEVEL, PAGE
 from benchmarks.releases import result
-from serving.repository import Names, rename
-from stages import gate, manifest, measure, params
-from stages.arrays import open_split
-from stages.sandbox import Sandbox, batches, raw_rows, sandbox
+from serving.triton import manifest
+from serving.triton.repository import Names, rename
+from serving.triton.sandbox import Sandbox, batches, raw_rows, sandbox
+from stages import gate, measure
 from stages.schema import Schema
+from stages.settings import params
+from stages.tables.arrays import open_split
 
 SESSIONS, COMPARISONS = 600, 2000  # recorded in each state of the machine; drawn from them
 PAIRS = 200  # of a comparison: measure.requests

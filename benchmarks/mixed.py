@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import workspace
-from serving import ledger
-from serving.repository import Names, Serving, rename, write
-from serving.store import Store
-from stages import manifest
+from serving.releases import ledger
+from serving.releases.store import Store
+from serving.triton import manifest
+from serving.triton.repository import Names, Serving, rename, write
 from stages.schema import MISSING, Column, Schema, kind, target_kind
 
 NAME, ROWS, LABELS = "mixed", 64, ("a", "b", "c")

@@ -28,17 +28,17 @@ import numpy as np
 import tritonclient.http
 
 from benchmarks import pages, workspace
-from serving import release as releases
-from serving import supervisor
-from serving.admin import administered, announcement
-from serving.children import Children
-from serving.launcher import Endpoint, running
-from serving.ledger import Journal
-from serving.release import Candidate
-from serving.repository import golden
-from serving.store import Store
-from stages import params
-from stages.host import fingerprint
+from serving.releases import release as releases
+from serving.releases import supervisor
+from serving.releases.ledger import Journal
+from serving.releases.release import Candidate
+from serving.releases.store import Store
+from serving.triton.admin import administered, announcement
+from serving.triton.launcher import Endpoint, running
+from serving.triton.repository import golden
+from stages.core.children import Children
+from stages.core.host import fingerprint
+from stages.settings import params
 
 CONNECTIONS, JUDGED = (1, 8, 32, 128), 32
 ROUNDS, ROUND_S, PROBED_S = 4, 1, 3

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workspace
-from stages import params
+from stages.settings import params
 
 SEEDS = (0, 1, 2, 3, 4)
 GOALS = {  # metric of the test split, bound, minutes of a training

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import workspace
-from serving import release as releases
-from serving import wire
-from serving.admin import announcement
-from serving.launcher import running
-from serving.release import Candidate
-from serving.repository import Names, golden, rename
-from serving.store import Store
-from stages import manifest, params
+from serving.releases import release as releases
+from serving.releases.release import Candidate
+from serving.releases.store import Store
+from serving.triton import manifest, wire
+from serving.triton.admin import announcement
+from serving.triton.launcher import running
+from serving.triton.repository import Names, golden, rename
+from stages.settings import params
 
 RELEASES, CLIENTS, KEEP = 100, 8, 3
 QUIET_S = 20.0  # of the same clients without a release

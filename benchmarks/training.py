@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from benchmarks import workspace
-from stages import params
-from stages.arrays import open_split
-from stages.learner import build_optimizer
+from stages.settings import params
+from stages.tables.arrays import open_split
+from stages.training.learner import build_optimizer
 
 BATCH, THREADS = 256, 1
 
@@ -108,8 +108,8 @@ def epoch_with_lightning(steps: int) -> float:
     """Seconds of the training steps of one epoch of the train stage's own trainer, after one to warm up."""
     from lightning.pytorch import Callback
 
-    from stages.batches import ArraysModule
     from stages.train import build, make_callbacks, make_trainer
+    from stages.training.batches import ArraysModule
 
     class Clock(Callback):
         """From the epoch's start to its last step: validation is not part of the loop by hand."""

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages import params
+from stages.settings import params
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("MILLRACE_DATA", ROOT.parent / "shared" / "data"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
-from flows.report import CARD
+from flows.report.page import CARD
 
 
 def publish(paths: Mapping[str, str], outs: Container[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import argparse
 import json
@@ -37,12 +37,12 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from ruamel.yaml import YAML
 
-from flows import report
 from flows.artifacts import publish, publish_card, read_json
-from serving.children import Children, loopback_direct
-from stages import inputs, interrupts, lockfile
-from stages.command import holding, printing_anything
-from stages.errors import NeedsPerson, Refused, UserError
+from flows.report import page as report
+from stages.core import inputs, interrupts, lockfile
+from stages.core.children import Children, loopback_direct
+from stages.core.command import holding, printing_anything
+from stages.core.errors import NeedsPerson, Refused, UserError
 
 os.environ.update(loopback_direct())  # read whenever Prefect opens a connection
 

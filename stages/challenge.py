@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from serving.repository import Names, largest_batch, schema_of
-from stages import command, sheet
-from stages import manifest as manifests
-from stages.arrays import open_split
-from stages.errors import Late, UserError
-from stages.manifest import Manifest
-from stages.sandbox import raw_rows, sandbox
+from serving.triton import manifest as manifests
+from serving.triton.manifest import Manifest
+from serving.triton.repository import Names, largest_batch, schema_of
+from serving.triton.sandbox import raw_rows, sandbox
+from stages.core import command
+from stages.core.errors import Late, UserError
+from stages.evaluation import sample_sheet
 from stages.schema import Schema, target_kind
+from stages.tables.arrays import open_split
 
 REMEDY = "`dvc pull champion/repository.dvc`, then `dvc repro --force --single-item challenge`"
 
@@ -45,7 +46,7 @@ def main(
         np.savez(whole / "answers.npz", **answers)
         if answers:
             ours = dict(np.load(served / "answers.npz", allow_pickle=False))
-            sheet.save(draw(fitted, source, rows, answers, ours), whole / "differences.png")
+            sample_sheet.save(draw(fitted, source, rows, answers, ours), whole / "differences.png")
     print(standing.outcome)
 
 
@@ -118,10 +119,10 @@ def draw(
     first = next(iter(schema.outputs()))
     gaps = np.abs(ours[first][other] - theirs[first][other])
     apart = gaps.max(axis=tuple(range(1, gaps.ndim)), initial=0.0)
-    furthest = other[np.argsort(-apart, kind="stable")][: sheet.MOST]
-    both = [sheet.told(schema, {name: each[furthest] for name, each in some.items()}) for some in (theirs, ours)]
+    furthest = other[np.argsort(-apart, kind="stable")][: sample_sheet.MOST]
+    both = [sample_sheet.told(schema, {name: each[furthest] for name, each in some.items()}) for some in (theirs, ours)]
     answered = [f"champion: {his}\nthis: {own}" for his, own in zip(*both, strict=True)]
-    return sheet.draw(schema, source, rows[furthest], answered, "no differences")
+    return sample_sheet.draw(schema, source, rows[furthest], answered, "no differences")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import csv
 import json
@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from stages import arithmetic, command, params, sheet, suspects
-from stages.arrays import Split, open_split
+from stages.core import arithmetic, command
+from stages.evaluation import sample_sheet, suspects
 from stages.schema import Schema, kind
+from stages.settings import params
+from stages.tables.arrays import Split, open_split
 
 BATCH = 256
 CATEGORIES = 255  # more than the trees take; such codes count as numbers
@@ -60,11 +62,11 @@ def main(
     with command.replacing(plots) as folder:
         folder.mkdir()
         for name, figure in head.plots(answers, test.target, fitted.target).items():
-            sheet.save(figure, folder / f"{name}.png")
-        sheet.save(draw_curves(curves), folder / "curves.png")
-        sheet.save(mistakes(head, fitted, source, test, answers), folder / "mistakes.png")
+            sample_sheet.save(figure, folder / f"{name}.png")
+        sample_sheet.save(draw_curves(curves), folder / "curves.png")
+        sample_sheet.save(mistakes(head, fitted, source, test, answers), folder / "mistakes.png")
         for name, figure in suspects.sheets(found, fitted, source).items():
-            sheet.save(figure, folder / f"{name}.png")
+            sample_sheet.save(figure, folder / f"{name}.png")
     print(f"test: {told(figures['test'])}")
     if "trees" in figures:
         print(f"boosted trees on the same rows: {told(figures['trees'])}")
@@ -132,9 +134,9 @@ def draw_curves(path: Path) -> Any:
 
 def mistakes(head: Any, schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray]) -> Any:
     """A sheet of the worst answers."""
-    worst = head.worst(outputs, split.target)[: sheet.MOST]
-    answered = sheet.told(schema, {name: value[worst] for name, value in outputs.items()})
-    return sheet.draw(schema, source, split.rows[worst], answered, "no mistakes")
+    worst = head.worst(outputs, split.target)[: sample_sheet.MOST]
+    answered = sample_sheet.told(schema, {name: value[worst] for name, value in outputs.items()})
+    return sample_sheet.draw(schema, source, split.rows[worst], answered, "no mistakes")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import base64
 import hashlib
 from pathlib import Path
 from typing import Any
 
-from stages import arithmetic, command, manifest, params, table
-from stages import arrays as arrays_
+from serving.triton import manifest
+from stages.core import arithmetic, command
 from stages.schema import MISSING, Schema
+from stages.settings import params
+from stages.tables import arrays as arrays_
+from stages.tables import table
 
 GOLDEN_ROWS = 8
 
@@ -19,7 +22,7 @@ GOLDEN_ROWS = 8
 def main(weights: Path, arrays: Path, schema: Path, source: Path, repository: Path, described: Path) -> None:
     """Export the network, name the result by its own content, and write its manifest."""
     arithmetic.portable()
-    from serving import repository as layout
+    from serving.triton import repository as layout
     from stages.networks import network
 
     said = params.load("export").export

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import csv
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stages import command, params
+from stages.core import command
+from stages.settings import params
 
 
 def main(folder: Path) -> None:

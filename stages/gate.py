@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from stages import agreement, command, drift, medians, params, slices, statistics
-from stages.arrays import Split, open_split
-from stages.controls import some_rows
-from stages.estimates import figures, measure, undefined
-from stages.schema import Schema
-from stages.verdict import (
+from stages.core import command
+from stages.gating import drift, robustness, slices
+from stages.gating.controls import some_rows
+from stages.gating.metrics import figures, measure, undefined
+from stages.gating.verdict import (
     COST,
     DATA,
     NO_DIFFERENCE,
@@ -32,6 +31,11 @@ from stages.verdict import (
     Tried,
     judge,
 )
+from stages.schema import Schema
+from stages.settings import params
+from stages.stats import medians
+from stages.tables import distributions
+from stages.tables.arrays import Split, open_split
 
 NOBODY = {"champion": None, "state": "none", "outcome": ""}
 FEW_ROUNDS = 20  # tell that a model beside itself is no other
@@ -65,13 +69,13 @@ def main(
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
     before = read(champion_verdict).get("slices", ())
     parts = list(sliced(table, test, said.slices, before, fitted, ours, theirs, said.level))
-    changed = agreement.robustness(answers, fitted, said.robustness, said.level)
+    changed = robustness.robustness(answers, fitted, said.robustness, said.level)
     _, same = measure(fitted, truth, ours, ours, (), set(said.margins), said.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), beside_itself(evidence, same)]
-    old, new = map(statistics.load, (released, profile))
+    old, new = map(distributions.load, (released, profile))
     drifted = drift.figures(old, new, champion["state"], drift.Bounds(**said.drift.model_dump()))
-    disagreeing = agreement.disagreement(answers, challenge, fitted, said.max_disagreement, said.level)
+    disagreeing = robustness.disagreement(answers, challenge, fitted, said.max_disagreement, said.level)
     costing = costs(read(times), said.max_slower, said.max_larger, said.level)
     evidence = replace(evidence, slices=parts, figures=[*disagreeing, *costing, *changed, *drifted], controls=controls)
     result = judge(evidence, policy)

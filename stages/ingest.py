@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import contextlib
 import csv
@@ -26,10 +26,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages import columns, command, params, settings, sources
-from stages.errors import UserError
+from stages.core import command
+from stages.core.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
-from stages.sources import Reject, Sample
+from stages.settings import params, sections
+from stages.tables import arrow, sources
+from stages.tables.sources import Reject, Sample
 
 GROUP_ROWS = 8192  # a row group is complete with the chunk that passes either
 GROUP_BYTES = 64 << 20
@@ -55,7 +57,7 @@ class Tally(NamedTuple):
 def main(data: Path, table: Path, rejects: Path) -> None:
     """Read every sample in DATA into TABLE (Parquet), and list in REJECTS (CSV) what could not be read."""
     chosen = params.load("ingest")
-    schema = settings.declared(chosen.schema.features, chosen.schema.target)
+    schema = sections.declared(chosen.schema.features, chosen.schema.target)
     started = time.monotonic()
     with command.replacing(table) as rows, command.replacing(rejects) as faults:
         by = chosen.split.by, chosen.split.column
@@ -88,9 +90,9 @@ def ingest(
     if not data.exists():
         raise UserError(f"{data} does not exist: bring your data there with `millrace data add`")
     source = sources.source(format)
-    form = settings.options(source, options, "data.options")
+    form = sections.options(source, options, "data.options")
     asked = schema
-    if settings.WAYS[by]:
+    if sections.WAYS[by]:
         sources.has(column, source.columns(data, form), f"{data} ({format})", "split.column")
         asked = sources.asking(schema, column)
     for name in keep:
@@ -140,24 +142,24 @@ def _by_column(
     cells: list[pa.Array] = []
     faults: dict[int, str] = {}
     for name, module in modules.items():
-        values, wrong = columns.raw(found.values[name], module)
+        values, wrong = arrow.raw(found.values[name], module)
         cells.append(values)
         for row, reason in wrong.items():
             faults.setdefault(row, f"{name}: {reason}" if len(modules) > 2 else reason)
     places = found.sources
-    split = pa.repeat(columns.scalar(found.split), len(places))
-    cells += [columns.words(found.values[name], _text) for name in (*([column] if by in KEPT else []), *keep)]
+    split = pa.repeat(arrow.scalar(found.split), len(places))
+    cells += [arrow.words(found.values[name], _text) for name in (*([column] if by in KEPT else []), *keep)]
     if by == "column":
-        split = columns.words(found.values[column], _official)
+        split = arrow.words(found.values[column], _official)
     rejects = [Reject(places[row].as_py(), faults[row]) for row in sorted(faults)]
     if faults:
-        sound = columns.array(np.delete(np.arange(len(places)), list(faults)), pa.int64())
+        sound = arrow.array(np.delete(np.arange(len(places)), list(faults)), pa.int64())
         places, split, *cells = (values.take(sound) for values in (places, split, *cells))
     told = zip(schema.features, cells, strict=False)  # most kinds tell nothing, and need no list
     raw = (values.to_pylist() if kind(column.kind).facts(()) else () for column, values in told)
     table = arrow_schema(schema, by, keep)
-    facts = [columns.array(values, table.field(name).type) for name, values in _facts(raw, schema.features).items()]
-    ids = columns.identities(cells[: len(schema.features)])
+    facts = [arrow.array(values, table.field(name).type) for name, values in _facts(raw, schema.features).items()]
+    ids = arrow.identities(cells[: len(schema.features)])
     return pa.RecordBatch.from_arrays([ids, split, places, *cells, *facts], schema=table), found.rejects + rejects
 
 
@@ -186,7 +188,7 @@ def _by_row(
         try:
             values = [raw(found.values.get(name)) for name, raw in to_raw]
             split = _official(found.values.get(column)) if by == "column" else found.split
-            rows.append((columns.identity(values[: len(schema.features)]), split, found.source, *values))
+            rows.append((arrow.identity(values[: len(schema.features)]), split, found.source, *values))
         except OSError as error:
             rejects.append(Reject(found.source, f"cannot be read: {error.strerror}"))
         except ValueError as error:
@@ -194,7 +196,7 @@ def _by_row(
     rows, facts, faulty = _sound(rows, schema.features)
     cells = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
     table = arrow_schema(schema, by, keep)
-    arrays = [columns.array(values, field.type) for values, field in zip(cells, table, strict=True)]
+    arrays = [arrow.array(values, field.type) for values, field in zip(cells, table, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=table), rejects + faulty
 
 
@@ -227,7 +229,7 @@ def arrow_schema(schema: Schema, by: str = "hash", keep: tuple[str, ...] = ()) -
     facts = {name: _FACTS[values.dtype.kind] for name, values in none.items()}
     own = {"_id": pa.string(), "_split": pa.string(), "_source": pa.string()}
     more = dict.fromkeys([*(["_split_by"] if by in KEPT else []), *keep], pa.string())
-    return pa.schema(own | {name: columns.TYPES[stored] for name, stored in raw.items()} | more | facts)
+    return pa.schema(own | {name: arrow.TYPES[stored] for name, stored in raw.items()} | more | facts)
 
 
 def _sound(rows: list[Row], features: tuple[Column, ...]) -> tuple[list[Row], dict[str, np.ndarray], list[Reject]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import itertools
 import json
@@ -17,14 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from serving.repository import Names, schema_of
-from stages import command, controls, manifest, params
-from stages.arrays import open_split
-from stages.cached import remedy
-from stages.controls import Control
-from stages.host import fingerprint
-from stages.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
+from serving.triton import manifest
+from serving.triton.repository import Names, schema_of
+from serving.triton.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
+from stages.core import command
+from stages.core.cached import remedy
+from stages.core.host import fingerprint
+from stages.gating import controls
+from stages.gating.controls import Control
 from stages.schema import Schema
+from stages.settings import params
+from stages.tables.arrays import open_split
 
 SAMPLES = 64  # different ones, sent in turn
 WARM_UP = 20  # requests that are not timed

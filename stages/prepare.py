@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import csv
 import json
@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, params, settings, splits, table
-from stages.arrays import SPLITS, create_split
-from stages.errors import UserError
+from stages.core import command
+from stages.core.errors import UserError
 from stages.schema import Column, Schema, kind, target_kind
+from stages.settings import params, sections
+from stages.tables import splits, table
+from stages.tables.arrays import SPLITS, create_split
 
 THREADS = 2  # each of which holds a column of the training rows
 FEW = 3  # faulty rows that an error names
@@ -28,7 +30,7 @@ Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
 def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     """Turn the accepted rows of the table into arrays and a fitted schema."""
     said = params.load("prepare")
-    declared = settings.declared(said.schema.features, said.schema.target)
+    declared = sections.declared(said.schema.features, said.schema.target)
     ids, official = table.ids(source), table.column(source, "_split")
     sound = np.flatnonzero(~set_aside(source, quarantine) | (official == "test"))  # figures must compare with others'
     keys = read_keys(source, declared.target, said.split.by, said.split.column, sound)
@@ -68,7 +70,7 @@ def read_keys(source: Path, target: Column, by: str, column: str, rows: np.ndarr
 def assign(
     ids: np.ndarray, official: np.ndarray, val: float, test: float, by: str = "hash", keys: Any = None
 ) -> np.ndarray:
-    """A split for each row [N]: the official one, else what `stages/splits.py` says of its id or key.
+    """A split for each row [N]: the official one, else what `stages/tables/splits.py` says of its id or key.
 
     A split that is nowhere official is taken out of the rows that are not of another one.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from stages import command, statistics, table
-from stages.arrays import SPLITS, open_split
+from stages.core import command
 from stages.schema import Schema
-from stages.statistics import Statistics, Summary, of_numbers, of_words
+from stages.tables import distributions, table
+from stages.tables.arrays import SPLITS, open_split
+from stages.tables.distributions import Statistics, Summary, of_numbers, of_words
 
 MOST = 100_000  # rows of a split that are looked at, evenly spread: they tell a share to three thousandths
 
@@ -22,9 +23,9 @@ MOST = 100_000  # rows of a split that are looked at, evenly spread: they tell a
 def main(source: Path, arrays: Path, schema: Path, profile: Path) -> None:
     """Summarise the target, values and facts of the rows that became arrays."""
     rows = {split: spread(open_split(arrays, split).rows, MOST) for split in SPLITS}
-    found = summarise(source, statistics.described(Schema.load(schema)), rows)
+    found = summarise(source, distributions.described(Schema.load(schema)), rows)
     with command.replacing(profile) as whole:
-        statistics.dump(found, whole)
+        distributions.dump(found, whole)
     print(f"{len(found)} columns of {', '.join(f'{len(each):,} {split}' for split, each in rows.items())} rows")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import contextlib
 import csv
@@ -15,9 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages import arithmetic, command, inputs, params, preflight, ranks
-from stages.errors import Busy, Misuse
-from stages.table import sha256
+from stages.core import arithmetic, command, inputs
+from stages.core.errors import Busy, Misuse
+from stages.settings import params
+from stages.tables.table import sha256
+from stages.training import devices, processes
+from stages.training.earlier_weights import pinned
 
 SCRATCH = Path(".scratch/train")
 CALIBRATION_BATCH = 1024
@@ -28,12 +31,12 @@ def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
     said = params.load("train")
     if said.train.arithmetic == "portable":
         arithmetic.portable()
-    if ranks.ours_to_start(said.train.devices, said.train.num_nodes):
+    if processes.ours_to_start(said.train.devices, said.train.num_nodes):
         paths = (arrays, schema, weights, curves)
-        ranks.launch("stages.train", paths, said.train.devices, said.train.num_nodes, said.train.threads)
+        processes.launch("stages.train", paths, said.train.devices, said.train.num_nodes, said.train.threads)
         if os.environ.get("NODE_RANK", "0") == "0":
             forget()
-    elif fit(said, arrays, schema, weights, curves) and not ranks.launched():
+    elif fit(said, arrays, schema, weights, curves) and not processes.launched():
         forget()
 
 
@@ -48,12 +51,12 @@ def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> b
     """What each training process does; the first of them writes, and gives True."""
     import torch
 
-    from stages.batches import ArraysModule
+    from stages.training.batches import ArraysModule
 
     train = said.train
     torch.set_num_threads(train.threads)
     torch.utils.deterministic.fill_uninitialized_memory = False  # finds bugs, and slows a small cnn by 3 to 7 %
-    on_gpu = preflight.on_gpu(train, torch.cuda.device_count())
+    on_gpu = devices.on_gpu(train, torch.cuda.device_count())
     learner = build(said, schema)
     data = ArraysModule(arrays, train.batch_size, train.seed, overfit=train.debug == "overfit")
     scratch = SCRATCH / inputs_digest(said, arrays, schema)
@@ -62,7 +65,7 @@ def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> b
     first = trainer.is_global_zero
     with command.holding(SCRATCH.with_suffix(".lock"), "training") if first else contextlib.nullcontext():
         last = resumable(scratch / "last.ckpt", aloud=first)
-        with ranks.together():
+        with processes.together():
             trainer.fit(learner, data, ckpt_path=last, weights_only=True)
         if first:
             state_dict = torch.load(kept, "cpu", weights_only=True)["state_dict"]
@@ -78,9 +81,9 @@ def build(said: Any, schema_path: Path) -> Any:
     """The learner with its network, initialised from the seed or from earlier weights."""
     import torch
 
-    from stages.learner import Learner
     from stages.networks import network
     from stages.schema import Schema
+    from stages.training.learner import Learner
 
     schema = Schema.load(schema_path)
     model, train = said.model, said.train
@@ -90,7 +93,7 @@ def build(said: Any, schema_path: Path) -> Any:
         net = network.Network(schema, network.resolve(schema, parts))
         augment = network.augmenter(schema, train.augment) if train.augment else None
         if model.init_from != "none":
-            network.initialise(net, preflight.pinned(Path(model.init_from), model.init_sha256), model.name_map)
+            network.initialise(net, pinned(Path(model.init_from), model.init_sha256), model.name_map)
     except ValueError as error:
         raise Misuse(f"params.yaml: {error}") from error
     if model.freeze_encoders:
@@ -118,7 +121,7 @@ def inputs_digest(said: Any, arrays: Path, schema: Path) -> str:
 
 def make_callbacks(train: Any, scratch: Path) -> tuple[list[Any], Path]:
     """What follows the training, the recorder of the curves first; and the checkpoint whose weights are the result."""
-    from stages import progress
+    from stages.training import callbacks as progress
 
     chosen: list[Any] = [progress.Recorder()]
     kept = "last"
@@ -140,7 +143,7 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool, callbacks: list[Any]) 
     import lightning as L
     from lightning.pytorch import strategies
 
-    from stages import progress
+    from stages.training import callbacks as progress
 
     _quiet()
     several = train.devices * train.num_nodes > 1
@@ -198,9 +201,9 @@ def calibrated(spec: Any, state_dict: Mapping[str, Any], schema: Path, arrays: P
     """The weights with what the head learns from its answers to the val split, where it learns anything."""
     import torch
 
-    from stages.arrays import open_split
     from stages.networks import network
     from stages.schema import Schema
+    from stages.tables.arrays import open_split
 
     net = network.Network(Schema.load(schema), spec).eval()
     if not hasattr(net.head, "calibrate"):

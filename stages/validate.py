@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import csv
 import json
@@ -15,13 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages import command, duplicates, expectations, leakage, params, settings
-from stages.errors import Refused, UserError
-from stages.expectations import Suite
-from stages.findings import Finding, Report, plain, row_faults, say, summary
+from stages.core import command
+from stages.core.errors import Refused, UserError
 from stages.schema import Schema, kind
-from stages.table import keys
-from stages.validation_page import page
+from stages.settings import params, sections
+from stages.tables.table import keys
+from stages.validation import expectations, leakage, near_duplicates
+from stages.validation.expectations import Suite
+from stages.validation.page import page
+from stages.validation.report import Finding, Report, plain, row_faults, say, summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +36,7 @@ def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None
     """Report on the table and set its faulty rows aside; refuse it (exit code 3) if it is faulty as a whole."""
     said = params.load("validate")
     threading.Thread(target=_great_expectations).start()  # takes seconds of one core; the table is read by another
-    declared = settings.declared(said.schema.features, said.schema.target)
+    declared = sections.declared(said.schema.features, said.schema.target)
     suite = build(declared, said.validate.columns)
     rows, rejected = read(table, declared, suite), read_rejects(rejects)
     limits = {"quarantined": said.validate.max_quarantined, "rejected": said.validate.max_rejected}
@@ -71,7 +73,7 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
         suite.append(("expect_column_values_to_be_between", {**alike, "severity": "warning"}))
     for column in (*declared.features, declared.target):
         module = expectations.of(column.kind)
-        options = settings.options(module, columns.get(column.name, {}), f"validate.columns.{column.name}")
+        options = sections.options(module, columns.get(column.name, {}), f"validate.columns.{column.name}")
         suite += module.expectations(column.name, options)
     return suite
 
@@ -182,7 +184,7 @@ def compare(rows: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
     """The derived rows with `_form`, a number for what they are but for trivial differences, and `_alike`: its ids."""
     import numpy as np
 
-    forms = duplicates.groups(rows, features).astype(np.int64)
+    forms = near_duplicates.groups(rows, features).astype(np.int64)
     ids = rows["_id"].fillna(-1).to_numpy(np.int64)
     return rows.assign(_form=forms, _alike=_distinct(forms, ids))
 
@@ -294,7 +296,7 @@ def _validate_labels(labels: pd.Series, target: str) -> tuple[list[Finding], dic
     import pandas as pd
     from pandas.api.types import is_numeric_dtype
 
-    groups = [] if is_numeric_dtype(labels) else duplicates.spellings(labels)
+    groups = [] if is_numeric_dtype(labels) else near_duplicates.spellings(labels)
     if not groups:
         return [], {}
     named = [" and ".join(f"{word!r} ({rows:,})" for word, rows in group.items()) for group in groups[:FEW]]

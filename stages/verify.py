@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stages.interrupts  # noqa: F401
+import stages.core.interrupts  # noqa: F401
 
 import json
 import time
@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from stages import changes, command, controls, manifest, params, parity
-from stages.arrays import open_split
-from stages.changes import Changed
-from stages.controls import Control
-from stages.sandbox import Raw, Sandbox, joined, raw_rows, sandbox, size
+from serving.triton import manifest, parity
+from serving.triton.sandbox import Raw, Sandbox, joined, raw_rows, sandbox, size
+from stages.core import command
+from stages.gating import controls, perturbations
+from stages.gating.controls import Control
+from stages.gating.perturbations import Changed
+from stages.gating.verdict import PARITY
 from stages.schema import IDENTIFIERS, Schema
+from stages.settings import params
+from stages.tables.arrays import open_split
 
 ODD_BATCH = 7
 PARITY_ROWS = 256  # for the small batches; the largest batch and the answers cover the whole test split
@@ -38,7 +42,7 @@ def main(
     reference = dict(np.load(expected, allow_pickle=False))
     bad, chosen = controls.wrong(fitted, reference, min(largest, len(rows))), controls.some_rows(len(rows))
     amounts = {key: {name: each.by for name, each in some.items()} for key, some in listed.gate.robustness.items()}
-    robust = changes.chosen(fitted, amounts)
+    robust = perturbations.chosen(fitted, amounts)
     with sandbox(repository, made, fitted, partial(controls.add, bad)) as box:
         served = box.ask_all(raw_rows(fitted, source, rows), largest)
         some = next(raw_rows(fitted, source, rows[:PARITY_ROWS], whole=True))
@@ -126,7 +130,7 @@ def record(
     control: Control, served: Mapping[str, np.ndarray] | None, right: Mapping[str, np.ndarray], schema: Schema
 ) -> dict[str, Any]:
     """What a control is, and the check of its answers where that is to refuse it."""
-    own = served is not None and control.expected == controls.PARITY
+    own = served is not None and control.expected == PARITY
     evidence = {"checks": [compare(control.name, served, right, schema)]} if own else {}
     return control.described() | {"evidence": evidence}
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
-from stages.arithmetic import portable
+from stages.core.arithmetic import portable
+from tests.support.project import ROOT, Clone, clone
 
 if TYPE_CHECKING:
-    from serving.release import Candidate
+    from serving.releases.release import Candidate
 
 # Begun in the background of a shell we would ignore Ctrl-C, and so would everything that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,9 +27,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # What tests train is the same on every machine. Before anything imports torch, and for the processes that they start.
 portable()
 
-ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that run clones come first, and first of all those that await no other's: small ones fill up the end."""
@@ -41,111 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (asked[item.path].isdisjoint({"fresh", "finished"}), "finished" in asked[item.path]))
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What a person's shell has in a clone: this environment's commands, the clone's code, the one server."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PREFECT_API_URL")}
-    return kept | {
-        "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
-        "PYTHONPATH": str(folder),
-        "MILLRACE_TRITON": os.environ.get("MILLRACE_TRITON", str(ROOT / ".venv-triton")),
-        "DVC_NO_ANALYTICS": "1",
-        "COLUMNS": "160",
-    }
-
-
-class Clone:
-    """The project's own files in another folder, as `git clone` leaves them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def start(self, *command: str, **options: object) -> subprocess.Popen[str]:
-        """Begin a command there, in a session of its own."""
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=environment(self.folder),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            **options,
-        )
-
-    def run(self, *command: str, code: int = 0) -> str:
-        """Run a command there to its end; what it printed. Fails unless it exits with `code`."""
-        process = self.start(*command)
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == code, f"{' '.join(command)} exited with {process.returncode}:\n{said}"
-        assert "Traceback" not in said, said
-        return said
-
-    def millrace(self, *arguments: str, code: int = 0) -> str:
-        """Run the `millrace` command there."""
-        return self.run(sys.executable, "-m", "serving.cli", *arguments, code=code)
-
-    def params(self, **sections: dict[str, object]) -> None:
-        """Change values in its params.yaml."""
-        from stages import params
-
-        params.edit(sections, self.folder / "params.yaml")
-
-    def init(self) -> None:
-        """Put it under git and DVC, run its graph, and commit what that leaves."""
-        for command in (
-            ("git", "init", "-q"),
-            ("git", "config", "user.name", "somebody"),
-            ("git", "config", "user.email", "somebody@example.org"),
-            ("dvc", "init", "-q"),
-            ("dvc", "repro", "-q"),
-            ("git", "add", "-A"),
-            ("git", "commit", "-qm", "done"),
-        ):
-            self.run(*command)
-
-    def copy(self, folder: Path) -> Clone:
-        """All of it, DVC's cache and outputs included, somewhere else."""
-        shutil.copytree(self.folder, folder, symlinks=True)
-        return Clone(folder)
-
-
-def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
-    """Return once `condition` holds. Fails where it does not in time."""
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {deadline_s:g} s"
-        time.sleep(0.02)
-
-
-def clone(folder: Path) -> Clone:
-    """The files that git tracks, or would, as they are now; no outputs and no cache."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    for name in ("manifest.json", "statistics.json", "verdict.json"):
-        (folder / "champion" / name).write_text("{}\n")  # whatever this project has released
-    made = Clone(folder)
-    made.run("git", "init", "-q")
-    made.run("git", "config", "user.name", "somebody")
-    made.run("git", "config", "user.email", "somebody@example.org")
-    made.run("git", "add", "-A")
-    made.run("git", "commit", "-qm", "clone")
-    return made
-
-
 @pytest.fixture(scope="session")
 def a_server() -> None:
     """The real Triton; where there is none, a skip that says what lacks."""
-    from serving.launcher import find_server
-    from stages.errors import UserError
+    from serving.triton.launcher import find_server
+    from stages.core.errors import UserError
 
     try:
         find_server()
@@ -180,8 +75,8 @@ def done(finished: Clone, tmp_path: Path) -> Clone:
 @pytest.fixture(scope="module")
 def judged(finished: Clone) -> Candidate:
     """What `millrace run` has left to release."""
-    from serving.release import exported
-    from stages import params
+    from serving.releases.release import exported
+    from stages.settings import params
 
     paths = {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}
     return exported(paths)
@@ -190,7 +85,7 @@ def judged(finished: Clone) -> Candidate:
 @pytest.fixture(scope="module")
 def candidates(judged: Candidate, tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
     """Three releases that answer otherwise."""
-    from releases import shifted
+    from tests.support.releases import shifted
 
     return [judged, *(shifted(judged, tmp_path_factory.mktemp("variant"), by) for by in (2.0, 4.0))]
 
@@ -220,8 +115,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(empty: Path, candidates: list[Candidate], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which the first candidate was released, then the second."""
-    from serving.release import release
-    from serving.store import Store
+    from serving.releases.release import release
+    from serving.releases.store import Store
 
     folder = shutil.copytree(empty, tmp_path_factory.mktemp("two") / "root")
     for candidate in candidates[:2]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks import workspace
-from stages import manifest
+from serving.triton import manifest
 
 
 def test_a_copy_of_the_project_has_its_champion_whole(after_two, tmp_path, monkeypatch):

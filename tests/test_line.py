@@ -11,46 +11,24 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
-import psutil
 import pytest
-from conftest import ROOT, Clone, environment
-from ruamel.yaml import YAML
-from tritonclient.utils import InferenceServerException
 
-FAST = {"train": {"epochs": 2}, "gate": {"thresholds": {"accuracy": {"min": 0.5}}, "slices": {}, "robustness": {}}}
-
-
-def hashes(clone: Clone) -> dict[str, str]:
-    """The hash of every output in dvc.lock, but for the times."""
-    stages = YAML(typ="safe").load(clone.folder / "dvc.lock")["stages"]
-    return {out["path"]: out["md5"] for name, said in stages.items() if name != "measure" for out in said["outs"]}
-
-
-def relatives(clone: Clone) -> list[psutil.Process]:
-    """Processes that work in a clone, or in a server that one of them started."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(clone.folder) and process.pid != os.getpid():
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def wait_gone(clone: Clone) -> None:
-    """Fails unless every process of the clone ends within 20 seconds."""
-    _, alive = psutil.wait_procs(relatives(clone), timeout=20)
-    assert not alive, [process.cmdline() for process in alive]
-    lock, deadline = clone.folder / ".dvc/tmp/rwlock", time.monotonic() + 60
-    holders = re.findall(r'"pid": (\d+)', lock.read_text()) if lock.exists() else []
-    while any(psutil.pid_exists(int(holder)) for holder in holders):  # DVC takes one that nobody has reaped for alive
-        assert time.monotonic() < deadline, holders
-        time.sleep(0.05)
+from tests.support.line import (
+    FAST,
+    ask_grpc,
+    ask_http,
+    hashes,
+    kill_group,
+    picture,
+    read_until,
+    relatives,
+    release,
+    serving,
+    wait_gone,
+)
+from tests.support.project import ROOT, environment
 
 
 def test_a_run_passes_and_a_second_one_runs_no_stage(finished):
@@ -76,7 +54,7 @@ def test_no_path_of_the_machine_is_in_any_output(finished):
 
 
 def test_prefect_and_dvc_finish_each_others_run_elsewhere_with_the_same_bytes(finished, fresh):
-    flow = fresh.start(sys.executable, "-m", "serving.cli", "run", "--flow")
+    flow = fresh.start(sys.executable, "-m", "flows.cli", "run", "--flow")
     read_until(flow, "prepared ")
     kill_group(flow)
     wait_gone(fresh)
@@ -93,7 +71,7 @@ def test_prefect_and_dvc_finish_each_others_run_elsewhere_with_the_same_bytes(fi
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(finished, fresh, seed):
     chance = random.Random(seed)
     for _ in range(10):
-        run = fresh.start(sys.executable, "-m", "serving.cli", "run")
+        run = fresh.start(sys.executable, "-m", "flows.cli", "run")
         try:
             run.wait(timeout=chance.uniform(0.5, 8))
         except subprocess.TimeoutExpired:
@@ -106,7 +84,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(finished, fresh, s
 
 def test_a_second_run_waits_for_nobody_and_an_interrupted_one_goes_on(done):
     done.params(train={"seed": 1})
-    first = done.start(sys.executable, "-m", "serving.cli", "run")
+    first = done.start(sys.executable, "-m", "flows.cli", "run")
     read_until(first, "Running stage 'train'")
     said = done.millrace("run", code=1)
     assert f"a run is at work here already (process {first.pid})" in said
@@ -122,7 +100,7 @@ def test_a_second_run_waits_for_nobody_and_an_interrupted_one_goes_on(done):
 
 def test_a_killed_stage_is_a_line_and_the_next_run_goes_on(done, finished):
     done.params(train={"l1": 1e-9})
-    run = done.start(sys.executable, "-m", "serving.cli", "run")
+    run = done.start(sys.executable, "-m", "flows.cli", "run")
     read_until(run, "epoch 3/")
     (stage,) = [one for one in relatives(done) if "stages.train" in one.cmdline() and one.name() != "sh"]
     stage.kill()
@@ -219,7 +197,7 @@ def test_a_preset_without_its_data_changes_nothing(done):
 
 def test_ctrl_c_ends_a_flow_in_its_own_way(done):
     done.params(train={"seed": 1})
-    flow = done.start(sys.executable, "-m", "serving.cli", "run", "--flow")
+    flow = done.start(sys.executable, "-m", "flows.cli", "run", "--flow")
     read_until(flow, "epoch 2/")
     flow.send_signal(signal.SIGINT)
     said, _ = flow.communicate(timeout=60)
@@ -243,7 +221,7 @@ def test_no_server_environment(done, tmp_path):
     (alone / "bin/python").symlink_to(Path(sys.executable).resolve())
     (alone / "lib").symlink_to(Path(sys.prefix) / "lib")
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", alone)
-    command = [str(alone / "bin/python"), "-m", "serving.cli", "run"]
+    command = [str(alone / "bin/python"), "-m", "flows.cli", "run"]
     surroundings = environment(done.folder)
     del surroundings["MILLRACE_TRITON"]
     said = subprocess.run(command, cwd=done.folder, env=surroundings, capture_output=True, text=True, check=False)
@@ -335,91 +313,3 @@ def test_a_full_disk_is_a_line_and_not_a_loss(finished, tmp_path):
     assert "the disk is full" in said.stderr, said.stderr
     assert "Traceback" not in said.stderr
     assert said.stdout.split() == ["code", "1"]
-
-
-def read_until(process: subprocess.Popen[str], wanted: str) -> None:
-    """Read a process's output up to a line that holds `wanted`."""
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if wanted in line:
-            return
-    raise AssertionError(f"never said {wanted!r}:\n{''.join(seen)}")
-
-
-def kill_group(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for the process alone; its children have to notice."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-
-
-class serving:
-    """`millrace release` and `serve` in a clone, on free ports; ends with SIGTERM and must leave nothing."""
-
-    def __init__(self, clone: Clone) -> None:
-        self.clone = clone
-
-    def __enter__(self) -> dict[str, str]:
-        self.clone.millrace("release")
-        ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
-        self.process = self.clone.start(sys.executable, "-m", "serving.cli", "serve", *ports)
-        line = self.process.stdout.readline()
-        found = re.search(r"HTTP (\S+), gRPC (\S+)\. ", line)
-        assert found, line + self.process.stdout.read()
-        return {"http": found[1], "grpc": found[2]}
-
-    def __exit__(self, *exception: object) -> None:
-        self.process.terminate()
-        self.process.communicate(timeout=30)
-        assert self.process.returncode == 0
-        wait_gone(self.clone)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
-def picture(clone: Clone) -> Path:
-    """A seven."""
-    return sorted((clone.folder / "data/builtin/digits/7").iterdir())[0]
-
-
-def release(clone: Clone) -> str:
-    """The id of what a clone has exported."""
-    return hashlib.sha256((clone.folder / "models/manifest.json").read_bytes()).hexdigest()[:12]
-
-
-def ask_grpc(address: str, path: Path) -> tuple[str, str]:
-    """Label and release, by nothing but NVIDIA's client."""
-    import tritonclient.grpc as triton
-
-    return _ask(triton, address, path)
-
-
-def ask_http(address: str, path: Path) -> tuple[str, str]:
-    """The same over HTTP."""
-    import tritonclient.http as triton
-
-    return _ask(triton, address, path)
-
-
-def _ask(triton: object, address: str, path: Path) -> tuple[str, str]:
-    image = triton.InferInput("image", [1, 1], "BYTES")
-    image.set_data_from_numpy(np.array([[path.read_bytes()]], dtype=object))
-    wanted = [triton.InferRequestedOutput("probabilities", class_count=1), triton.InferRequestedOutput("release")]
-    client = triton.InferenceServerClient(address)
-    try:
-        answer = client.infer("digits", [image], outputs=wanted)
-    except InferenceServerException as error:
-        raise AssertionError(error.message()) from error
-    finally:
-        client.close()
-    _, _, label = answer.as_numpy("probabilities")[0, 0].decode().split(":")
-    return label, bytes(answer.as_numpy("release")[0]).decode()

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from toy_model import infer, write_model
 
-from serving import scratch
-from serving.children import surroundings
-from serving.launcher import find_server, running
-from serving.wire import connected
-from stages.errors import UserError
+from serving.triton import scratch
+from serving.triton.launcher import find_server, running
+from serving.triton.wire import connected
+from stages.core.children import surroundings
+from stages.core.errors import UserError
+from tests.support.project import ROOT
+from tests.support.toy_model import infer, write_model
 
 ODD = """a b$(touch pwned)`touch pwned`;touch pwned&|<>'"()[]{key}*?#~!\\:ü\nc"""
 
@@ -67,7 +67,7 @@ def mounted(folder: Path, options: str, code: str, **variables: str) -> subproce
 
 
 SERVE = (
-    "import sys; from pathlib import Path; from serving.launcher import running\n"
+    "import sys; from pathlib import Path; from serving.triton.launcher import running\n"
     'with running(Path("REPOSITORY"), ["first"], drain_s=0) as endpoint: print(endpoint.identity)'
 )
 
@@ -94,7 +94,7 @@ def test_a_colon_in_a_folders_name_is_refused(monkeypatch):
 
 
 def test_a_run_without_such_a_folder_ends_before_it_begins(monkeypatch, tmp_path, empty):
-    from serving import cli
+    from flows import cli
 
     monkeypatch.chdir(empty)
     monkeypatch.setattr(scratch, "_candidates", lambda: [tmp_path / "absent"])
@@ -104,6 +104,6 @@ def test_a_run_without_such_a_folder_ends_before_it_begins(monkeypatch, tmp_path
 
 
 def test_a_folder_without_programs_is_found(tmp_path):
-    code = f'from pathlib import Path; from serving import scratch; print(scratch._is_fit(Path("{tmp_path}")))'
+    code = f'from pathlib import Path; from serving.triton import scratch; print(scratch._is_fit(Path("{tmp_path}")))'
     assert mounted(tmp_path, "noexec", code).stdout == "False\n"
     assert mounted(tmp_path, "exec", code).stdout == "True\n"

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT, Clone, environment
-from test_line import FAST, free_ports, read_until, wait_gone
 
 from flows.pipeline import answers
-from stages.arithmetic import NEEDED, instructions
+from stages.core.arithmetic import NEEDED, instructions
+from tests.support.line import FAST, free_ports, read_until, wait_gone
+from tests.support.project import BIN, ROOT, Clone, environment
 
 PAGES = ("README.md", "docs/data.md", "docs/training.md")
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from tests.support.project import ROOT
 
 CHECK = ROOT / "serving" / "runtime" / "check.py"
 

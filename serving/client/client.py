@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, overload
 
-from serving import wire
 from serving.client import transport
 from serving.client.connection import NAMES, Address, Tls, checked
 from serving.client.errors import RowError, Unavailable, explained, pauses
 from serving.client.model_info import Answer, AnyFrame, Outputs, Raw, Row, Served
 from serving.client.question import IN_FLIGHT, Batch, Question, blamed, in_order, is_stream, stream
+from serving.triton import wire
 
 Connection = TypeVar("Connection")
 Token = TypeVar("Token")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from serving import wire
+from serving.triton import wire
 
 _PORTS = {"grpc": None, "grpcs": 443, "http": 80, "https": 443}
 NAMES = {"grpc": "gRPC", "http": "HTTP"}

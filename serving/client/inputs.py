@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from serving.client.model_info import Row, Served
-from stages import sources
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.schema import Schema
-from stages.sources import Reject, csv
+from stages.tables import sources
+from stages.tables.sources import Reject, delimited
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
 
@@ -70,7 +70,7 @@ def table(path: Path, format: str, served: Served, written: Written) -> Iterator
     """
     source = sources.source(format)
     options = written.options if format == written.format else source.Options()
-    if isinstance(options, csv.Options) and options.columns:
+    if isinstance(options, delimited.Options) and options.columns:
         options = _columns(path, options, served)
     there = source.columns(path, options)
     present = tuple(column for column in served.schema.features if column.name in there)
@@ -143,9 +143,9 @@ def _file_column(served: Served) -> str:
     return blobs[0] if len(blobs) == 1 and set(needed) <= set(blobs) else ""
 
 
-def _columns(path: Path, options: csv.Options, served: Served) -> csv.Options:
+def _columns(path: Path, options: delimited.Options, served: Served) -> delimited.Options:
     """The declared columns, but for a table that has a header row of its own, or leaves the target out."""
-    first = csv.first_row(path, options)
+    first = delimited.first_row(path, options)
     if set(first) & set(served.inputs):
         return replace(options, columns=())
     if len(first) == len(options.columns) - 1:

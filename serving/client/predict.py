@@ -17,8 +17,10 @@ import numpy as np
 from serving.client import AccessDenied, Answer, AsyncClient, Served, ServerError, TlsError, Unavailable, inputs
 from serving.client.model_info import flat
 from serving.client.question import in_order_async
-from stages import command, settings, sources
-from stages.errors import Misuse, UserError
+from stages.core import command
+from stages.core.errors import Misuse, UserError
+from stages.settings import sections
+from stages.tables import sources
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 RETRY_S = 20.0
@@ -33,7 +35,7 @@ def written_as(format: str, options: dict[str, Any]) -> inputs.Written:
     Raises:
         UserError: `options` are none of that format.
     """
-    return inputs.Written(format, settings.options(sources.source(format), options, "data.options"))
+    return inputs.Written(format, sections.options(sources.source(format), options, "data.options"))
 
 
 def answer(

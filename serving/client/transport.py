@@ -12,8 +12,8 @@ from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from serving import wire
 from serving.client.connection import Address, Tls
+from serving.triton import wire
 
 Headers = Mapping[str, str]
 _RECONNECT = [

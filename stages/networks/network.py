@@ -6,7 +6,6 @@ import difflib
 import importlib
 import inspect
 import json
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,9 +16,10 @@ import safetensors.torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from stages import kinds, networks
+from stages.core.words import modules
+from stages.networks import augmentations, encoders, heads, trunks
 from stages.networks.draws import Draws
-from stages.schema import Column, Schema, kind
+from stages.schema import Column, Schema, kind, kinds
 
 Spec = dict[str, Any]  # {"encoders": {block: {"name": ..., option: ...}}, "trunk": {...}, "head": {...}}
 
@@ -64,7 +64,7 @@ def resolve(schema: Schema, model: Mapping[str, Any]) -> Spec:
         ValueError: a name, an option or its value that cannot be; it names the key and the nearest valid one.
     """
     encoders, blocks = model.get("encoders", {}), schema.groups()
-    known = [*blocks, *(name for name in _modules(kinds) if not name.startswith("target_"))]
+    known = [*blocks, *(name for name in modules(kinds) if not name.startswith("target_"))]
     for name in encoders:
         _check(name, known, "model.encoders", "block or kind")
 
@@ -135,7 +135,7 @@ def augmenter(
         ValueError: an option that cannot be; it names the key and the nearest valid one.
     """
     blocks = schema.groups()
-    known = [*blocks, *_modules(networks, "augment_")]
+    known = [*blocks, *modules(augmentations)]
     steps: list[Callable[[Tensor, Draws], Tensor] | None] = []
     for name in options:
         _check(name, known, "train.augment", "block or kind")
@@ -151,26 +151,29 @@ def augmenter(
 
 def head_module(target: Column) -> Any:
     """The file of a target's head, for its `metrics`, `scalars` and `plots`."""
-    return _module("head_" + target.kind.removeprefix("target_"))
+    return _head(target.kind.removeprefix("target_"))
 
 
-_PREFIX = {"Encoder": "", "Trunk": "trunk_", "Head": "head_"}
+def _encoder(name: str) -> Any:
+    return importlib.import_module(f"stages.networks.encoders.{name}")
+
+
+def _trunk(name: str) -> Any:
+    return importlib.import_module(f"stages.networks.trunks.{name}")
+
+
+def _head(name: str) -> Any:
+    return importlib.import_module(f"stages.networks.heads.target_{name}")
+
+
+# By role: the package of its parts, what their files' names begin with, and what imports one.
+_PARTS = {"Encoder": (encoders, "", _encoder), "Trunk": (trunks, "", _trunk), "Head": (heads, "target_", _head)}
 
 
 def _class(role: str, name: str, where: str) -> type[nn.Module]:
-    modules = _modules(networks, _PREFIX[role])
-    if name not in modules or not hasattr(_module(_PREFIX[role] + name), role):
-        _check(name, [found for found in modules if hasattr(_module(_PREFIX[role] + found), role)], where, role.lower())
-    return getattr(_module(_PREFIX[role] + name), role)
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"stages.networks.{name}")
-
-
-def _modules(package: Any, prefix: str = "") -> list[str]:
-    found = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
+    package, prefix, load_part = _PARTS[role]
+    _check(name, [found.removeprefix(prefix) for found in modules(package)], where, role.lower())
+    return getattr(load_part(name), role)
 
 
 def _options(role: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -193,9 +196,9 @@ def _part(role: str, spec: Mapping[str, Any], where: str) -> Callable[..., Any]:
 
 
 def _augment(kind_name: str, given: Mapping[str, Any], where: str) -> Callable[[Tensor, Draws], Tensor]:
-    if kind_name not in _modules(networks, "augment_"):
+    if kind_name not in modules(augmentations):
         raise ValueError(f"{where}: there is no augmentation for the kind {kind_name!r}")
-    module = _module(f"augment_{kind_name}")
+    module = importlib.import_module(f"stages.networks.augmentations.{kind_name}")
     for name in given:
         _check(name, list(inspect.signature(module.Options).parameters), where, "option")
     options = _value(module.Options, given, where)

@@ -9,10 +9,10 @@ from pathlib import Path
 def main() -> None:
     """Run the command line."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-    from stages import interrupts
+    from stages.core import interrupts
 
     interrupts.quiet()
-    from serving.cli import main as run
+    from flows.cli import main as run
 
     run()
 

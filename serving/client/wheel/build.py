@@ -19,10 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "millrace_client"
-FILES = ("schema.py", "errors.py", "columns.py", "__init__.py", "kinds/*.py", "sources/*.py")  # of stages
+FILES = (  # of stages
+    *("__init__.py", "core/__init__.py", "core/errors.py", "schema/__init__.py", "schema/kinds/*.py"),
+    *("tables/__init__.py", "tables/arrow.py", "tables/sources/*.py"),
+)
 LEFT_OUT = ("predict.py",)  # of the client: the command, which needs the rest of the project
-_NAMES = re.compile(r"\b(serving\.client|serving|stages)(?=\.\w| import\b)")
-_NEW = {"serving.client": PACKAGE, "serving": PACKAGE, "stages": f"{PACKAGE}.stages"}
+_NAMES = re.compile(r"\b(serving\.client|serving\.triton|stages)(?=\.\w| import\b)")
+_NEW = {"serving.client": PACKAGE, "serving.triton": PACKAGE, "stages": f"{PACKAGE}.stages"}
 EPOCH = "315532800"  # 1980, where the times in a zip file begin
 
 
@@ -54,7 +57,7 @@ def sources() -> Iterator[tuple[Path, str]]:
     for path in sorted((ROOT / "serving/client").glob("*.py")):
         if path.name not in LEFT_OUT:
             yield path, path.name
-    yield ROOT / "serving/wire.py", "wire.py"
+    yield ROOT / "serving/triton/wire.py", "wire.py"
     for pattern in FILES:
         for path in sorted((ROOT / "stages").glob(pattern)):
             yield path, path.relative_to(ROOT).as_posix()

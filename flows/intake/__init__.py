@@ -1,0 +1,1 @@
+"""A new data set comes in."""

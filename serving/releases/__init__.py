@@ -1,0 +1,1 @@
+"""What is live, what was, and who changed it."""

@@ -1,0 +1,1 @@
+"""The server: its configuration, how it starts, and what it is sent."""

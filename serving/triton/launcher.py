@@ -1,0 +1,401 @@
+"""Find a real tritonserver on this machine, and run it for as long as a block lasts."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from serving.triton.port_owner import listens_in
+from serving.triton.scratch import Place, remove_regions, scratch, sweep
+from serving.triton.wire import connected
+from stages.core.errors import Late, UserError
+
+PROJECT = Path(__file__).resolve().parents[2]
+ADMIN_HEADER = "millrace-admin"  # HTTP's; gRPC's is GRPC_PREFIX with this
+GRPC_PREFIX = "triton-grpc-protocol-"
+_RESTRICTED = "model-repository,shared-memory,trace,logging"  # not model-config: NVIDIA's own image_client reads it
+_NOISE = (  # errors of every start without a GPU, and one that is said again in more words
+    "CudaDriverHelper has not been initialized",
+    "unable to create stream for ",
+    "ERROR: Failed to create instance",
+)
+_POLL_S = 0.02
+_START = Path(__file__).parent / "runtime" / "start.py"
+_STARTS = 3  # tries, where a free port is taken by another process before the server binds it
+
+
+@dataclass(frozen=True)
+class Server:
+    """A tritonserver that can be started. `environment`: the nvidia-pytriton environment it lies in, if in one."""
+
+    binary: Path
+    environment: Path | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running server, its addresses as HOST:PORT. `admin_key` opens the APIs that load models.
+
+    `process` is the server's guard: it ends when the server does, with its exit code, and passes SIGTERM on.
+    """
+
+    http: str
+    grpc: str
+    metrics: str
+    process: subprocess.Popen[bytes]
+    admin_key: str = field(repr=False)
+    identity: str  # the name of the folder that the server works in, and of no other server's
+
+    @property
+    def http_admin(self) -> dict[str, str]:
+        """Headers for the restricted APIs over HTTP."""
+        return {ADMIN_HEADER: self.admin_key}
+
+    @property
+    def grpc_admin(self) -> dict[str, str]:
+        """Headers for the restricted APIs over gRPC."""
+        return {GRPC_PREFIX + ADMIN_HEADER: self.admin_key}
+
+
+class _PortTaken(Exception):
+    """Another process was faster."""
+
+
+def find_server() -> Server:
+    """The server named by MILLRACE_TRITON, else `tritonserver` on PATH, else one in a `.venv-triton`: the project's,
+    or that beside this interpreter's environment.
+
+    Raises:
+        UserError: there is none, or MILLRACE_TRITON names none.
+    """
+    named = os.environ.get("MILLRACE_TRITON")
+    if named:
+        server = _server_at(Path(named).expanduser())
+        if server is None:
+            raise UserError(f"MILLRACE_TRITON={named} is no tritonserver, nor an environment with nvidia-pytriton")
+        return server
+    on_path = shutil.which("tritonserver")
+    beside = (PROJECT, Path(sys.prefix).parent)  # DVC's experiments copy the code elsewhere, not the environments
+    places = [Path(on_path)] if on_path else [folder / ".venv-triton" for folder in beside]
+    server = next((found for place in places if (found := _server_at(place))), None)
+    if server is None:
+        raise UserError(
+            "no tritonserver: run `make setup` (Linux x86-64, glibc 2.35 or newer, Python 3.11 or 3.12 with its"
+            " libpython), or set MILLRACE_TRITON=/path/to/tritonserver"
+        )
+    return server
+
+
+@contextmanager
+def running(
+    repository: Path,
+    models: Sequence[str],
+    *,
+    http_port: int | None = None,
+    grpc_port: int | None = None,
+    metrics_port: int | None = None,
+    timeout_s: float = 60,
+    log: Path | None = None,
+    drain_s: int = 8,
+    admin_key: str | None = None,
+    place: Place | None = None,
+) -> Iterator[Endpoint]:
+    """Serve `models` of `repository` on loopback while the block lasts; they are ready when it begins.
+
+    A port that is not given is a free one. The server ends with the thread that entered, however that ends.
+    Leaving the block gives requests in flight `drain_s` seconds, and costs 3 s or, if any HTTP client is still
+    connected, all of them; 0 kills at once. `place`: a `scratch` for several starts, the later of which then need no
+    room on the disk; one at a time.
+
+    Raises:
+        UserError: no server, a given port is in use, or a model cannot be loaded within `timeout_s`.
+    """
+    server = find_server()
+    if not repository.is_dir():
+        raise UserError(f"there is no model repository {repository}")
+    given = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+    for port in filter(None, given.values()):
+        _require_free(port)
+    sweep()
+    with ExitStack() as stack:
+        folder, lock = place or stack.enter_context(scratch())
+        remove_regions(folder)
+        for attempt in range(1, _STARTS + 1):
+            ports = _complete(given)
+            key = admin_key or secrets.token_hex(16)
+            command, environment = _command(server, repository, models, ports, folder, drain_s)
+            path = log or folder / "triton.log"
+            with path.open("wb") as sink:
+                process = _start(command, environment, key, folder, sink, lock)
+            try:
+                _wait_ready(process, ports, folder.name, models, timeout_s, path)
+                break
+            except _PortTaken as error:
+                _stop(process, 0)
+                if attempt == _STARTS or None not in given.values():
+                    raise UserError(f"a port was taken while the server started: {error}") from None
+            except BaseException:
+                _stop(process, 0)
+                raise
+        stack.callback(_stop, process, drain_s)
+        http_address, grpc_address, metrics_address = (f"127.0.0.1:{ports[name]}" for name in given)
+        yield Endpoint(http_address, grpc_address, metrics_address, process, key, folder.name)
+
+
+def inference_count(endpoint: Endpoint, model: str) -> int:
+    """Samples that the server has answered through this model, all its versions together; counted a moment after."""
+    with connected(endpoint.grpc) as client:
+        statistics = client.get_inference_statistics(model)
+    return sum(int(version.inference_count) for version in statistics.model_stats)
+
+
+def _server_at(path: Path) -> Server | None:
+    """A tritonserver binary, or a Python environment that holds nvidia-pytriton."""
+    inside = "pytriton/tritonserver/bin/tritonserver"
+    if path.is_dir():
+        found = sorted(path.absolute().glob(f"lib/python3.*/site-packages/{inside}"))
+        return Server(found[0], path.absolute()) if found else None
+    if not (path.is_file() and os.access(path, os.X_OK)):
+        return None
+    binary = path.resolve()
+    return Server(binary, binary.parents[6] if binary.as_posix().endswith(inside) else None)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free for a server
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} cannot be used ({error.strerror}): end what listens there, or give another port"
+            ) from None
+
+
+def _complete(given: Mapping[str, int | None]) -> dict[str, int]:
+    """Free ports for those not given. Held open together, so that they differ."""
+    with ExitStack() as stack:
+        ports = {}
+        for name, port in given.items():
+            if port is None:
+                probe = stack.enter_context(socket.socket())
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            ports[name] = port
+        return ports
+
+
+def _command(
+    server: Server,
+    repository: Path,
+    models: Sequence[str],
+    ports: Mapping[str, int],
+    folder: Path,
+    drain_s: int,
+) -> tuple[list[str], dict[str, str]]:
+    """The command line with `{key}` for the key, and what its environment has beyond ours.
+
+    All paths that Triton sees lie in `folder`: it hands them to a shell.
+    """
+    restricted = f"{_RESTRICTED}:{ADMIN_HEADER}={{key}}"
+    command = [
+        str(server.binary),
+        f"--model-repository={_link(folder / 'repository', repository.absolute())}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in models),
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={drain_s}",
+        f"--http-restricted-api={restricted}",
+        f"--grpc-restricted-protocol={restricted}",
+        f"--backend-config=python,shm-region-prefix-name={folder.name}",
+    ]
+    for name, port in ports.items():
+        command += [f"--{name}-address=127.0.0.1", f"--{name}-port={port}"]
+    environment = {"TMPDIR": str(folder)}
+    if server.environment is None:
+        return command, environment
+    python = _python(server.environment)
+    backends = _backends(server, python["version"], folder)
+    libraries = [
+        # The interpreter's own folder first: the stub may otherwise load the system's libpython.
+        str(_link(folder / "python", Path(python["libdir"]))) if python["libdir"] else "",
+        str(_link(folder / "libraries", server.binary.parents[3] / "nvidia_pytriton.libs")),
+        os.environ.get("LD_LIBRARY_PATH", ""),
+    ]
+    # The stub finds its packages by the python3 that is first on PATH.
+    programs = [str(_link(folder / "environment", server.environment) / "bin"), os.environ.get("PATH", os.defpath)]
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+    environment["PATH"] = os.pathsep.join(programs)
+    return [*command, f"--backend-directory={backends}"], environment
+
+
+def _link(place: Path, target: Path) -> Path:
+    """`place`, which leads to `target`."""
+    if not place.is_symlink():  # a second try
+        place.symlink_to(target)
+    return place
+
+
+def _python(environment: Path) -> dict[str, str]:
+    """Version ("3.11") and library folder of an environment's interpreter."""
+    code = (
+        "import json, sys, sysconfig; print(json.dumps({'libdir': sysconfig.get_config_var('LIBDIR') or '',"
+        " 'version': '%d.%d' % sys.version_info[:2]}))"
+    )
+    python = environment / "bin" / "python"
+    try:
+        described: dict[str, str] = json.loads(subprocess.check_output([python, "-I", "-c", code]))
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"the server's Python does not run ({error}): make its environment anew") from None
+    return described
+
+
+def _backends(server: Server, version: str, folder: Path) -> Path:
+    """Triton's Python backend with the stub for this Python, and ours beside it. Copies: Triton refuses links."""
+    backends = folder / "backends"
+    if backends.exists():  # a second try
+        return backends
+    triton = server.binary.parents[1]
+    stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise UserError(f"{server.environment} is of Python {version}, for which nvidia-pytriton has no stub")
+    ours = Path(__file__).parent / "backends"
+    shutil.copytree(triton / "backends" / "python", backends / "python", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(stub, backends / "python")
+    shutil.copy2(ours / "python" / "batchstrategy.so", backends / "python")  # for releases made before it existed
+    (backends / "onnxruntime").mkdir()
+    shutil.copy2(ours / "onnxruntime" / "model.py", backends / "onnxruntime")
+    return backends
+
+
+def _start(
+    command: list[str], environment: dict[str, str], key: str, folder: Path, sink: IO[bytes], lock: int
+) -> subprocess.Popen[bytes]:
+    """Its own session: Ctrl-C goes to us alone, and its process group can be ended as a whole.
+
+    Its environment goes by argument, because the server's libpython must not be loaded into the process between.
+    """
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", _START, f"--parent={os.getpid()}", "/dev/stdin", *variables, *command],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=sink,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=(lock,),
+    )
+    assert process.stdin
+    with suppress(BrokenPipeError), process.stdin:  # it has said why in the log
+        process.stdin.write(key.encode())
+    return process
+
+
+def _wait_ready(
+    process: subprocess.Popen[bytes],
+    ports: Mapping[str, int],
+    identity: str,
+    models: Sequence[str],
+    timeout_s: float,
+    log: Path,
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not _exited(process):
+        if _is_ready(ports, identity, models):
+            return
+        if time.monotonic() > deadline:
+            raise Late(f"tritonserver is not ready after {timeout_s:g} s: {_reason(log)}")
+        time.sleep(_POLL_S)
+    reason = _reason(log)
+    if "already in use" in reason:
+        raise _PortTaken(reason)
+    raise UserError(f"tritonserver did not start: {reason}")
+
+
+def _is_ready(ports: Mapping[str, int], identity: str, models: Sequence[str]) -> bool:
+    """Whether the models are, on a server of ours: another one on the port would answer too."""
+    if not listens_in(ports["http"], identity):
+        return False
+    connection = http.client.HTTPConnection("127.0.0.1", ports["http"], timeout=1)
+    try:
+        for model in models:
+            connection.request("GET", f"/v2/models/{quote(model, safe='')}/ready")
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                return False
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
+    return _serves_metrics(ports["metrics"])  # opens last
+
+
+def _serves_metrics(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", "/metrics")
+        return b"nv_" in connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _reason(log: Path) -> str:
+    """What the log's errors say: the causes, without what follows from them."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [match.group(1) for line in lines if (match := re.match(r'E\d{4} .*?\] "?(.*?)"?$', line))]
+    errors = [error for error in errors if not error.startswith(_NOISE)]
+    causes = [error for error in errors if "Invalid argument: ensemble " not in error] or errors
+    told = causes or [line for line in lines if line.startswith("error: ")] or lines[-5:]
+    brief = [error.partition(r"\n\nAt:")[0].strip(" ;") for error in dict.fromkeys(told)]
+    return "; ".join(brief[-3:]) or "its log is empty"
+
+
+def _exited(process: subprocess.Popen[bytes]) -> bool:
+    """Without reaping it: until then its number, which is its group's, cannot be another's."""
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
+
+
+def _stop(process: subprocess.Popen[bytes], drain_s: int) -> None:
+    """SIGTERM, then SIGKILL for all that is left of its process group."""
+    deadline = time.monotonic() + (drain_s + 2 if drain_s else 0)
+    if drain_s and not _exited(process):
+        process.terminate()
+    while not _exited(process) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    gone_by = time.monotonic() + 5
+    while _has_members(process.pid) and time.monotonic() < gone_by:
+        time.sleep(_POLL_S)
+
+
+def _has_members(group: int) -> bool:
+    """Whether any process of it still runs; PID 1 may take its time to reap those that do not."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if its_group == str(group) and state not in "ZX":
+                return True
+    return False

@@ -1,0 +1,99 @@
+"""A folder for one server: its owner's alone, on a path that no shell misreads, where programs may run.
+
+Triton hands the paths of models and environments to a shell, and PATH cannot hold a colon. So a server sees links in
+this folder and never the names that people give to theirs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from stages.core.errors import UserError
+
+_PREFIX = "millrace-triton-"
+_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
+_SHM = Path("/dev/shm")
+Place = tuple[Path, int]  # a folder and its lock
+
+
+@contextmanager
+def scratch() -> Iterator[Place]:
+    """A new folder, and its lock, which lives as long as any process that has it; its name begins its shared memory.
+
+    Raises:
+        UserError: see `base`.
+    """
+    hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=base()))  # under its own name only once locked: see sweep
+    lock = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = hidden.rename(hidden.with_name(hidden.name[1:]))
+    try:
+        yield folder, lock
+    finally:
+        os.close(lock)
+        _discard(folder)
+
+
+def base() -> Path:
+    """Where such folders are made: TMPDIR, or else the first other one that will do.
+
+    Raises:
+        UserError: there is none.
+    """
+    candidates = _candidates()
+    for folder in candidates:
+        if _is_fit(folder):
+            return folder
+    tried = ", ".join(str(folder) for folder in candidates)
+    raise UserError(
+        f"the server needs a folder in which programs may run: {tried} are mounted noexec, not writable, or have other"
+        " signs than letters, digits and ._+- in their names. Set TMPDIR to one"
+    )
+
+
+def sweep() -> None:
+    """Remove what servers left behind whose parent was killed: none of their processes holds the lock any more."""
+    for folder in (found for place in _candidates() for found in place.glob(f"{_PREFIX}*")):
+        with suppress(OSError):
+            if folder.stat().st_uid != os.getuid():
+                continue
+        with suppress(OSError), (folder / "lock").open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _discard(folder)
+
+
+def _candidates() -> list[Path]:
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    places = (tempfile.gettempdir(), "/tmp", "/var/tmp", os.environ.get("XDG_RUNTIME_DIR") or "/run", home, _SHM)
+    return list(dict.fromkeys(Path(place) for place in places))
+
+
+def _is_fit(folder: Path) -> bool:
+    """Asks the kernel by a file of our own: it denies execution where the file system is mounted noexec."""
+    if not (folder.is_absolute() and _PLAIN.fullmatch(str(folder))):
+        return False
+    try:
+        with tempfile.NamedTemporaryFile(prefix=f".{_PREFIX}", dir=folder) as file:
+            os.fchmod(file.fileno(), 0o700)
+            return os.access(file.name, os.X_OK)
+    except OSError:
+        return False
+
+
+def remove_regions(folder: Path) -> None:
+    """Remove the shared memory that a killed server has left behind."""
+    for region in _SHM.glob(f"{folder.name}*"):
+        if region != folder:
+            region.unlink(missing_ok=True)
+
+
+def _discard(folder: Path) -> None:
+    remove_regions(folder)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,103 @@
+"""Processes that do not outlive the one that has started them, however it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from stages.core.errors import UserError
+
+How = Literal["spare", "ask", "end"]
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+GUARD = Path(__file__).with_name("guard.py")
+
+
+class Children:
+    """The processes that a run has started. None of them outlives the block, nor this process."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        for child in tuple(self._running):
+            child.wait()
+
+    def end(self) -> None:
+        """End all, and let none begin."""
+        with self._lock:
+            self.ended = True
+            for child in self._running:
+                child.stdin.close()  # type: ignore[union-attr]
+
+    @contextmanager
+    def start(
+        self, command: Sequence[str], *, how: How = "spare", shown: bool = False
+    ) -> Iterator[subprocess.Popen[str]]:
+        """`command` under a guard, until the block ends. `how` it is ended: see there. `shown`: it writes where we do.
+
+        Raises:
+            ProcessLookupError: they are ended already.
+        """
+        with self._lock:
+            if self.ended:
+                raise ProcessLookupError
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(GUARD), how, *command],
+                stdin=subprocess.PIPE,
+                stdout=None if shown else subprocess.PIPE,
+                stderr=None if shown else subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=surroundings(),
+                start_new_session=True,
+            )
+            self._running.add(child)
+        try:
+            yield child
+        finally:
+            with self._lock:
+                self._running.discard(child)
+                child.stdin.close()  # type: ignore[union-attr]
+            child.wait()
+            if child.stdout:
+                child.stdout.close()
+
+
+def surroundings() -> dict[str, str]:
+    """The environment of DVC and of its stages, which are `python -m ...`: our python must be the first on PATH.
+
+    Raises:
+        UserError: its folder has a colon in its name.
+    """
+    programs = str(Path(sys.executable).parent)
+    if os.pathsep in programs:
+        raise UserError(f"rename a folder of {programs}: PATH cannot hold a name with a colon")
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_STUDIO_OFFLINE": "1",
+        **loopback_direct(),
+    }
+
+
+def loopback_direct() -> dict[str, str]:
+    """The variables that keep this machine's own addresses from any proxy, with the hosts that they name already."""
+    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in named.split(",") if host.strip()]
+    if "*" not in hosts:  # which has to stand alone
+        hosts += [host for host in LOOPBACK if host not in hosts]
+    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(hosts))

@@ -1,0 +1,281 @@
+"""`dvc.lock`, what DVC has recorded of each stage: read, copied while it is whole, put back where a kill has cut it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.core.errors import Misuse, UserError
+
+LOCK = "dvc.lock"
+TMP = Path(".dvc/tmp")  # DVC's own, ignored by git
+COPY = TMP / "millrace" / LOCK
+STILL, STILL_S = 100, 0.05  # how often, and how long, a dvc.lock that is being written is awaited
+CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+
+
+def stages(root: Path = Path()) -> dict[str, Any]:
+    """What dvc.lock records of each stage, in the order in which they ran; nothing where there is no dvc.lock.
+
+    Raises:
+        UserError: it is in conflict or cannot be read.
+    """
+    path = root / LOCK
+    return parse(path.read_bytes()) if path.exists() else {}
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """The stages of a dvc.lock with these bytes.
+
+    Raises:
+        UserError: it is in conflict or is no whole dvc.lock.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    if CONFLICT.search(content):
+        raise UserError(conflict(LOCK))
+    try:
+        tree = YAML(typ="safe").load(content.decode())
+        if not isinstance(tree, dict) or not content.endswith(b"\n") or not isinstance(tree.get("stages", {}), dict):
+            raise ValueError("cut short")
+        found: dict[str, Any] = tree.get("stages", {})
+        for stage in found.values():
+            _check(stage)
+    except (YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"{LOCK} is not whole: `git checkout {LOCK}` restores the last commit's") from error
+    return found
+
+
+def conflict(path: str) -> str:
+    """What to do about a file in the midst of a merge."""
+    if path == LOCK:
+        return f"{path} is in conflict, from a merge: `git checkout --ours {path}`, `millrace run` and `git add {path}`"
+    return f"{path} is in conflict, from a merge: edit what stands between <<<<<<< and >>>>>>>, then `git add {path}`"
+
+
+def settled(root: Path = Path()) -> None:
+    """Look whether what the graph rests on is free of a merge's conflicts.
+
+    Raises:
+        Misuse: it is not; a line for each file.
+    """
+    if found := conflicts(root):
+        raise Misuse("\nerror: ".join(found))
+
+
+def conflicts(root: Path = Path()) -> list[str]:
+    """What to do about each file that a merge has left in conflict."""
+    return [conflict(name) for name in ("dvc.yaml", "params.yaml", LOCK) if CONFLICT.search(_read(root / name) or b"")]
+
+
+def keep(root: Path = Path()) -> None:
+    """Copy dvc.lock aside, if it is whole and nobody writes it now."""
+    with idle(root) as nobody_writes, contextlib.suppress(OSError, UserError):
+        if nobody_writes and (content := (root / LOCK).read_bytes()) != _read(root / COPY):
+            parse(content)
+            replace(root / COPY, content)
+
+
+def recover(root: Path) -> list[str]:
+    """Mend what a DVC that was killed has left half written; a line for each thing that was mended."""
+    if not (root / TMP).is_dir():
+        return []  # no DVC has worked here yet
+    with idle(root) as nobody_writes, contextlib.suppress(OSError):
+        return [*_recover_lock(root), *_recover_rwlock(root)] if nobody_writes else []
+    return []
+
+
+@contextlib.contextmanager
+def idle(root: Path = Path(), wait: bool = False) -> Iterator[bool]:
+    """Hold DVC's own lock, as a DVC does whenever it reads or writes these files; False where another holds it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context((root / TMP / "lock").open("a+"))
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except FileNotFoundError:
+            yield True  # no DVC has worked here yet
+            return
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def still(root: Path = Path()) -> bytes:
+    """The bytes of dvc.lock, once whoever writes it now has done so."""
+    content = _read(root / LOCK) or b""
+    for _ in range(STILL):
+        time.sleep(STILL_S)
+        before, content = content, _read(root / LOCK) or b""
+        if content == before and _whole(content):
+            break
+    return content
+
+
+def withdraw(root: Path, stage: str, since: float) -> None:
+    """Take back what DVC has recorded of a stage `since` a time, in its run cache as well: its values are wrong."""
+    cached = cached_runs(root, stage, since)
+    text = (root / LOCK).read_text(encoding="utf-8")
+    replace(root / LOCK, _block(stage).sub("", text, count=1).encode())
+    for path in cached:
+        path.unlink()
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # DVC fails on an empty one
+
+
+def cached_runs(root: Path, stage: str, since: float) -> list[Path]:
+    """The files in DVC's run cache that hold dvc.lock's entry of a stage and were written `since` a time.
+
+    DVC writes one whenever it records a run; an entry that git or a person has put into dvc.lock has none so new.
+    """
+    from ruamel.yaml import YAML
+
+    recorded = entry((root / LOCK).read_bytes(), stage)
+    new = [path for path in (cache(root) / "runs").glob("*/*/*") if path.stat().st_mtime >= since]
+    return [path for path in new if YAML(typ="safe").load(path.read_text(encoding="utf-8")) == recorded]
+
+
+def move_last(names: Sequence[str], root: Path = Path()) -> None:
+    """Let the entries of these stages come last, in this order."""
+    text = (root / LOCK).read_text(encoding="utf-8")
+    blocks = [found[0] for name in names if (found := _block(name).search(text))]
+    for block in blocks:
+        text = text.replace(block, "", 1)
+    if blocks:
+        replace(root / LOCK, (text + "".join(blocks)).encode())
+
+
+def entry(content: bytes, stage: str) -> Any:
+    """What a dvc.lock with these bytes records of one stage, the rest unread; None where it has no entry."""
+    from ruamel.yaml import YAML, YAMLError
+
+    found = _block(stage).search(content.decode(errors="replace"))
+    with contextlib.suppress(YAMLError):
+        return YAML(typ="safe").load(found[0])[stage] if found else None
+    return None
+
+
+def outputs(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Path -> MD5 of every output."""
+    return {out["path"]: out["md5"] for stage in recorded.values() for out in stage.get("outs", []) if "md5" in out}
+
+
+def cache(root: Path) -> Path:
+    """Where DVC keeps its objects.
+
+    Raises:
+        UserError: DVC does not say.
+    """
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`dvc cache dir` failed: {done.stderr.strip()}")
+    return root / done.stdout.strip()
+
+
+def folder_md5(files: Mapping[str, str]) -> str:
+    """DVC's MD5 of a folder with these files, path -> MD5."""
+    import hashlib
+
+    listed = json.dumps([{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())])
+    return f"{hashlib.md5(listed.encode()).hexdigest()}.dir"
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file whole, by a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _check(stage: Mapping[str, Any]) -> None:
+    """Raise ValueError or KeyError where an entry of dvc.lock ends too early."""
+    for one in [*stage.get("deps", []), *stage.get("outs", [])]:
+        hashed = one["path"] and one[one.get("hash", "md5")]
+        if one.get("hash") == "md5" and not (MD5.fullmatch(hashed) and "size" in one):
+            raise ValueError("cut short")
+        if str(hashed).endswith(".dir") and "nfiles" not in one:
+            raise ValueError("cut short")
+    if not stage["cmd"] or stage.keys() == {"cmd"}:
+        raise ValueError("cut short")
+
+
+def _recover_lock(root: Path) -> list[str]:
+    content, copy = _read(root / LOCK), _read(root / COPY)
+    if content is None or content == copy or CONFLICT.search(content):
+        return []
+    committed = _git(root, "show", f"HEAD:./{LOCK}")
+    if _whole(content) and (content == committed or not (copy or b"").startswith(content)):
+        replace(root / COPY, content)
+        return []
+    when = _git(root, "log", "-1", "--format=%ct", "--", LOCK).strip()
+    newer = copy is None or (when.isdigit() and int(when) > (root / COPY).stat().st_mtime)
+    known = {"the copy from before": copy, "the last commit's": committed}
+    cut = f"{LOCK} was cut to {len(content):,} bytes, as by a kill"
+    for name in reversed(known) if newer else known:
+        if (whole := known[name]) and _whole(whole):
+            replace(root / LOCK, whole)
+            return [f"{cut}: {name} is put back; DVC's run cache has what was made since"]
+    os.replace(root / LOCK, root / COPY.with_suffix(".cut"))
+    return [f"{cut}, and there is no copy of it: DVC's run cache has what was made"]
+
+
+def _recover_rwlock(root: Path) -> list[str]:
+    path = root / TMP / "rwlock"
+    content = _read(path)
+    if content is None:
+        return []
+    with contextlib.suppress(ValueError):
+        if isinstance(json.loads(content), dict):
+            return []
+    if _dvc_lives(root):
+        return []
+    path.unlink(missing_ok=True)
+    return [
+        f"{path.relative_to(root)} had been cut to {len(content)} bytes, as by a kill: removed, as no DVC runs here"
+    ]
+
+
+def _dvc_lives(root: Path) -> bool:
+    """Whether a DVC is at work in this folder."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            names = {Path(word).name for word in process.cmdline()[:4]}
+            if "dvc" in names and Path(process.cwd()) == root.resolve():
+                return True
+    return False
+
+
+def _whole(content: bytes) -> bool:
+    try:
+        return bool(parse(content) or content.strip())
+    except UserError:
+        return False
+
+
+def _block(stage: str) -> re.Pattern[str]:
+    """A stage's entry in the text as DVC writes it."""
+    return re.compile(rf"^  {re.escape(stage)}:\n(?:   .*\n)*", re.MULTILINE)
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    with contextlib.suppress(OSError):
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False).stdout
+    return b""

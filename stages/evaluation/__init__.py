@@ -1,0 +1,1 @@
+"""What evaluate shows to people."""

@@ -1,0 +1,1 @@
+"""From the tokens of all blocks to one vector: a module for each trunk, found by its name."""

@@ -1,0 +1,98 @@
+"""An amount to be told: a price, a temperature, a count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.schema import Tensor
+from stages.schema.kinds.number import are_meant, raw, raws
+
+__all__ = [
+    "RAW",
+    "SPOILT",
+    "Options",
+    "agree",
+    "answers",
+    "fit",
+    "likely",
+    "outputs",
+    "raw",
+    "raws",
+    "spoilt",
+    "strata",
+    "transform",
+]
+
+RAW = "float64"
+SPOILT = "answers mirrored"
+
+
+@dataclass(frozen=True)
+class Options:
+    coverage: float = 0.9  # share of answers whose interval shall hold the truth
+
+    def __post_init__(self) -> None:
+        if not 0 < self.coverage < 1:
+            raise ValueError(f"coverage must be between 0 and 1, not {self.coverage}")
+
+
+def likely(values: Sequence[Any]) -> float:
+    """How well a few cells look like amounts, 0 to 1: numbers, and many different ones."""
+    if not are_meant(values):
+        return 0.0
+    return 0.9 if len(set(values)) > 20 else 0.1
+
+
+def strata(values: Iterable[float]) -> np.ndarray:
+    """[N] -> which tenth of the amounts each lies in, int64 [N]; equal amounts lie in one."""
+    known = np.asarray(list(values), np.float64)
+    return np.searchsorted(np.quantile(known, np.linspace(0.1, 0.9, 9)), known, side="right").astype(np.int64)
+
+
+def fit(chunks: Iterable[Sequence[float]], options: Options) -> dict[str, Any]:
+    """Mean and standard deviation, the network's own unit; and the declared coverage."""
+    known = np.sort(np.concatenate([np.asarray(chunk, np.float64) for chunk in chunks]))
+    std = float(known.std())
+    if not std > 0:
+        raise ValueError("every training row has the same value: there is nothing to learn")
+    return {"mean": float(f"{known.mean():.9g}"), "std": float(f"{std:.9g}"), "coverage": options.coverage}
+
+
+def transform(values: Sequence[float], fitted: dict[str, Any]) -> np.ndarray:
+    """[N] -> float32 [N, 1]."""
+    return np.asarray(values, np.float64).astype(np.float32)[:, None]
+
+
+def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
+    """value: float32 (1,), and interval: float32 (2,), its ends; in the target's own unit."""
+    unit = fitted["std"]
+    return {"value": Tensor("float32", (1,), scale=unit), "interval": Tensor("float32", (2,), scale=unit)}
+
+
+def spoilt(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
+    """How a control (gating/controls.py) answers wrongly: as far below the mean as it should be above, or the reverse.
+
+    By output: the new order of its last axis, a factor, and what is added then.
+    """
+    twice = 2 * fitted["mean"]
+    return {"value": ([0], -1.0, twice), "interval": ([1, 0], -1.0, twice)}
+
+
+def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
+    """{"value": [N, 1], "interval": [N, 2]} -> for each row its value, and the ends of its interval."""
+    ends = outputs["interval"].tolist()
+    return [
+        {"value": value, "low": low, "high": high}
+        for (value,), (low, high) in zip(outputs["value"].tolist(), ends, strict=True)
+    ]
+
+
+def agree(live: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> np.ndarray:
+    """Answers of two models to the same rows -> bool [N]: the new value lies in the live one's interval [N, 2]."""
+    low, high = live["interval"].T
+    value = new["value"][:, 0]
+    return np.asarray((low <= value) & (value <= high))

@@ -1,0 +1,1 @@
+"""params.yaml: what may stand in it."""

@@ -1,0 +1,380 @@
+"""What may stand in `params.yaml`: strict frozen sections, and the words for what may not."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import fields
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from stages import schema
+from stages.core.words import modules, nearest
+from stages.gating import perturbations
+from stages.settings.gate import Change, Gate
+from stages.settings.section import Positive, Section, Share
+from stages.tables import distributions, sources
+from stages.validation import expectations
+
+Options = dict[str, Any]
+
+# The ways to split, and what `split.column` holds for each; nothing where it is none.
+WAYS = {"hash": "", "strata": "", "group": "the group", "time": "the time", "column": "the name of the split"}
+
+
+class Data(Section):
+    builtin: Literal["digits", "breast-cancer", "diabetes"]
+    path: str
+    format: str
+    options: Options
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if parts[:2] not in (("data", "raw"), ("data", "builtin")) or len(parts) < 3 or ".." in parts:
+            remedy = f"bring it there with `millrace data add {shlex.quote(path)}`"
+            raise ValueError(f"{path!r} does not lie in data/raw/: {remedy}")
+        if not re.fullmatch(r"[\w./-]+", path):  # it becomes part of a stage's command
+            raise ValueError(f"{path!r} must consist of letters, digits, '.', '_', '-' and '/': rename it")
+        return path
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in sources.names():
+            raise ValueError(f"there is no format {name!r}{nearest(name, sources.names())}")
+        return name
+
+    @model_validator(mode="after")
+    def _options(self) -> Data:
+        options(sources.source(self.format), self.options, "data.options")
+        return self
+
+
+class Schema(Section):
+    features: Annotated[dict[str, Options], Field(min_length=1)]
+    target: Annotated[dict[str, Options], Field(min_length=1, max_length=1)]
+    keep: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, tree: Any) -> Any:
+        """`name: kind` is short for `name: {kind: kind}`."""
+        if not isinstance(tree, dict):
+            return tree
+        return {
+            role: {name: {"kind": said} if isinstance(said, str) else said for name, said in columns.items()}
+            if isinstance(columns, dict)
+            else columns
+            for role, columns in tree.items()
+        }
+
+    @model_validator(mode="after")
+    def _kinds(self) -> Schema:
+        self.unfitted().groups()
+        names = [*self.features, *self.target, *self.keep]
+        for name in names:
+            if name.startswith("_"):
+                raise ValueError(
+                    f"the column name {name!r} begins with an underscore, which is kept for the table's own"
+                )
+            if name in self.keep and names.count(name) > 1:
+                raise ValueError(f"schema.keep: the column {name!r} is there twice, or as a feature or the target")
+            if names.count(name) > 1:
+                raise ValueError(f"the column {name!r} is both a feature and the target")
+            if name in schema.IDENTIFIERS:
+                raise ValueError(f"{name!r} is an output of every served model: rename that column")
+            of = next((other for other in names if name.startswith(f"{other}.")), None)
+            if of is not None:
+                raise ValueError(f"the column name {name!r} reads as a fact about {of!r}: rename it")
+        return self
+
+    def unfitted(self) -> schema.Schema:
+        """The columns as declared."""
+        return declared(self.features, self.target)
+
+
+class Validate(Section):
+    min_rows: Annotated[int, Field(ge=0)]
+    max_quarantined: Share
+    max_rejected: Share
+    warn_leakage: Share
+    max_leakage: Share
+    columns: dict[str, Options]
+
+
+class Split(Section):
+    by: str
+    column: str
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, way: str) -> str:
+        if way not in WAYS:
+            raise ValueError(f"there is no split by {way!r}{nearest(way, WAYS)}")
+        return way
+
+    @model_validator(mode="after")
+    def _named(self) -> Split:
+        held = WAYS[self.by]
+        if held and self.column in ("", "none"):
+            raise ValueError(f"split.column must name the column that holds {held}, since split.by is {self.by}")
+        if not held and self.column != "none":
+            raise ValueError(f"split.column is {self.column!r}, which a split by {self.by} does not read: say none")
+        return self
+
+    @model_validator(mode="after")
+    def _some_left(self) -> Split:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
+        return self
+
+
+class Model(Section):
+    encoders: dict[str, Options]
+    trunk: Options
+    head: Options
+    init_from: str
+    init_sha256: str
+    name_map: dict[str, str]
+    freeze_encoders: bool
+
+
+class Train(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    epochs: Positive
+    batch_size: Positive
+    optimizer: Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    schedule: Literal["constant", "cosine", "one_cycle"]
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    l1: Annotated[float, Field(ge=0)]
+    l2: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(ge=0)]
+    accumulate: Positive
+    augment: dict[str, Options]
+    patience: Annotated[int, Field(ge=0)]
+    average: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["32", "bf16-mixed", "16-mixed"]
+    threads: Positive
+    arithmetic: Literal["portable", "native"]
+    accelerator: Literal["cpu", "gpu", "auto"]
+    devices: Positive
+    strategy: Literal["auto", "ddp", "fsdp"]
+    num_nodes: Positive
+    debug: Literal["none", "fast", "overfit"]
+
+    @model_validator(mode="after")
+    def _even(self) -> Train:
+        processes = self.devices * self.num_nodes
+        if self.batch_size % processes:
+            raise ValueError(f"batch_size {self.batch_size} does not divide among {processes} devices")
+        return self
+
+
+class Export(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+    max_batch: Positive
+    instances: Positive
+    threads: Positive
+
+
+class Measure(Section):
+    requests: Annotated[int, Field(ge=10)]
+    clients: Positive
+
+
+class Canary(Section):
+    """`requests` are those that both releases answer; fewer within `minutes`, and the new one is withdrawn."""
+
+    requests: Positive
+    minutes: Annotated[float, Field(gt=0)]
+    max_failures: Share
+    max_latency_ratio: Annotated[float, Field(gt=0)]
+    max_disagreement: Share
+
+
+class Serve(Section):
+    keep: Annotated[int, Field(ge=2)]
+    probe_s: Annotated[float, Field(gt=0)]
+    probe_timeout_s: Annotated[float, Field(gt=0)]
+    canary: Canary
+
+
+class Params(Section):
+    data: Data
+    schema_: Annotated[Schema, Field(alias="schema")]
+    validate_: Annotated[Validate, Field(alias="validate")]
+    split: Split
+    model: Model
+    train: Train
+    export: Export
+    measure: Measure
+    gate: Gate
+    serve: Serve
+
+    @model_validator(mode="after")
+    def _columns(self) -> Params:
+        declared = self.schema_.unfitted()
+        columns = {column.name: column for column in (*declared.features, declared.target)}
+        said = self.validate_.columns
+        for name in said:
+            if name not in columns:
+                raise ValueError(f"validate.columns.{name}: there is no such column{nearest(name, columns)}")
+        for name, column in columns.items():
+            _no_other_kinds(column, said.get(name, {}))
+            options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
+        _changes(declared, self.gate.robustness)
+        described = distributions.described(declared)
+        for name in self.gate.drift.columns:
+            if name not in described:
+                raise ValueError(f"gate.drift.columns.{name}: nothing is kept of it{nearest(name, described)}")
+        known = [
+            *sliceable(declared),
+            *self.schema_.keep,
+            *(["folder"] if self.data.format not in sources.TABLES else []),
+        ]
+        for by in self.gate.slices:
+            if by not in known:
+                raise ValueError(f"gate.slices.{by}: there is no such column, nor fact about one{nearest(by, known)}")
+        if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
+            raise ValueError(f"split.by: strata are not known of a target like {declared.target.name!r}: say hash")
+        return self
+
+
+def sliceable(declared: schema.Schema) -> list[str]:
+    """The columns of the table that test rows may be sliced by: those that hold no bytes, and the facts."""
+    kinds = {column.name: schema.kind(column.kind) for column in declared.features}
+    facts = [f"{name}.{fact}" for name, module in kinds.items() for fact in module.facts(())]
+    return [*(name for name, module in kinds.items() if module.RAW != "bytes"), declared.target.name, *facts]
+
+
+def feature_kinds() -> list[str]:
+    """The names that a feature's kind may take."""
+    return [name for name in modules(schema.kinds) if not name.startswith("target_")]
+
+
+def target_kinds() -> list[str]:
+    """The names that the target's kind may take."""
+    return [name.removeprefix("target_") for name in modules(schema.kinds) if name.startswith("target_")]
+
+
+def declared(features: dict[str, Options], target: dict[str, Options]) -> schema.Schema:
+    """The columns as `schema:` declares them, before anything is fitted.
+
+    Raises:
+        ValueError: an unknown kind or option, with the nearest one.
+    """
+    ((name, said),) = target.items()
+    columns = tuple(_column(name, said, f"schema.features.{name}", "") for name, said in features.items())
+    return schema.Schema(columns, _column(name, said, f"schema.target.{name}", "target_"))
+
+
+def options(module: Any, said: dict[str, Any], key: str) -> Any:
+    """`said` as the module's `Options`.
+
+    Raises:
+        ValueError: an unknown name (with the nearest), a wrong type, or a value out of range.
+    """
+    unknown = [name for name in said if name not in _names(module)]
+    if unknown:
+        names = [field.name for field in fields(module.Options)]
+        raise ValueError(f"{key}.{unknown[0]} is unknown{nearest(unknown[0], names)}")
+    try:
+        return TypeAdapter(module.Options).validate_json(json.dumps(said, default=str), strict=True)
+    except ValidationError as error:
+        raise ValueError("; ".join(explain(fault, key) for fault in error.errors())) from error
+
+
+def explain(fault: Any, within: str = "") -> str:
+    """One of pydantic's findings as a sentence about a key, which may stand `within` another."""
+    key = ".".join(str(part) for part in (*([within] if within else []), *fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        return f"{key} is unknown{nearest(str(fault['loc'][-1]), _siblings(fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        choices = _annotation(fault["loc"])
+        say = f": say {' or '.join(get_args(choices))}" if get_origin(choices) is Literal else ""
+        return f"{key} is missing{say}"
+    text = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("model_type", "model_attributes_type"):
+        text = f"give keys, such as {', '.join(_siblings(fault['loc'])[:4])}"
+    given = "" if fault["type"] == "value_error" else f" (it says {fault['input']!r})"
+    return text if not key or text.startswith(f"{key}.") else f"{key}: {text}{given}"
+
+
+def _no_other_kinds(column: schema.Column, said: dict[str, Any]) -> None:
+    """Raise ValueError where something is expected of a column that only columns of another kind can be held to."""
+    kinds = [*feature_kinds(), *(f"target_{name}" for name in target_kinds())]
+    for option in (option for option in said if option not in _names(expectations.of(column.kind))):
+        if others := {kind.removeprefix("target_") for kind in kinds if option in _names(expectations.of(kind))}:
+            kind = column.kind.removeprefix("target_")
+            known = f"is for {', '.join(sorted(others))}, and {column.name} is of kind {kind}"
+            remedy = "delete it, and mend gate.thresholds if the target's kind was changed"
+            raise ValueError(f"validate.columns.{column.name}.{option} {known}: {remedy}")
+
+
+def _changes(declared: schema.Schema, said: dict[str, dict[str, Change]]) -> None:
+    """Raise ValueError for what is no change of these columns, or not by such an amount; it names the key."""
+    kinds = {name: name for name in feature_kinds()} | {column.name: column.kind for column in declared.features}
+    for key, changed in said.items():
+        if key not in kinds:
+            raise ValueError(f"gate.robustness.{key}: there is no such column or kind{nearest(key, kinds)}")
+        known = perturbations.of(kinds[key])
+        for name, change in changed.items():
+            where = f"gate.robustness.{key}.{name}"
+            if name not in known:
+                raise ValueError(f"{where}: there is no such change{nearest(name, known)}")
+            most = known[name].most
+            if change.by and not most:
+                raise ValueError(f"{where}.by: there is no more or less of that: delete it")
+            if most and not 0 < change.by <= most:
+                raise ValueError(f"{where}.by must be above 0 and at most {most:g}, not {change.by:g}")
+
+
+def _names(module: Any) -> set[str]:
+    return {option.name for option in fields(module.Options)}
+
+
+def _siblings(loc: tuple[Any, ...]) -> list[str]:
+    """The keys that may stand where a path of keys leads."""
+    return list(_keys(_annotation(loc)))
+
+
+def _annotation(loc: tuple[Any, ...]) -> Any:
+    """What may stand where a path of keys leads."""
+    here: Any = Params
+    for part in loc:
+        here = get_args(here)[1] if get_origin(here) is dict else _keys(here).get(str(part))
+    return here
+
+
+def _keys(model: Any) -> dict[str, Any]:
+    """A section's keys, and what each holds."""
+    fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
+    return {field.alias or name: field.annotation for name, field in fields.items()}
+
+
+def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Column:
+    known = target_kinds() if prefix else feature_kinds()
+    if "kind" not in said:
+        raise ValueError(f"{key}.kind is missing: write `{name}: KIND`, one of {', '.join(known)}")
+    if said["kind"] not in known:
+        raise ValueError(f"{key}.kind: there is no kind {said['kind']!r}{nearest(str(said['kind']), known)}")
+    kind = prefix + said["kind"]
+    chosen = {option: value for option, value in said.items() if option != "kind"}
+    module: Any = schema.target_kind(kind) if prefix else schema.kind(kind)
+    protocol = schema.Target if prefix else schema.Kind
+    parts = [*protocol.__annotations__, *(part for part in vars(protocol) if not part.startswith("_"))]
+    if lacking := [part for part in parts if not hasattr(module, part)]:
+        raise ValueError(
+            f"stages/schema/kinds/{kind}.py lacks {', '.join(lacking)}: see what the other files there have"
+        )
+    options(module, chosen, key)
+    return schema.Column(name, kind, chosen)

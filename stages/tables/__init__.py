@@ -1,0 +1,1 @@
+"""Raw files become a table, a table becomes arrays."""

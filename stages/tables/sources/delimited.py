@@ -1,0 +1,323 @@
+"""CSV and TSV: a row for each sample, in one file or a folder of them."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from stages.core.errors import UserError
+from stages.schema import Schema
+from stages.tables.arrow import array, numbered
+from stages.tables.sources import Columns, Reject, Sample, beside, files, named, numeric, split_in, wanted
+
+LAYOUT = "a .csv or .tsv file, or a folder of such files; train.csv, val.csv and test.csv are official splits"
+ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data")
+BLOCK_BYTES = 1 << 20  # of a file at a time, which becomes a chunk
+
+
+class Marks(NamedTuple):
+    """What stands in a number before its fraction, and between its groups of three digits."""
+
+    decimal: str = "."
+    thousands: str = ""
+
+
+PLAIN = Marks()  # as Python has numbers
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the files are written."""
+
+    columns: tuple[str, ...] = ()  # their names in order, where the files have no header row
+    delimiter: str = ""  # without it: the likeliest of comma, tab, semicolon and bar
+    encoding: str = "utf-8"
+    missing: tuple[str, ...] = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
+    replace: dict[str, str] = field(default_factory=dict)  # cells that mean another
+    decimal: str = "."  # before the fraction of a number, in columns of numbers
+    thousands: str = ""  # between its groups of three digits
+
+    @property
+    def marks(self) -> Marks:
+        return Marks(self.decimal, self.thousands)
+
+    def __post_init__(self) -> None:
+        if len(self.delimiter) > 1:
+            raise ValueError(f"delimiter must be one character, not {self.delimiter!r}")
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise ValueError(f"there is no encoding {self.encoding!r}") from None
+        if self.decimal not in (".", ","):
+            raise ValueError(f"decimal must be '.' or ',', not {self.decimal!r}")
+        if len(self.thousands) > 1 or self.thousands.isalnum() or self.thousands in ("+", "-"):
+            raise ValueError(f"thousands must be one mark, not {self.thousands!r}")
+        if self.thousands == self.decimal:
+            raise ValueError(f"decimal and thousands cannot both be {self.decimal!r}: say the other one, too")
+
+
+class Chunk(NamedTuple):
+    """A few rows of one file."""
+
+    name: str
+    split: str | None
+    columns: tuple[str, ...]  # of the schema
+    numbers: Sequence[int]  # of the rows, counted from 1 with the header row
+    cells: pa.RecordBatch  # bytes, by column
+    faults: list[Reject]  # rows among them that are none
+    meaning: dict[str, str | None]
+    folder: str
+    files: tuple[str, ...]  # columns whose cells name a file there
+    marks: Marks
+    marked: tuple[str, ...]  # columns of numbers that are written with these
+
+
+def claims(path: Path) -> bool:
+    """Whether a file is named like one, or one in the folder is."""
+    return bool(_files(path))
+
+
+def columns(path: Path, options: Options) -> list[str]:
+    """The names of the first table's columns, in order."""
+    return _header(_files(path)[0], options)
+
+
+def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
+    """Some 1 MiB of a file each, read as a stream.
+
+    Raises:
+        UserError: a file has no column of a name that the schema wants, or a row that never ends.
+    """
+    tables = _files(path)
+    if not tables:
+        raise UserError(f"{path} holds no table. csv expects {LAYOUT}")
+    meaning: dict[str, str | None] = {**options.replace, **dict.fromkeys(options.missing)}
+    for file in tables:
+        name = file.name if path.is_dir() else path.name
+        split = split_in(file.stem)
+        yield from _read(file, name, split, schema, options, meaning)
+
+
+def read(chunk: Chunk) -> Iterator[Sample | Reject]:
+    """A chunk's rows; one that is not text of the declared encoding is rejected."""
+    yield from chunk.faults
+    columns = [chunk.cells.column(name).to_pylist() for name in chunk.columns]
+    for number, *cells in zip(chunk.numbers, *columns, strict=True):
+        source = f"{chunk.name} row {number}"
+        try:
+            yield Sample(source, chunk.split, _values(chunk, cells))
+        except UnicodeDecodeError as error:
+            yield Reject(source, f"is not UTF-8 (byte {error.object[error.start]:#04x}): say data.options.encoding")
+        except ValueError as error:
+            yield Reject(source, str(error))
+
+
+def read_columns(chunk: Chunk) -> Columns:
+    """A chunk's rows by column.
+
+    Raises:
+        ValueError: a cell is not text of the declared encoding, holds a NUL byte, may name a file, or is a number
+            that is written otherwise than declared.
+    """
+    if chunk.files:
+        raise ValueError("each file that a cell names is looked at by itself")
+    said, meant = (array(list(each), pa.string()) for each in (chunk.meaning.keys(), chunk.meaning.values()))
+    cells = {name: _texts(chunk.cells.column(name), said, meant) for name in chunk.columns}
+    cells |= {name: _plain(cells[name], chunk.marks) for name in chunk.marked}
+    return Columns(numbered(chunk.name, chunk.numbers), chunk.split, cells, chunk.faults)
+
+
+def _texts(cells: pa.Array, said: pa.Array, meant: pa.Array) -> pa.Array:
+    """Cells [N] of bytes as texts, and where they are among `said` as what is `meant`."""
+    texts = pc.utf8_trim_whitespace(cells.cast(pa.string()))
+    if b"\0" in bytes(texts.buffers()[2] or b""):
+        raise ValueError("holds a NUL byte")
+    found = pc.index_in(texts, value_set=said)
+    if found.null_count == len(found):
+        return texts
+    return pc.if_else(found.is_valid(), meant.take(found), texts)
+
+
+def plain(text: str, marks: Marks) -> str:
+    """A number as Python has it, `1234.5` for `1.234,5`; what is none stays as it is.
+
+    Raises:
+        ValueError: it is made of digits and marks, but not with these.
+    """
+    if numeral(marks).fullmatch(text):
+        return text.replace(marks.thousands, "").replace(marks.decimal, ".")
+    signs = {".", ",", *marks} - {""}
+    if signs & set(text) and not set(text) - signs - set("0123456789+-eE"):
+        between = f" and {marks.thousands!r} between thousands" if marks.thousands else ""
+        raise ValueError(f"{text!r} is no number with the decimal mark {marks.decimal!r}{between}: see data.options")
+    return text
+
+
+@cache
+def numeral(marks: Marks) -> re.Pattern[str]:
+    """What a number so written looks like, for Arrow's regular expressions as well."""
+    point, mark = map(re.escape, marks)
+    groups = f"[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|" if mark else ""
+    return re.compile(f"[+-]?(?:(?:{groups}[0-9]+)(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def _plain(texts: pa.Array, marks: Marks) -> pa.Array:
+    """`plain` of each of texts [N]."""
+    written = pc.match_substring_regex(texts, f"^(?:{numeral(marks).pattern})$")
+    found = pc.replace_substring(texts, marks.thousands, "") if marks.thousands else texts
+    found = pc.replace_substring(found, marks.decimal, ".") if marks.decimal != "." else found
+    if pc.all(written).as_py():
+        return found
+    for text in texts.filter(pc.invert(written)).unique().to_pylist():
+        plain(text, marks)
+    return pc.if_else(written, found, texts)
+
+
+def _values(chunk: Chunk, cells: list[bytes]) -> dict[str, str | None]:
+    texts = [cell.decode().strip() for cell in cells]
+    if any("\0" in text for text in texts):
+        raise ValueError("holds a NUL byte")
+    values = dict(zip(chunk.columns, (chunk.meaning.get(text, text) for text in texts), strict=True))
+    for name in chunk.marked:
+        try:
+            text = values[name]
+            values[name] = None if text is None else plain(text, chunk.marks)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return values | {name: beside(chunk.folder, values[name]) for name in chunk.files}
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file() and _is_table(file))
+    return [path] if path.is_file() and _is_table(path) else []
+
+
+def _is_table(file: Path) -> bool:
+    return file.name.lower().endswith(ENDINGS) and not file.name.startswith(".")
+
+
+def _read(
+    file: Path, name: str, split: str | None, schema: Schema, options: Options, meaning: dict[str, str | None]
+) -> Iterator[Chunk]:
+    header = _header(file, options)
+    columns = wanted(schema, header, str(file))
+    ways = str(file.parent), files(schema), options.marks, () if options.marks == PLAIN else numeric(schema)
+    bad: dict[int, Reject] = {}
+    cells = pa.RecordBatch.from_arrays([array([], pa.binary()) for _ in columns], list(columns))
+
+    swallowed = 0  # rows that were read as part of another
+
+    def skip(row: Any) -> str:
+        nonlocal swallowed
+        first, cells = row.number + swallowed, f"{row.actual_columns} cells and not {row.expected_columns}"
+        bad[first] = Reject(f"{name} row {first}", f"has {cells}")
+        if row.text.count('"') % 2:
+            last = first + row.text.rstrip().count("\n")
+            bad[first] = Reject(f"{name} row {first}", f"has {cells} (is a quote in it never closed?)")
+            for number in range(first + 1, last + 1):
+                bad[number] = Reject(f"{name} row {number}", f"belongs to the quote that row {first} opens")
+            swallowed += last - first
+        return "skip"
+
+    number = 1 if options.columns else 2
+    try:
+        with csv.open_csv(
+            file,
+            csv.ReadOptions(
+                use_threads=False,  # with threads nobody knows the number of a bad row
+                block_size=BLOCK_BYTES,
+                column_names=list(options.columns) or None,
+                encoding=options.encoding,
+            ),
+            csv.ParseOptions(delimiter=_delimiter(file, options), newlines_in_values=True, invalid_row_handler=skip),
+            csv.ConvertOptions(column_types=dict.fromkeys(header, pa.binary()), include_columns=list(columns)),
+        ) as batches:
+            for cells in batches:
+                numbers, number, faults = _numbered(len(cells), number, bad)
+                yield Chunk(name, split, columns, numbers, cells, faults, meaning, *ways)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        fault = str(error)
+        if "straddling" in fault or "block boundaries" in fault:
+            size = f"{BLOCK_BYTES >> 10} KiB, which JSON and Parquet can be"
+            fault = f"the next one does not end: is a quote never closed, or the row longer than {size}?"
+        raise UserError(f"{file}, after row {number - 1}: {fault}") from error
+    if bad:
+        yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, *ways)
+
+
+def _numbered(count: int, number: int, bad: dict[int, Reject]) -> tuple[Sequence[int], int, list[Reject]]:
+    """The numbers of the next `count` rows from `number` on, the number after them, and the rows skipped among them."""
+    if not bad:
+        return range(number, number + count), number + count, []
+    numbers, faults = [], []
+    while len(numbers) < count or number in bad:
+        if number in bad:
+            faults.append(bad.pop(number))
+        else:
+            numbers.append(number)
+        number += 1
+    return numbers, number, faults
+
+
+def _header(file: Path, options: Options) -> list[str]:
+    """The names of a file's columns.
+
+    Raises:
+        UserError: there are none, or two are alike.
+    """
+    if options.columns:
+        return named(list(options.columns), "data.options.columns")
+    unnamed = "if it has no header row, say data.options.columns (`data add --options '{columns: [...]}'`)"
+    return named(first_row(file, options), str(file), unnamed)
+
+
+def first_row(file: Path, options: Options) -> list[str]:
+    """Its cells, which are names where there is a header row.
+
+    Raises:
+        UserError: the file is empty, or not of the declared encoding.
+    """
+    first = _first(file, options)
+    if not first.strip():
+        raise UserError(f"{file} is empty: it needs a header row, or names in data.options.columns")
+    if "\ufffd" in first:
+        raise UserError(f"{file}: its first row is not {options.encoding.upper()}: say data.options.encoding")
+    parse, texts = csv.ParseOptions(delimiter=_delimiter(file, options)), csv.ConvertOptions(strings_can_be_null=False)
+    try:
+        table = csv.read_csv(pa.BufferReader(first.encode()), parse_options=parse, convert_options=texts)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{file}: its first row cannot be read: {error}") from error
+    return [name.strip() for name in table.column_names]
+
+
+def _delimiter(file: Path, options: Options) -> str:
+    """As said, else what the first row has most of."""
+    first = _first(file, options)
+    return options.delimiter or max(",\t;|", key=first.count)
+
+
+def _first(file: Path, options: Options) -> str:
+    """The first line, unzipped where the name says so; U+FFFD is what is not of the declared encoding.
+
+    Raises:
+        UserError: it cannot be read, or is UTF-16 and nobody said so.
+    """
+    try:
+        with pa.input_stream(str(file)) as stream:
+            head = bytes(stream.read(1 << 20))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    if options.encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{file} is not UTF-8 (it looks like UTF-16): say data.options.encoding: utf-16")
+    text = codecs.getincrementaldecoder(options.encoding)("replace").decode(head)
+    return text.lstrip("\r\n").partition("\n")[0] + "\n"

@@ -1,0 +1,1 @@
+"""What validate looks for in a table, and how it reports it."""

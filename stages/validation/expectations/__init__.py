@@ -1,0 +1,41 @@
+"""What is expected of a column: a module for each kind, found by its name. Here is what they have in common."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+Suite = list[tuple[str, dict[str, Any]]]  # Great Expectations' names with their arguments
+
+
+class Expectations(Protocol):
+    """A module of this folder: plain data."""
+
+    Options: type
+
+    def expectations(self, column: str, options: Any) -> Suite:
+        """What is expected of the column and its facts."""
+        ...
+
+    def infer(self, column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that a first data set meets with a margin, from its columns and facts [N] as pandas Series."""
+        ...
+
+
+def of(kind: str) -> Expectations:
+    """The module of a kind.
+
+    Raises:
+        ValueError: there is none, or it lacks a part; its file is named.
+    """
+    file = f"stages/validation/expectations/{kind}.py"
+    try:
+        module = importlib.import_module(f"stages.validation.expectations.{kind}")
+    except ModuleNotFoundError as error:
+        if error.name != f"stages.validation.expectations.{kind}":
+            raise
+        raise ValueError(f"{file} is missing: see the other files there") from None
+    if lacking := [part for part in ("Options", "expectations", "infer") if not hasattr(module, part)]:
+        raise ValueError(f"{file} lacks {', '.join(lacking)}: see what the other files there have")
+    return cast(Expectations, module)

@@ -1,0 +1,350 @@
+"""The Prefect driver on a small real DVC project: the same dvc.lock as `dvc repro`, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import pipeline, schedule
+from flows.pipeline import Stage, conclude, judge, waits
+from stages.core import lockfile
+from stages.core.children import surroundings
+from stages.core.command import holding
+from tests.support.project import ROOT
+
+PATIENCE_S = 60  # until a thing that must happen counts as not happening
+
+# What a stage does beside its work stands in do/STAGE.sh. That is no dependency, so dvc.lock is the same with any.
+GRAPH = """
+vars:
+  - paths:
+      metrics: out/metrics.json
+      verdict: out/verdict.json
+stages:
+  left:
+    cmd: sh do/left.sh && cp seed out/left
+    deps: [seed]
+    outs: [out/left]
+  right:
+    cmd: sh do/right.sh && cp seed ${paths.metrics}
+    deps: [seed]
+    outs: ["${paths.metrics}"]
+  gate:
+    cmd: sh do/gate.sh && cp verdict.json ${paths.verdict}
+    deps: [out/left, "${paths.metrics}", verdict.json]
+    outs: ["${paths.verdict}"]
+"""
+VERDICT = {
+    "verdict": "pass",
+    "release": "0123456789ab",
+    "criteria": [
+        {"about": "threshold", "name": "accuracy", "bound": "at least 0.9", "value": 0.8, "holds": True, "reason": ""}
+    ],
+}
+
+
+class Project:
+    """A folder with a graph, and the two drivers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.flows: list[subprocess.Popen[str]] = []
+
+    def does(self, stage: str, script: str) -> None:
+        """Let a stage run this too."""
+        (self.folder / "do" / f"{stage}.sh").write_text(script)
+
+    def verdict(self, **said: Any) -> None:
+        """What the gate will say."""
+        (self.folder / "verdict.json").write_text(json.dumps({**VERDICT, **said}))
+
+    def lock(self) -> bytes:
+        """dvc.lock as it is."""
+        return (self.folder / "dvc.lock").read_bytes()
+
+    def recorded(self) -> bytes:
+        """dvc.lock, or nothing while there is none."""
+        return self.lock() if (self.folder / "dvc.lock").exists() else b""
+
+    def repro(self, check: bool = True) -> None:
+        """A plain `dvc repro`."""
+        subprocess.run(["dvc", "repro", "-q"], cwd=self.folder, env=surroundings(), check=check)
+
+    def start(self, **environment: str) -> subprocess.Popen[str]:
+        """`python -m flows.pipeline`."""
+        flow = subprocess.Popen(
+            [sys.executable, "-m", "flows.pipeline"],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.flows.append(flow)
+        return flow
+
+    def run(self) -> tuple[int, str]:
+        """The same to its end: exit code and what it printed."""
+        process = self.start()
+        output, _ = process.communicate(timeout=2 * PATIENCE_S)
+        return process.returncode, output
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Prefect server that the children of this module find, on a machine where nothing answers as proxy."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.delenv("PREFECT_API_URL", raising=False)
+        with pipeline.api():
+            patch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
+            yield
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project as plain `dvc repro` leaves it."""
+    project = Project(tmp_path_factory.mktemp("pattern"))
+    (project.folder / "out").mkdir()
+    (project.folder / "do").mkdir()
+    (project.folder / "dvc.yaml").write_text(GRAPH)
+    (project.folder / "seed").write_text('{"val": {"accuracy": 0.8}}')
+    project.verdict()
+    for stage in ("left", "right", "gate"):
+        project.does(stage, ":")
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(command, cwd=project.folder, env=surroundings(), check=True)
+    project.repro()
+    return project
+
+
+@pytest.fixture
+def project(pattern: Project, tmp_path: Path) -> Iterator[Project]:
+    """The project before its first run. No flow outlives the test."""
+    shutil.copytree(pattern.folder, tmp_path / "project")
+    shutil.rmtree(tmp_path / "project" / ".dvc" / "cache")
+    for path in (tmp_path / "project" / "out").iterdir():
+        path.unlink()
+    (tmp_path / "project" / "dvc.lock").unlink()
+    project = Project(tmp_path / "project")
+    yield project
+    for flow in project.flows:
+        flow.kill()
+        flow.communicate()
+
+
+def until(true: Callable[[], Any]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.02)
+
+
+def last_run() -> Any:
+    """The newest run that the server knows."""
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with pipeline.get_client(sync_client=True) as client:
+        return client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+
+
+def test_independent_stages_overlap_and_leave_the_lock_of_dvc_repro(project: Project, pattern: Project) -> None:
+    for name in ("left", "right"):
+        os.mkfifo(project.folder / name)
+    project.does("left", ": > left & cat right; wait; until grep -q right: dvc.lock 2> /dev/null; do sleep 0.05; done")
+    project.does("right", ": > right & cat left; wait")
+    code, output = project.run()
+    assert code == 0, output
+    assert project.lock() == pattern.lock()
+    assert "release 0123456789ab passes" in output
+    assert "the page of this run: out/index.html" in output
+
+
+def test_a_failed_stage_stops_what_is_below_it_and_dvc_repro_goes_on(project: Project, pattern: Project) -> None:
+    project.does("left", "echo 'error: the moon is full' >&2; exit 1")
+    project.does("right", "touch right-was-run")
+    project.does("gate", "touch gate-was-run")
+    code, output = project.run()
+    assert code == 1, output
+    assert "error: left failed: the moon is full\n" in output
+    assert "Traceback" not in output
+    assert output.count("Running stage 'left'") == 1, "a failure of its own making was tried again"
+    assert (project.folder / "right-was-run").exists()
+    assert not (project.folder / "gate-was-run").exists()
+    project.does("left", ":")
+    project.repro()
+    assert pipeline.YAML().load(project.lock()) == pipeline.YAML().load(pattern.lock())
+
+
+def test_the_flow_goes_on_where_dvc_repro_stopped_and_tries_a_killed_stage_again(
+    project: Project, pattern: Project
+) -> None:
+    project.does("right", "exit 1")
+    project.repro(check=False)
+    project.does("right", "test -e again || { touch again; kill -9 $$; }")
+    code, output = project.run()
+    assert code == 0, output
+    assert "Stage 'left' didn't change, skipping" in output
+    assert output.count("Running stage 'right'") == 2
+    assert project.lock() == pattern.lock()
+
+
+def test_a_refused_verdict_completes_under_its_name(project: Project) -> None:
+    criterion = {**VERDICT["criteria"][0], "holds": False, "reason": "0.8 is not at least 0.9"}
+    project.verdict(verdict="refuse", criteria=[criterion])
+    code, output = project.run()
+    assert code == 3, output
+    state = last_run().state
+    assert (state.type.value, state.name) == ("COMPLETED", "Refused")
+    assert "0.8 is not at least 0.9" in state.message
+    assert "0.8 is not at least 0.9" in (project.folder / "out/card.md").read_text()
+
+
+def test_a_verdict_that_needs_a_person_completes_under_its_name(tmp_path: Path) -> None:
+    told = VERDICT | {"verdict": "needs a person"}
+    told["criteria"] = [{**VERDICT["criteria"][0], "holds": False, "reason": "0.8 is not at least 0.9"}]
+    (tmp_path / "verdict.json").write_text(json.dumps(told))
+    state = conclude({}, {"verdict": str(tmp_path / "verdict.json")})
+    assert (state.type.value, state.name) == ("COMPLETED", "NeedsPerson")
+    assert "needs a person: 0.8 is not at least 0.9" in (state.message or "")
+
+
+def test_refused_data_are_no_failure(project: Project) -> None:
+    project.does("left", "echo 'error: the data are refused: no rows' >&2; exit 3")
+    code, output = project.run()
+    assert code == 3, output
+    assert "error: left: the data are refused: no rows\n" in output
+    assert "there is no page of this run: nothing was judged yet" in output
+    assert last_run().state.name == "Refused"
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, "cancel", "own server"])
+def test_no_child_outlives_the_flow(end: Any, project: Project, pattern: Project) -> None:
+    project.does("left", "sleep 1000 & echo $! > child; wait")  # a shell that neither execs nor passes signals on
+    environment = {"PREFECT_API_URL": ""} if end == "own server" else {}
+    flow = project.start(**environment)
+    note = project.folder / "child"
+    until(lambda: note.exists() and note.read_text().endswith("\n") and b"right:" in project.recorded())
+    children = psutil.Process(flow.pid).children(recursive=True)
+    assert int(note.read_text()) in [child.pid for child in children]
+    if end == "cancel":
+        cancel(last_run().id)
+    else:
+        flow.send_signal(signal.SIGKILL if end == "own server" else end)
+    output, _ = flow.communicate(timeout=PATIENCE_S)
+    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
+    if end == "cancel":
+        assert flow.returncode == 1, output
+        until(lambda: last_run().state.is_cancelled())
+    project.does("left", ":")
+    project.repro()
+    assert pipeline.YAML().load(project.lock()) == pipeline.YAML().load(pattern.lock())
+
+
+def cancel(run: Any) -> None:
+    """As the UI does."""
+    from prefect.states import Cancelling
+
+    with pipeline.get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Cancelling())
+
+
+def test_a_second_run_in_a_folder_is_told_of_the_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.folder)
+    with holding(pipeline.ONE_RUN, "a run"):
+        state = pipeline.pipeline.fn()
+    assert state.is_failed()
+    assert f"process {os.getpid()}" in state.message
+
+
+def test_a_persons_mistake_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pipeline"])
+    assert pipeline.main() == 1
+    monkeypatch.setattr(sys, "argv", ["deployments", "--cron", "61 3 * * *"])
+    assert schedule.main() == 2
+    Path("dvc.yaml").touch()
+    monkeypatch.setattr(sys, "argv", ["deployments", "--cron", "0 3 * * *"])
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert schedule.main() == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in errors] == ["error"] * 3
+    assert "no dvc.yaml here" in errors[0]
+    assert "61 3" in errors[1]
+    assert "`prefect server start`" in errors[2]
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "name"),
+    [
+        (0, ["Stage 'train' didn't change, skipping"], "Completed"),
+        (255, ["error: no epochs", "ERROR: failed to reproduce 'train': ..., exited with 1"], "Failed"),
+        (255, ["error: refused", "ERROR: failed to reproduce 'validate': ..., exited with 3"], "Refused"),
+        (255, ["ERROR: failed to reproduce 'train': ..., exited with -9"], "Interrupted"),
+        (255, ["ERROR: failed to reproduce 'train': ..., exited with 137"], "Interrupted"),
+        (255, ["ERROR: 'data' is busy, it is being blocked by:", "  (PID 7): dvc repro"], "Interrupted"),
+        (255, ["ERROR: Unable to acquire lock. Most likely another DVC process is running"], "Interrupted"),
+        (255, ["error: tritonserver is not ready after 60 s", "ERROR: ..., exited with 1"], "Interrupted"),
+        (137, [], "Interrupted"),
+        (255, ["ERROR: output 'x' does not exist"], "Failed"),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(code: int, lines: list[str], name: str) -> None:
+    assert judge(code, lines, 1.0).name == name
+
+
+def test_a_stage_that_runs_alone_has_nothing_beside_it() -> None:
+    graph = [Stage("a", (), ()), Stage("b", (), ()), Stage("times", ("a",), (), alone=True), Stage("c", ("b",), ())]
+    assert waits(graph) == {"a": [], "b": [], "times": ["a", "b"], "c": ["b", "times"]}
+
+
+def test_what_is_edited_as_a_stage_ends_fails_it_and_is_not_recorded(project: Project) -> None:
+    shutil.copytree(ROOT / "stages", project.folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    (project.folder / "stages/left.py").write_text(EDITED)
+    (project.folder / "params.yaml").write_text("a: {b: 1}\n")
+    graph = GRAPH.replace(
+        "cmd: sh do/left.sh && cp seed out/left", "cmd: python -m stages.left seed out/left\n    params: [a.b]"
+    )
+    (project.folder / "dvc.yaml").write_text(graph)
+    (project.folder / "edit").touch()
+    code, output = project.run()
+    assert code == 1, output
+    assert "left failed: a.b in params.yaml was 1 and became 2, as left ended" in output
+    assert "left" not in lockfile.stages(project.folder)
+    (project.folder / "edit").unlink()
+    code, output = project.run()
+    assert code == 0, output
+    assert lockfile.stages(project.folder)["left"]["params"] == {"params.yaml": {"a.b": 2}}
+
+
+EDITED = """
+from pathlib import Path
+from stages.core import command
+
+def main(seed: Path, left: Path) -> None:
+    left.write_text(seed.read_text())
+
+if __name__ == "__main__":
+    try:
+        command.run(main)
+    finally:
+        if Path("edit").exists():
+            Path("params.yaml").write_text("a: {b: 2}")
+"""

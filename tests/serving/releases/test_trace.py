@@ -1,0 +1,270 @@
+"""From an answer back to the data: every link holds, an altered byte is named, and the state comes back whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serving.releases import git_history
+from serving.releases.store import Store
+from serving.releases.trace import Trace, follow, named, restore
+from serving.triton.launcher import find_server
+from stages.core.errors import Misuse, UserError
+from tests.support.project import Clone
+from tests.support.releases import flipped
+
+DVC = (sys.executable, "-m", "dvc")
+
+
+@pytest.fixture(scope="module")
+def released(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which everything has run, and was released. Copy it to change it, or put back what was changed."""
+    try:
+        find_server()
+    except UserError as error:
+        pytest.skip(str(error))
+    made = finished.copy(tmp_path_factory.mktemp("released") / "project")
+    (made.folder / ".said").unlink()
+    assert "git alone could not restore" not in made.millrace("release")
+    assert made.run("git", "status", "--porcelain") == ""
+    return made
+
+
+@pytest.fixture(scope="module")
+def release(released: Clone) -> str:
+    """Its id."""
+    return str(Store(released.folder / "live").current("digits"))
+
+
+@pytest.fixture
+def other(released: Clone, tmp_path: Path) -> Clone:
+    """A copy of it, to change."""
+    return released.copy(tmp_path / "other")
+
+
+def traced(project: Clone, release: str) -> Trace:
+    return follow(project.folder, Store(project.folder / "live"), release)
+
+
+def faults(project: Clone, release: str) -> list[str]:
+    """All that is said of links that do not hold."""
+    links = traced(project, release).links
+    return [fault for link in links for fault in [*link.broken, *link.absent, *link.copies]]
+
+
+@contextlib.contextmanager
+def altered(path: Path) -> Iterator[None]:
+    """One bit of it is another, until the block ends."""
+    content, mode = path.read_bytes(), path.stat().st_mode
+    flipped(path)
+    yield
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def test_every_link_from_a_saved_answer(released, release, tmp_path):
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"input": "7.png", "label": "7", "release": release}) + "\n")
+    told = released.millrace("trace", str(tmp_path / "answers.jsonl"))
+    state = git_history.head(released.folder)
+    for path, md5 in state.made.items():
+        assert f"{path}  md5 {md5}" in told
+    for expected in (f"sha256 {release}", "verdict", "pass, accuracy", "accepted: 1,797 rows", "train.epochs"):
+        assert expected in told
+    assert f"commit {state.commit}" in told and "links hold" in told and "error:" not in told
+
+
+def cached(state: git_history.State, path: str) -> Path:
+    """DVC's object of an output, or of a file in one."""
+    for out, md5 in (state.made | state.added).items():
+        if path == out:
+            return state.object(md5)
+        if path.startswith(f"{out}/"):
+            return state.object(state.members(md5)[path.removeprefix(f"{out}/")])
+    raise KeyError(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "models/weights.safetensors",
+        "models/repository/digits_ID_network/1/model.onnx",
+        "champion/repository/digits/config.pbtxt",
+        "data/table.parquet",
+        "data/arrays",
+        "data/arrays/train/00.npy",
+        "data/builtin/digits/7/0007.png",
+        "reports/metrics.json",
+        "reports/validation/validation.json",
+        "reports/verdict.json",
+        "reports/answers/answers.npz",
+    ],
+)
+def test_a_byte_altered_in_the_cache(released, release, path, tmp_path):
+    path = path.replace("ID", release)
+    kept = cached(git_history.head(released.folder), path)
+    with altered(kept):
+        trace = traced(released, release)
+        told = [fault for link in trace.links for fault in link.broken]
+        assert any(fault.startswith(f"{path}: {kept} in DVC's cache has other bytes") for fault in told), told
+        with pytest.raises(UserError, match=r"cannot be restored: .*has other bytes"):
+            restore(trace, tmp_path / "restored")
+    assert faults(released, release) == [] and not (tmp_path / "restored").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "champion/manifest.json",
+        "champion/verdict.json",
+        "champion/golden.json",
+        "champion/statistics.json",
+        "champion/repository.dvc",
+        "champion/repository/digits_ID_network/1/model.onnx",
+        "live/releases/ID/manifest.json",
+        "live/releases/ID/verdict.json",
+        "live/releases/ID/statistics.json",
+        "live/repository/digits_ID_network/1/model.onnx",
+        "live/repository/digits/config.pbtxt",
+        "models/weights.safetensors",
+        "data/builtin/digits/7/0007.png",
+        "reports/verdict.json",
+    ],
+)
+def test_a_byte_altered_in_a_copy(released, release, path):
+    path = path.replace("ID", release)
+    with altered(released.folder / path):
+        told = faults(released, release)
+    assert len(told) == 1 and path in told[0], told
+
+
+def test_an_altered_byte_ends_the_command_with_1(released, release):
+    with altered(released.folder / "models" / "weights.safetensors"):
+        told = released.millrace("trace", release, code=1)
+    assert "error: weights: models/weights.safetensors has other bytes here: `dvc checkout" in told
+
+
+@pytest.mark.parametrize("path", ["champion/manifest.json", "champion/verdict.json", "stages/train.py"])
+def test_a_forged_object_in_git(released, release, path):
+    """Altered and written anew, so that git itself reads it without complaint."""
+    blob = git_history.head(released.folder).blobs[path]
+    file = released.folder / ".git" / "objects" / blob[:2] / blob[2:]
+    content, mode = file.read_bytes(), file.stat().st_mode
+    forged = bytearray(zlib.decompress(content))
+    forged[-9] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(zlib.compress(bytes(forged)))
+    try:
+        told = faults(released, release)
+    except UserError as error:
+        told = [str(error)]
+    finally:
+        file.write_bytes(content)
+        file.chmod(mode)
+    assert any(path in fault and blob in fault for fault in told), told
+
+
+def test_a_byte_altered_in_git(released, release):
+    blob = git_history.head(released.folder).blobs["champion/verdict.json"]
+    with altered(released.folder / ".git" / "objects" / blob[:2] / blob[2:]), pytest.raises(UserError) as told:
+        faults(released, release)
+    assert str(told.value).startswith("champion/verdict.json: `git cat-file` failed: ") and blob in str(told.value)
+
+
+def test_what_is_not_here_is_told(other, release, tmp_path):
+    cached(git_history.head(other.folder), "models/weights.safetensors").unlink()
+    trace = traced(other, release)
+    assert [link.absent for link in trace.links if link.absent] == [
+        ["models/weights.safetensors is not here: `dvc fetch --all-commits`"]
+    ]
+    assert not trace.holds
+    with pytest.raises(UserError, match="dvc fetch"):
+        restore(trace, tmp_path / "restored")
+
+
+def test_weights_that_the_manifest_does_not_name(other, release):
+    """A lock that is whole in itself, but of other weights than were exported."""
+    made, lock = git_history.head(other.folder).made, other.folder / "dvc.lock"
+    lock.write_text(lock.read_text().replace(made["models/weights.safetensors"], made["reports/metrics.json"]))
+    other.run("git", "commit", "-q", "--amend", "--no-edit", "--all")
+    assert "models/weights.safetensors is not what the manifest says that it came from" in faults(other, release)
+
+
+def test_code_and_parameters_must_be_in_git_as_they_ran(other, release):
+    for path, text in (("stages/train.py", "# new\n"), ("stages/networks/encoders/mine.py", "")):
+        with (other.folder / path).open("a") as file:
+            file.write(text)
+    other.params(train={"epochs": 3})
+    other.run("git", "add", "--all")
+    other.run("git", "commit", "-q", "--amend", "--no-edit")
+    told = faults(other, release)
+    assert "epochs is 3 in params.yaml, but the stages ran with 20" in "".join(told)
+    for path in ("stages/train.py", "stages/networks/encoders"):
+        assert f"{path} is not in git as the stages read it: commit it as it was, or run again" in told
+    (other.folder / "stages/networks/encoders/mine.py").unlink()
+    other.run("git", "checkout", "-q", "HEAD@{1}", "--", "stages", "params.yaml")
+    other.run("git", "commit", "-qam", "as it ran")
+    assert faults(other, release) == []
+
+
+def test_the_state_comes_back_whole(other, release, tmp_path):
+    """Though the project has moved on since."""
+    other.params(train={"epochs": 3})
+    (other.folder / "stages" / "train.py").unlink()
+    other.run("git", "commit", "-qam", "later")
+    flipped(other.folder / "models" / "weights.safetensors")
+    told = other.millrace("trace", release, "--restore", str(tmp_path / "restored"), code=1)
+    assert "weights.safetensors has other bytes here" in told and "restored to" in told
+    restored = Clone(tmp_path / "restored")
+    assert "up to date" in restored.run(*DVC, "repro")
+    assert restored.run("git", "status", "--porcelain") == ""
+    assert "epochs: 20" in (restored.folder / "params.yaml").read_text()
+    kept = restored.folder / "models" / "weights.safetensors"
+    assert git_history.digest(kept, "md5") == git_history.head(restored.folder).made["models/weights.safetensors"]
+    with pytest.raises(Misuse, match="is there already"):
+        restore(traced(other, release), restored.folder)
+
+
+def test_an_unknown_release_is_named_beside_those_that_there_are(released, release):
+    told = released.millrace("trace", "0123456789ab", code=1)
+    assert told == f"error: git knows of no release 0123456789ab; it knows {release}\n"
+
+
+def test_a_release_that_is_not_committed(other, release):
+    other.run("git", "reset", "-q", "HEAD~1")
+    with pytest.raises(UserError, match=f"release {release} is not in git yet: commit"):
+        traced(other, release)
+
+
+ROWS = [{"input": "a", "release": "0123456789ab"}, {"input": "b", "release": None}, {"release": "ba9876543210"}] * 2
+
+
+def test_answers_as_they_were_saved(tmp_path):
+    table = pa.Table.from_pylist(ROWS)
+    pq.write_table(table, tmp_path / "a.parquet")
+    pq.write_table(table.drop_columns("release"), tmp_path / "none.parquet")
+    (tmp_path / "a.csv").write_text("input,release\n" + "".join(f"x,{row['release'] or ''}\n" for row in ROWS))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "a.json").write_text(json.dumps({"answers": ROWS}, indent=1))
+    for name in ("a.parquet", "a.csv", "a.jsonl", "a.json"):
+        assert named(str(tmp_path / name)) == ["0123456789ab", "ba9876543210"], name
+    triton = {"outputs": [{"name": "release", "datatype": "BYTES", "shape": [1, 1], "data": ["0123456789ab"]}]}
+    codes = [*b"0123456789ab", *b"ba9876543210"]
+    coded = {"outputs": [{"name": "release", "datatype": "UINT8", "shape": [2, 12], "data": codes}]}
+    assert named(json.dumps(coded)) == ["0123456789ab", "ba9876543210"]
+    assert named(json.dumps(triton)) == named(json.dumps(ROWS[0])) == named("0123456789ab") == ["0123456789ab"]
+    with pytest.raises(UserError, match="names no release"):
+        named(str(tmp_path / "none.parquet"))
+    (tmp_path / "broken.json").write_text('{"release"')
+    for unreadable in (str(tmp_path / "broken.json"), "{", str(tmp_path)):
+        with pytest.raises(UserError, match="cannot be read as answers"):
+            named(unreadable)
+    with pytest.raises(Misuse, match="nor a file that is there"):
+        named("nowhere.csv")

@@ -1,0 +1,81 @@
+"""Portable arithmetic: the same weights on every x86-64 processor with AVX2 and FMA."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stages.core import arithmetic
+from tests.support.project import ROOT
+
+# What every processor with AVX2 gives, as docs/reproducibility.md says. Another digest breaks a promise.
+PINNED = {
+    "cnn": "adeebfbfe81a25c6",
+    "mlp": "900ec3fb2d79d819",
+    "residual": "720fc9801c5ee5e2",
+    "gru": "61133606574835b7",
+    "transformer": "0f336df51d8b57f1",
+}
+BARE = {name: value for name, value in os.environ.items() if name not in arithmetic.PORTABLE}
+
+
+def python(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Python in a shell that has none of the variables but those given."""
+    surroundings = BARE | {"PYTHONPATH": str(ROOT)} | variables
+    return subprocess.run([sys.executable, *command], env=surroundings, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.skipif(not arithmetic.instructions() >= arithmetic.NEEDED, reason="this processor lacks AVX2 or FMA")
+def test_a_few_steps_leave_the_same_weights_everywhere() -> None:
+    done = python(str(ROOT / "tests/support/few_steps.py"), MKL_CBWR="AUTO", ATEN_CPU_CAPABILITY="default")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == PINNED
+
+
+def test_it_is_too_late_once_torch_is_there() -> None:
+    done = python("-c", "import torch; from stages.core import arithmetic; arithmetic.portable()")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("RuntimeError: ")
+
+
+def test_a_processor_without_the_instructions_computes_its_own_way(monkeypatch, capsys) -> None:
+    for name in arithmetic.PORTABLE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(arithmetic, "instructions", lambda: {"avx", "fma"})
+    arithmetic.portable()
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert not arithmetic.PORTABLE.keys() & os.environ.keys()
+
+
+@pytest.mark.parametrize(
+    ("machine", "text", "found"),
+    [
+        ("x86_64", "processor\t: 0\nflags\t\t: fpu fma avx2\nbugs\t: x\n\nflags\t\t: fpu\n", {"fpu", "fma", "avx2"}),
+        ("x86_64", "", set()),
+        ("aarch64", "flags\t\t: fma avx2\n", set()),
+    ],
+)
+def test_instructions_are_those_that_linux_lists(monkeypatch, tmp_path, machine, text, found) -> None:
+    monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
+    (tmp_path / "cpuinfo").write_text(text)
+    assert arithmetic.instructions(tmp_path / "cpuinfo") >= found
+    assert bool(arithmetic.instructions(tmp_path / "cpuinfo")) == bool(found)
+    assert arithmetic.instructions(tmp_path / "missing") == set()
+
+
+def test_a_narrow_cnn_is_trained_within_its_memory() -> None:
+    """Before, oneDNN's AVX2 code damaged the heap, and glibc ended the process."""
+    code = """
+from tests.support import few_steps
+from stages.core import arithmetic
+arithmetic.portable()
+model = {"encoders": {"image": {"name": "cnn", "width": 4}}}
+few_steps.STEPS = 40
+few_steps.weights(few_steps.PICTURE, ("y", "target_class", {}, few_steps.CLASS), model)
+"""
+    done = python("-c", code, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr

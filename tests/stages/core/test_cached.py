@@ -1,0 +1,70 @@
+"""Altered bytes under DVC: the advice that is given brings them back when it is followed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving.releases.release import from_champion
+from stages.core.cached import damaged, remedy
+from stages.core.errors import UserError
+from tests.support.project import Clone
+from tests.support.releases import flipped
+
+
+@pytest.fixture
+def pushed(after_two: Path, tmp_path: Path) -> Clone:
+    """A project with a champion, whose bytes a remote has, too."""
+    project = Clone(after_two)
+    for command in (("remote", "add", "--default", "away", str(tmp_path / "remote")), ("push", "champion/repository")):
+        project.run(sys.executable, "-m", "dvc", "--quiet", *command)
+    return project
+
+
+def follow(project: Clone, error: str) -> None:
+    """Run the commands that a message names, up to the first alternative."""
+    for command in re.findall("`([^`]+)`", error.partition("; ")[0].partition(" or ")[0]):
+        words = command.split()
+        project.run(*([sys.executable, "-m", *words] if words[0] == "dvc" else words))
+
+
+def network(project: Clone) -> Path:
+    (path,) = (project.folder / "champion" / "repository").glob("*_network/1/model.onnx")
+    return path
+
+
+@pytest.mark.parametrize("where", ["copy", "cache"])
+def test_altered_bytes_come_back_by_the_advice(pushed, where):
+    path = network(pushed)
+    content = path.read_bytes()
+    flipped(path)
+    if where == "cache":
+        (kept,) = [
+            each
+            for each in (pushed.folder / ".dvc" / "cache").rglob("*")
+            if each.is_file() and each.read_bytes() == content
+        ]
+        flipped(kept)
+        assert damaged(pushed.folder / "champion" / "repository") == [kept]
+    with pytest.raises(UserError) as caught:
+        from_champion(pushed.folder)
+    assert ("rm -f" in str(caught.value)) == (where == "cache")
+    follow(pushed, str(caught.value).partition(". ")[2])
+    assert path.read_bytes() == content
+    from_champion(pushed.folder)
+
+
+def test_a_damaged_list_of_files_is_found(pushed):
+    pointer = (pushed.folder / "champion" / "repository.dvc").read_text()
+    (listing,) = [
+        each for each in (pushed.folder / ".dvc" / "cache").rglob("*.dir") if each.parent.name + each.name in pointer
+    ]
+    flipped(listing)
+    assert damaged(pushed.folder / "champion" / "repository") == [listing]
+
+
+def test_where_dvc_knows_nothing_the_advice_is_the_usual_one(tmp_path):
+    assert remedy(tmp_path / "repository", "restore it") == "restore it"

@@ -1,0 +1,113 @@
+"""Samples to look at: wrong labels and strange samples that were planted come first, for every kind of target."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+
+from stages.evaluation import suspects
+from stages.networks import network
+from stages.networks.heads import target_number
+from stages.schema import Column, Schema
+from stages.settings import params
+from stages.tables import table
+from stages.tables.arrays import SPLITS, create_split, open_split
+
+
+@pytest.fixture(scope="module")
+def paths(finished):
+    return {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}
+
+
+@pytest.fixture(scope="module")
+def planted(paths, tmp_path_factory):
+    """The digits' arrays with one label of thirty another, and the rows of these; and the suspects."""
+    folder = tmp_path_factory.mktemp("planted") / "arrays"
+    shutil.copytree(paths["arrays"], folder)
+    draw, wrong = np.random.default_rng(0), []
+    for name in SPLITS:
+        split = open_split(folder, name)
+        chosen = np.flatnonzero(draw.random(len(split)) < 1 / 30)
+        target = split.target.copy()
+        target[chosen] = (target[chosen] + draw.integers(1, 10, len(chosen))) % 10
+        np.save(folder / name / "target.npy", target)
+        wrong += split.rows[chosen].tolist()
+    schema = Schema.load(paths["schema"])
+    net = network.load(paths["weights"], schema)
+    return wrong, suspects.find(net, network.head_module(schema.target), schema, folder)
+
+
+def test_planted_labels_are_the_most_in_doubt(planted):
+    wrong, found = planted
+    assert len(found.rows) == 1797 and len(wrong) > 40
+    worst = found.rows[found.worst(found.doubts, len(wrong))].tolist()
+    assert len(set(worst) & set(wrong)) >= 0.9 * len(wrong)
+
+
+def test_they_are_listed_with_what_the_others_tell(planted, paths, tmp_path):
+    wrong, found = planted
+    schema = Schema.load(paths["schema"])
+    suspects.write(found, schema, paths["table"], tmp_path / "suspects.csv")
+    with (tmp_path / "suspects.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["suspect"] for row in rows] == ["label"] * suspects.LISTED + ["outlier"] * suspects.LISTED
+    scores = [float(row["score"]) for row in rows[: suspects.LISTED]]
+    assert scores == sorted(scores, reverse=True)
+    sources = table.column(paths["table"], "_source")
+    assert all(row["source"] == sources[int(row["row"])] for row in rows)
+    first = rows[0]
+    assert int(first["row"]) in wrong and first["neighbours"].partition(", ")[0] == first["label"]  # the table is right
+
+
+def test_of_many_samples_some_of_each_split_are_looked_at(paths, monkeypatch):
+    monkeypatch.setattr(suspects, "MOST", 100)
+    schema = Schema.load(paths["schema"])
+    found = suspects.find(
+        network.load(paths["weights"], schema), network.head_module(schema.target), schema, paths["arrays"]
+    )
+    shares = {name: (found.split == name).mean() for name in SPLITS}
+    assert len(found.rows) == 100 and shares == pytest.approx({"train": 0.69, "val": 0.1, "test": 0.21}, abs=0.02)
+
+
+class Passing:
+    """A network that leaves its only block as it is."""
+
+    class trunk:
+        width = 2
+
+    def features(self, blocks):
+        return blocks[0]
+
+
+def test_amounts_that_the_others_do_not_have_and_samples_far_from_them(tmp_path):
+    draw = np.random.default_rng(0)
+    schema = Schema((), Column("price", "target_number", {}, {"mean": 0.0, "std": 1.0, "coverage": 0.9}))
+    for split, rows in zip(SPLITS, np.split(np.arange(300), [200, 250]), strict=True):
+        x = draw.normal(size=(len(rows), 2)).astype(np.float32)
+        y = x.sum(1, keepdims=True)
+        x[0, 0], y[1] = np.nan, np.nan_to_num(y[1]) + 8
+        if split == "test":
+            x[2] = 30.0
+        (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
+        array[:] = x
+    found = suspects.find(Passing(), target_number, schema, tmp_path)
+    assert set(found.rows[found.worst(found.doubts, 3)]) == {1, 201, 251}
+    assert found.rows[found.worst(found.distances, 1)] == [252]
+
+
+@pytest.mark.parametrize("kind", ["target_number", "target_class"])
+def test_a_split_of_one_row_beside_many_is_looked_at_or_left_out(tmp_path, monkeypatch, kind):
+    """Evenly spread samples may miss a small split altogether."""
+    monkeypatch.setattr(suspects, "MOST", 10)
+    fitted = {"labels": ["a", "b"], "mean": 0.0, "std": 1.0, "coverage": 0.9}
+    schema = Schema((), Column("price", kind, {}, fitted))
+    for split, rows in zip(SPLITS, np.split(np.arange(300), [298, 299]), strict=True):
+        y = np.zeros((len(rows), 1)) if kind == "target_number" else np.zeros(len(rows), np.int64)
+        (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
+        array[:] = 0.0
+    found = suspects.find(Passing(), network.head_module(schema.target), schema, tmp_path)
+    assert len(found.rows) == 10 and "val" not in found.split
+    assert np.isfinite(found.doubts).all() and np.isfinite(found.distances).all()

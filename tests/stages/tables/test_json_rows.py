@@ -1,0 +1,76 @@
+"""Samples as JSON: objects on lines, lists for splits, and rows that are none."""
+
+from __future__ import annotations
+
+import json as builtin
+import pickle
+
+import pytest
+
+from stages.core.errors import UserError
+from stages.schema import Column, Schema
+from stages.tables.sources import Reject, json_rows
+
+SCHEMA = Schema((Column("said", "text"),), Column("intent", "target_class"))
+
+
+def rows(path, **options):
+    """All that is found, by way of a process's pipe."""
+    found = []
+    for chunk in json_rows.chunks(path, SCHEMA, json_rows.Options(**options)):
+        found += json_rows.read(pickle.loads(pickle.dumps(chunk)))
+    return found
+
+
+def test_an_object_on_each_line(tmp_path):
+    lines = [b'{"said": "a", "intent": "x", "more": 1}', b"", b"{", b'"word"', b'{"said": "\xff"}', b'{"said": ["a"]}']
+    (tmp_path / "train.jsonl").write_bytes(b"\n".join([*lines, b'{"said": "b"}']))
+    found = rows(tmp_path)
+    rejects = {each.source: each.reason for each in found if isinstance(each, Reject)}
+    assert rejects == {
+        "train.jsonl row 2": "is no JSON: Expecting property name enclosed in double quotes at character 1",
+        "train.jsonl row 3": "is neither an object nor an array",
+        "train.jsonl row 4": "is not UTF-8",
+        "train.jsonl row 5": "the column 'said' holds nested values (an array): flatten it first",
+    }
+    good = [each for each in found if not isinstance(each, Reject)]
+    assert [(each.split, each.values) for each in good] == [
+        ("train", {"said": "a", "intent": "x"}),
+        ("train", {"said": "b", "intent": None}),
+    ]
+
+
+def test_a_list_for_each_split(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text(builtin.dumps({"train": [["a", "x"]], "val": [["b", "y"], ["c"]], "oos_train": [["d", "z"]]}))
+    found = rows(path, columns=("said", "intent"))
+    assert [each.split for each in found if not isinstance(each, Reject)] == ["train", "val"]
+    assert found[2] == Reject("data.json val row 2", "has 1 cells, and data.options.columns names 2")
+    chosen = rows(path, columns=("said", "intent"), lists={"oos_train": "test"})
+    assert [(each.split, each.values["intent"]) for each in chosen] == [("test", "z")]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("[", {}, "cannot be read: "),
+        ("3", {}, "holds no rows"),
+        ('{"some": []}', {}, "has no list train, val or test: say data.options.lists, one of some"),
+        (
+            '{"some": []}',
+            {"lists": {"sum": "test"}},
+            "has no list 'sum', which data.options.lists names: there is some",
+        ),
+    ],
+)
+def test_a_faulty_file_is_told(tmp_path, text, options, words):
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        rows(tmp_path, **options)
+    assert words in str(caught.value)
+    assert "data.json" in str(caught.value)
+
+
+def test_a_wrong_split_is_told():
+    with pytest.raises(ValueError, match=r"lists\.oos must be train, val or test, not 'tset'"):
+        json_rows.Options(lists={"oos": "tset"})

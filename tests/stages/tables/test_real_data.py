@@ -1,0 +1,24 @@
+"""Two lines of params turn the line to other data; skipped where the data are not there."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.support.real_data import DATA, shorten, some_of_many
+
+
+@pytest.mark.parametrize(("name", "form"), [("trashnet", "image_folder"), ("fashion-mnist", "idx")])
+def test_two_lines_suffice(fresh, name, form):
+    if not (DATA / name).exists():
+        pytest.skip(f"{DATA / name} is not there; MILLRACE_DATA names the folder that holds it")
+    shutil.copytree(DATA / name, fresh.folder / "data" / "raw" / name, ignore=some_of_many)
+    for path in (fresh.folder / "data" / "raw" / name).glob("*-ubyte.gz"):
+        shorten(path)
+    fresh.params(data={"path": f"data/raw/{name}", "format": form})
+    fresh.params(train={"debug": "fast"})  # learns nothing in a few batches, so the gate must refuse it
+    said = fresh.millrace("run", code=3)
+    assert "accuracy" in said
+    assert "refused: accuracy is " in said
+    assert "served: batches of 64" not in "".join(line for line in said.splitlines() if "refused" in line)
