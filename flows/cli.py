@@ -99,6 +99,23 @@ def check() -> None:
     print("params.yaml is sound", flush=True)
 
 
+@app.command(epilog="Example: `millrace why train`, when a stage runs that should not")
+def why(stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")]) -> None:
+    """Say which file, package, parameter or data makes a stage run again, or did since the last commit."""
+    from flows import why as reasons
+
+    os.chdir(project())
+    changes = reasons.would_run(stage, Path())
+    done = reasons.has_run(stage, Path())
+    print(f"{stage} would run again:" if changes else f"{stage} is up to date")
+    for change in changes:
+        print(f"  {change}")
+    if done:
+        print("it has run since the last commit:")
+    for change in done:
+        print(f"  {change}")
+
+
 @app.command(epilog="Example: `millrace report`, after `millrace run`")
 def report() -> None:
     """Write the page of the last run anew: the verdict, what it rests on, and the same as a model card."""

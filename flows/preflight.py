@@ -9,6 +9,7 @@ from typing import Any
 
 from stages.core.errors import Misuse
 from stages.core.words import nearest
+from stages.evaluation import metrics
 from stages.schema import Column
 from stages.settings import params, sections
 from stages.training.devices import on_gpu
@@ -88,10 +89,8 @@ def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: 
     Raises:
         Misuse: the first that will not, with the nearest, or that cannot.
     """
-    from stages.networks import network
-
-    head = network.head_module(target)
-    ranges = head.METRICS | {f"{name}[LABEL]": limits for name, limits in head.METRICS_BY_LABEL.items()}
+    measures = metrics.of(target)
+    ranges = measures.METRICS | {f"{name}[LABEL]": limits for name, limits in measures.METRICS_BY_LABEL.items()}
     for key, names in {"thresholds": bounds, "margins": margins}.items():
         for name in names:
             if _metric(name) not in ranges:

@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from stages import trees
 from stages.core import arithmetic, command
-from stages.evaluation import sample_sheet, suspects
+from stages.evaluation import plots as evaluation_plots
+from stages.evaluation import sample_sheet, samples, suspects
+from stages.evaluation.metrics import Metrics
+from stages.evaluation.metrics import of as of_target
 from stages.schema import Schema, kind
 from stages.settings import params
 from stages.tables.arrays import Split, open_split
@@ -45,26 +49,26 @@ def main(
         torch.set_num_threads(said.threads)  # sums differ with the number of threads
     fitted = Schema.load(schema)
     net = network.load(weights, fitted)
-    head = network.head_module(fitted.target)
+    measures = of_target(fitted.target)
     splits = {name: open_split(arrays, name) for name in ("val", "test")}
     outputs = {name: answer(net, split) for name, split in splits.items()}
-    figures = {name: measure(head, fitted, outputs[name], split.target) for name, split in splits.items()}
+    figures = {name: measure(measures, fitted, outputs[name], split.target) for name, split in splits.items()}
     if is_table(fitted):
-        figures["trees"] = measure(head, fitted, yardstick(head, arrays, splits["test"]), splits["test"].target)
+        figures["trees"] = measure(measures, fitted, yardstick(fitted, arrays, splits["test"]), splits["test"].target)
     with command.replacing(metrics) as whole:
         whole.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     with command.replacing(expected) as whole, whole.open("wb") as file:
         np.savez(file, **outputs["test"])
-    found = suspects.find(net, head, fitted, arrays)
+    found = suspects.find(net, fitted, arrays)
     with command.replacing(suspected) as whole:
         suspects.write(found, fitted, source, whole)
     test, answers = splits["test"], outputs["test"]
     with command.replacing(plots) as folder:
         folder.mkdir()
-        for name, figure in head.plots(answers, test.target, fitted.target).items():
+        for name, figure in evaluation_plots.of(fitted.target).plots(answers, test.target, fitted.target).items():
             sample_sheet.save(figure, folder / f"{name}.png")
         sample_sheet.save(draw_curves(curves), folder / "curves.png")
-        sample_sheet.save(mistakes(head, fitted, source, test, answers), folder / "mistakes.png")
+        sample_sheet.save(mistakes(fitted, source, test, answers), folder / "mistakes.png")
         for name, figure in suspects.sheets(found, fitted, source).items():
             sample_sheet.save(figure, folder / f"{name}.png")
     print(f"test: {told(figures['test'])}")
@@ -84,13 +88,15 @@ def answer(network: Any, split: Split) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def measure(head: Any, schema: Schema, outputs: Mapping[str, np.ndarray], target: np.ndarray) -> dict[str, float]:
+def measure(
+    measures: Metrics, schema: Schema, outputs: Mapping[str, np.ndarray], target: np.ndarray
+) -> dict[str, float]:
     """Every metric as a plain number."""
     import torch
 
-    metrics = head.metrics(schema.target)
+    metrics = measures.metrics(schema.target)
     metrics.update(torch.from_numpy(next(iter(outputs.values()))), torch.from_numpy(target))
-    values = head.scalars(metrics.compute(), schema.target)
+    values = measures.scalars(metrics.compute(), schema.target)
     return {name: round(value, 6) if np.isfinite(value) else None for name, value in values.items()}
 
 
@@ -104,14 +110,13 @@ def is_table(schema: Schema) -> bool:
     return all(kind(column.kind).PACKED for column in schema.features)
 
 
-def yardstick(head: Any, arrays: Path, test: Split) -> dict[str, np.ndarray]:
+def yardstick(schema: Schema, arrays: Path, test: Split) -> dict[str, np.ndarray]:
     """What boosted trees answer to the test split, so that nobody deploys a network that loses to them unknowingly."""
     train = open_split(arrays, "train")
     x, new = (np.concatenate([block.astype(np.float64) for block in split.blocks], axis=1) for split in (train, test))
     whole = np.concatenate([np.full(block.shape[1], block.dtype.kind == "i") for block in train.blocks])
     few = [place for place in np.flatnonzero(whole) if max(x[:, place].max(), new[:, place].max()) < CATEGORIES]
-    answers: dict[str, np.ndarray] = head.trees(x, train.target, few, new)
-    return answers
+    return trees.of(schema.target).predict(x, train.target, few, new)
 
 
 def draw_curves(path: Path) -> Any:
@@ -132,9 +137,9 @@ def draw_curves(path: Path) -> Any:
     return shown
 
 
-def mistakes(head: Any, schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray]) -> Any:
+def mistakes(schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray]) -> Any:
     """A sheet of the worst answers."""
-    worst = head.worst(outputs, split.target)[: sample_sheet.MOST]
+    worst = samples.of(schema.target).worst(outputs, split.target)[: sample_sheet.MOST]
     answered = sample_sheet.told(schema, {name: value[worst] for name, value in outputs.items()})
     return sample_sheet.draw(schema, source, split.rows[worst], answered, "no mistakes")
 

@@ -19,6 +19,15 @@ from stages.tables import table
 GOLDEN_ROWS = 8
 
 
+COPIES = (
+    "stages/__init__.py",
+    "stages/schema/__init__.py",
+    "stages/schema/kinds",
+    "serving/triton/backends/encode.py",
+    "serving/triton/backends/python/batchstrategy.so",
+)
+
+
 def main(weights: Path, arrays: Path, schema: Path, source: Path, repository: Path, described: Path) -> None:
     """Export the network, name the result by its own content, and write its manifest."""
     arithmetic.portable()

@@ -17,6 +17,7 @@ from typing import Any
 
 from stages.core import arithmetic, command, inputs
 from stages.core.errors import Busy, Misuse
+from stages.evaluation.metrics import of as metrics_of
 from stages.settings import params
 from stages.tables.table import sha256
 from stages.training import devices, processes
@@ -99,7 +100,7 @@ def build(said: Any, schema_path: Path) -> Any:
     if model.freeze_encoders:
         net.encoders.requires_grad_(False)
     names = ("seed", "optimizer", "learning_rate", "momentum", "schedule", "warmup_epochs", "l1", "l2", "arithmetic")
-    metrics = network.head_module(schema.target).metrics(schema.target)
+    metrics = metrics_of(schema.target).metrics(schema.target)
     augment = augment if train.debug == "none" else None
     return Learner(net, metrics, augment, **{name: getattr(train, name) for name in names})
 
@@ -111,7 +112,7 @@ def inputs_digest(said: Any, arrays: Path, schema: Path) -> str:
 
     seen = [sha256(path) for path in (Path(arrays) / "summary.json", schema)]
     if (snapshot := inputs.current()) is not None:
-        seen += [json.dumps(snapshot.code, sort_keys=True)]  # as it was loaded
+        seen += [json.dumps(snapshot.record, sort_keys=True)]  # as it was loaded
     else:
         seen += [sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
     # Lightning's checkpoints hold absolute paths, so those of a folder that has moved are another run's

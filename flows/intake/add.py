@@ -18,6 +18,8 @@ from ruamel.yaml import YAML, YAMLError
 from flows.intake import guess
 from stages.core import command
 from stages.core.errors import Misuse, UserError
+from stages.evaluation import metrics
+from stages.schema import Column
 from stages.settings import params, sections
 from stages.tables import sources
 
@@ -60,20 +62,17 @@ def main(path: Path, name: str | None = None, target: str = "", options: str = "
 
 def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dict[str, Any]]:
     """What params.yaml shall say of a table."""
-    from stages.networks import network
-    from stages.schema import Column
-
-    head = network.head_module(Column(target.name, f"target_{target.kind}"))
+    measures = metrics.of(Column(target.name, f"target_{target.kind}"))
     return {
         "schema": {
             "features": {column.name: column.kind for column in features if column.kind},
             "target": {target.name: target.kind},
             "keep": [],
         },
-        "validate": {"columns": head.EXPECTED and {target.name: head.EXPECTED}},
+        "validate": {"columns": measures.EXPECTED and {target.name: measures.EXPECTED}},
         "model": {"encoders": {}, "trunk": {"name": "residual"}, "head": {}},
         "train": {"augment": {}},
-        "gate": {"thresholds": head.THRESHOLDS, "margins": head.MARGINS, "slices": {}, "robustness": {}},
+        "gate": {"thresholds": measures.THRESHOLDS, "margins": measures.MARGINS, "slices": {}, "robustness": {}},
     }
 
 

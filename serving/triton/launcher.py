@@ -26,6 +26,8 @@ from serving.triton.wire import connected
 from stages.core.errors import Late, UserError
 
 PROJECT = Path(__file__).resolve().parents[2]
+RUNS = ("serving/triton/backends/onnxruntime/model.py", "serving/triton/runtime/start.py")
+COPIES = ("serving/triton/backends/python/batchstrategy.so",)
 ADMIN_HEADER = "millrace-admin"  # HTTP's; gRPC's is GRPC_PREFIX with this
 GRPC_PREFIX = "triton-grpc-protocol-"
 _RESTRICTED = "model-repository,shared-memory,trace,logging"  # not model-config: NVIDIA's own image_client reads it

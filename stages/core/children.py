@@ -16,6 +16,7 @@ from stages.core.errors import UserError
 How = Literal["spare", "ask", "end"]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 GUARD = Path(__file__).with_name("guard.py")
+RUNS = ("stages/core/guard.py",)
 
 
 class Children:

@@ -16,14 +16,14 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from stages.core import lockfile
+from stages.core import closure, lockfile
+from stages.core.closure import OURS, Closure
 from stages.core.errors import Misuse, UserError
 from stages.core.lockfile import LOCK
 
 GRAPH, PARAMS = "dvc.yaml", "params.yaml"
 NOTES = lockfile.TMP / "millrace" / "inputs"
-OURS = Path(__file__).parents[2]
-CODE = ("stages", "serving", "flows")
+CODE = ("stages", "serving", "flows", "requirements.lock")
 MOST_HASHED = 64 << 20  # bytes of data that DVC has no record of
 BEGINS_S = 600  # a process that is older took no time to begin: its clock is wrong
 SHOWN = 3  # changes in a message
@@ -56,6 +56,7 @@ class Snapshot:
     """What a stage was given at its start. `places`: dependency -> where it lies, elsewhere if a person says so.
 
     `files`: dependency -> file in it -> identity. `hashes`: the same with MD5s, of code and of what DVC has no MD5 of.
+    Both hold the files of the `record` of its code as well.
     """
 
     stage: str
@@ -64,11 +65,7 @@ class Snapshot:
     files: dict[str, dict[str, Identity]]
     hashes: dict[str, dict[str, str]]
     lock: bytes
-
-    @property
-    def code(self) -> dict[str, dict[str, str]]:
-        """MD5 of every file of code that the stage depends on."""
-        return {path: hashes for path, hashes in self.hashes.items() if _is_code(path)}
+    record: Closure | None
 
     def changes(self, data_only: bool = False) -> Iterator[str]:
         """What is otherwise now; a phrase each."""
@@ -77,6 +74,8 @@ class Snapshot:
                 yield from self._changed_files(dependency)
         if data_only:
             return
+        if self.record is not None:
+            yield from closure.stale(self.record._replace(code={}, data={}), OURS)
         try:
             now = _declared(self.stage)
         except UNREADABLE as error:
@@ -142,7 +141,11 @@ def take(stage: str, arguments: Sequence[str], began: float) -> Snapshot | None:
         if driven(stage):
             raise Misuse(f"the code that runs lies in {OURS}, which DVC does not look at: unset PYTHONSAFEPATH")
         elsewhere |= {path: str(OURS / path) for path in declared.deps if _is_code(path)}
-    places = {path: elsewhere.get(path, path) for path in declared.deps}
+    record = _record(stage, declared, elsewhere)
+    code = [*record.code, *record.data] if record else []
+    if not Path(__file__).is_relative_to(Path.cwd()):
+        elsewhere |= {path: str(OURS / path) for path in code}
+    places = {path: elsewhere.get(path, path) for path in (*declared.deps, *code)}
     files = {path: _identities(place) for path, place in places.items()}
     _not_since(began, {places[path]: files[path] for path in files if _is_code(path)})
     hashes = {
@@ -151,8 +154,30 @@ def take(stage: str, arguments: Sequence[str], began: float) -> Snapshot | None:
         if _is_code(path)
         or (_size(files[path]) <= MOST_HASHED and (path in elsewhere or not _is_known(path, declared)))
     }
-    _current = Snapshot(stage, declared, places, files, hashes, _bytes(LOCK))
+    _current = Snapshot(stage, declared, places, files, hashes, _bytes(LOCK), record)
     return _current
+
+
+def _record(stage: str, declared: Declared, elsewhere: Mapping[str, str]) -> Closure | None:
+    """The record of the code that a stage runs; None where there is none, as for the stage that writes them.
+
+    Raises:
+        Changed: the code or a package is not what the record holds.
+    """
+    path = next((path for path in declared.deps if path.endswith(f"/code/{stage}.json")), "")
+    place = Path(elsewhere.get(path, path))
+    if not path or not place.is_file():
+        return None
+    record = closure.load(place)
+    if found := list(closure.stale(record, OURS)):
+        raise Changed(f"{shown(found)} since {path} was written: `dvc repro` brings it up to date first")
+    return record
+
+
+def shown(changes: Sequence[str]) -> str:
+    """The first few of them."""
+    more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+    return f"{'; '.join(changes[:SHOWN])}{more}"
 
 
 def current() -> Snapshot | None:
@@ -170,8 +195,7 @@ def confirm(data_only: bool = False) -> None:
         return
     changes = list(_current.changes(data_only))
     if changes:
-        more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-        raise Changed(f"{'; '.join(changes[:SHOWN])}{more}, while {_current.stage} ran: {REMEDY}")
+        raise Changed(f"{shown(changes)}, while {_current.stage} ran: {REMEDY}")
 
 
 def driven(stage: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.evaluation import sample_sheet
+from stages.evaluation import sample_sheet, samples
 from stages.schema import Schema
 from stages.tables.arrays import SPLITS, Split, open_split
 
@@ -35,7 +35,7 @@ DRAWN = 18, 6  # of either, on a sheet
 class Suspects:
     """Of the samples at `rows` [N] of the table: `split` of each, what the nearest others tell, and two scores [N].
 
-    `doubts`: by how much the label is another (`head.doubts`). `distances`: to the nearest others, in the median's.
+    `doubts`: by how much the label is another (`samples.doubts`). `distances`: to the nearest others, in the median's.
     """
 
     rows: np.ndarray
@@ -49,8 +49,8 @@ class Suspects:
         return np.argsort(-scores, kind="stable")[:most]
 
 
-def find(network: Any, head: Any, schema: Schema, arrays: Path) -> Suspects:
-    """Look at samples of all splits. `head`: the module of the target's."""
+def find(network: Any, schema: Schema, arrays: Path) -> Suspects:
+    """Look at samples of all splits."""
     splits = [open_split(arrays, name) for name in SPLITS]
     counts = [len(split) for split in splits]
     place = np.unique(np.linspace(0, sum(counts) - 1, min(MOST, sum(counts))).astype(np.int64))
@@ -61,9 +61,9 @@ def find(network: Any, head: Any, schema: Schema, arrays: Path) -> Suspects:
     y, rows = (np.concatenate([getattr(split, what) for split in chosen]) for what in ("target", "rows"))
     names = np.repeat(SPLITS, [len(split) for split in chosen])
     spaces = [np.concatenate([space(split) for split in chosen]) for space in (_stored, partial(_learnt, network))]
-    told, distances = zip(*(_told(head, space, y, schema) for space in spaces), strict=True)
+    told, distances = zip(*(_told(space, y, schema) for space in spaces), strict=True)
     both = {name: np.mean([each[name] for each in told], axis=0) for name in told[0]}
-    doubts = head.doubts(both, y, schema.target)
+    doubts = samples.of(schema.target).doubts(both, y, schema.target)
     return Suspects(rows, names, both, doubts.round(4), np.mean(distances, axis=0).round(4))
 
 
@@ -114,11 +114,11 @@ def sheets(suspects: Suspects, schema: Schema, source: Path) -> dict[str, Any]:
     }
 
 
-def _told(head: Any, space: np.ndarray, y: np.ndarray, schema: Schema) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _told(space: np.ndarray, y: np.ndarray, schema: Schema) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What the nearest of samples [N, F] tell of each, and how far they are, [N], in the median's."""
     near, distances = nearest(space)
     far = distances.mean(1)
-    told = head.told_by(y[near], 1 / np.maximum(distances, TOUCHING), schema.target)
+    told = samples.of(schema.target).told_by(y[near], 1 / np.maximum(distances, TOUCHING), schema.target)
     return told, far / max(float(np.median(far)), TOUCHING)
 
 

@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from stages.evaluation import metrics
 from stages.gating.verdict import Difference, Estimate
 from stages.schema import Schema
 from stages.stats import proportions
@@ -32,15 +33,14 @@ def measure(
     """
     import torch
 
-    from stages.networks import network
     from stages.stats.bootstrap import resampled
 
-    head, target, y = network.head_module(schema.target), schema.target, torch.from_numpy(truth)
-    mine, hits = figures(schema, truth, ours), head.hits(ours, truth, target)
-    drawn = resampled(head, target, torch.from_numpy(ours), y, {*bounded, *compared} - hits.keys(), rounds)
+    measures, target, y = metrics.of(schema.target), schema.target, torch.from_numpy(truth)
+    mine, hits = figures(schema, truth, ours), measures.hits(ours, truth, target)
+    drawn = resampled(measures, target, torch.from_numpy(ours), y, {*bounded, *compared} - hits.keys(), rounds)
     unseen = NormalDist().inv_cdf(1 - level) ** 2 / len(truth) if hits else 0.0  # see shares.difference
     ends = {
-        name: spread(each, mine[name], unseen, head.METRICS.get(name, (0.0, 1.0)), level)
+        name: spread(each, mine[name], unseen, measures.METRICS.get(name, (0.0, 1.0)), level)
         for name, each in drawn.items()
         if np.isfinite(each).any() and name in mine
     }
@@ -48,7 +48,7 @@ def measure(
     measured = {name: Estimate(value, *map(float, ends.get(name, ()))) for name, value in mine.items()}
     if theirs is None:
         return measured, {}
-    his, his_hits = figures(schema, truth, theirs), head.hits(theirs, truth, target)
+    his, his_hits = figures(schema, truth, theirs), measures.hits(theirs, truth, target)
     paired = {
         name: Difference(
             *proportions.difference(hit[among], his_hits[name][0][among], level), int(among.sum()), his[name]
@@ -56,8 +56,8 @@ def measure(
         for name, (hit, among) in hits.items()
         if among.any()
     }
-    his_drawn = resampled(head, target, torch.from_numpy(theirs), y, compared - hits.keys(), rounds)
-    whole = head.metrics(target)
+    his_drawn = resampled(measures, target, torch.from_numpy(theirs), y, compared - hits.keys(), rounds)
+    whole = measures.metrics(target)
     least_error = max((each.error for each in paired.values() if each.samples == len(truth)), default=0.0)
     for name in (drawn.keys() & compared) & mine.keys():
         sign = 1 if whole[name.partition("[")[0]].higher_is_better else -1
@@ -92,18 +92,14 @@ def difference(
 
 def undefined(schema: Schema, truth: np.ndarray) -> set[str]:
     """The metrics that samples of these true values [N, ...] do not define, whatever is answered to them."""
-    from stages.networks import network
-
-    return set(network.head_module(schema.target).undefined(truth, schema.target))
+    return set(metrics.of(schema.target).undefined(truth, schema.target))
 
 
 def figures(schema: Schema, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
     """Every metric of answers [N, ...], held against the truth [N, ...]."""
     import torch
 
-    from stages.networks import network
-
-    head = network.head_module(schema.target)
-    metrics = head.metrics(schema.target)
-    metrics.update(torch.from_numpy(answers), torch.from_numpy(truth))
-    return dict(head.scalars(metrics.compute(), schema.target))
+    measures = metrics.of(schema.target)
+    collection = measures.metrics(schema.target)
+    collection.update(torch.from_numpy(answers), torch.from_numpy(truth))
+    return dict(measures.scalars(collection.compute(), schema.target))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stages.core.words import modules
 from stages.networks import augmentations, encoders, heads, trunks
 from stages.networks.draws import Draws
-from stages.schema import Column, Schema, kind, kinds
+from stages.schema import Schema, kind, kinds
 
 Spec = dict[str, Any]  # {"encoders": {block: {"name": ..., option: ...}}, "trunk": {...}, "head": {...}}
 
@@ -147,11 +147,6 @@ def augmenter(
         return [step(x, draws) if step else x for step, x in zip(steps, arrays, strict=True)]
 
     return augment
-
-
-def head_module(target: Column) -> Any:
-    """The file of a target's head, for its `metrics`, `scalars` and `plots`."""
-    return _head(target.kind.removeprefix("target_"))
 
 
 def _encoder(name: str) -> Any:

@@ -84,6 +84,11 @@ def paths(graph: Path = Path("dvc.yaml")) -> dict[str, str]:
         raise Misuse(f"{graph}{line} cannot be read: `git checkout {graph}` restores it") from error
 
 
+def stages(graph: Path = Path("dvc.yaml")) -> list[str]:
+    """The names of the stages, in the order of `dvc.yaml`."""
+    return list(_yaml(graph)["stages"])
+
+
 def preset(name: str) -> dict[str, Any]:
     """A preset's values, section by section, as `edit` takes them.
 

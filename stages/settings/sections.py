@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_valid
 from stages import schema
 from stages.core.words import modules, nearest
 from stages.gating import perturbations
+from stages.schema import kinds
 from stages.settings.gate import Change, Gate
 from stages.settings.section import Positive, Section, Share
 from stages.tables import distributions, sources
@@ -251,19 +252,19 @@ class Params(Section):
 
 def sliceable(declared: schema.Schema) -> list[str]:
     """The columns of the table that test rows may be sliced by: those that hold no bytes, and the facts."""
-    kinds = {column.name: schema.kind(column.kind) for column in declared.features}
-    facts = [f"{name}.{fact}" for name, module in kinds.items() for fact in module.facts(())]
-    return [*(name for name, module in kinds.items() if module.RAW != "bytes"), declared.target.name, *facts]
+    by_name = {column.name: schema.kind(column.kind) for column in declared.features}
+    facts = [f"{name}.{fact}" for name, module in by_name.items() for fact in module.facts(())]
+    return [*(name for name, module in by_name.items() if module.RAW != "bytes"), declared.target.name, *facts]
 
 
 def feature_kinds() -> list[str]:
     """The names that a feature's kind may take."""
-    return [name for name in modules(schema.kinds) if not name.startswith("target_")]
+    return [name for name in modules(kinds) if not name.startswith("target_")]
 
 
 def target_kinds() -> list[str]:
     """The names that the target's kind may take."""
-    return [name.removeprefix("target_") for name in modules(schema.kinds) if name.startswith("target_")]
+    return [name.removeprefix("target_") for name in modules(kinds) if name.startswith("target_")]
 
 
 def declared(features: dict[str, Options], target: dict[str, Options]) -> schema.Schema:

@@ -17,9 +17,11 @@ ROUNDS = 399  # so that ends at the usual levels are one of the rounds' values
 
 
 def resampled(
-    head: Any, target: Any, answers: Tensor, truth: Tensor, names: Collection[str], rounds: int = ROUNDS
+    measures: Any, target: Any, answers: Tensor, truth: Tensor, names: Collection[str], rounds: int = ROUNDS
 ) -> Mapping[str, np.ndarray]:
     """Answers [N, ...] and truth [N, ...] -> each named metric [rounds], of the same draws in every call.
+
+    `measures`: a module of metrics, as of evaluation/metrics.
 
     A metric that some draw does not define, such as the recall of a label that it lacks, is NaN or 0 there.
     """
@@ -27,7 +29,7 @@ def resampled(
     from torchmetrics import MetricCollection
 
     bases = {name.partition("[")[0] for name in names}
-    whole = head.metrics(target)
+    whole = measures.metrics(target)
     metrics = MetricCollection({name: whole[name] for name in bases & set(whole)}, compute_groups=False)
     found = {name: np.full(rounds, np.nan) for name in names}
     generator = torch.Generator().manual_seed(0)
@@ -35,7 +37,7 @@ def resampled(
         rows = torch.randint(len(truth), (len(truth),), generator=generator)
         metrics.reset()
         metrics.update(answers[rows], truth[rows])
-        values = head.scalars(metrics.compute(), target)
+        values = measures.scalars(metrics.compute(), target)
         for name in found:
             found[name][round_] = values.get(name, np.nan)
     return found

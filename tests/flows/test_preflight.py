@@ -10,7 +10,7 @@ import torch
 
 from flows import preflight
 from stages.core.errors import Misuse
-from stages.networks.heads import target_class
+from stages.evaluation.metrics import target_class
 from stages.schema import Column
 from stages.settings import params
 from stages.settings.gate import Bound

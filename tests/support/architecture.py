@@ -14,9 +14,12 @@ from fnmatch import fnmatch
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ruamel.yaml import YAML
+
+from stages.core import closure
+from stages.core.closure import Import, file_of, name_of
 
 PROJECT = ("stages", "serving", "flows")
 
@@ -39,14 +42,16 @@ FLOORS = [
     # file, ours, others'
     ("stages/core/errors.py", "", ""),
     ("stages/core/*", "", None),
+    ("stages/schema/__init__.py", "", "numpy"),
     ("stages/schema/*", "", "numpy PIL"),
     ("stages/stats/*", "stages.core", None),
     ("stages/tables/*", f"{GROUND} stages.stats", None),
     ("stages/networks/*", f"{GROUND} stages.stats", None),
+    ("stages/trees/*", GROUND, None),
     ("stages/validation/expectations/*", "", ""),
     ("stages/validation/*", f"{GROUND} stages.stats", None),
     ("stages/training/*", MIDDLE, None),
-    ("stages/evaluation/*", MIDDLE, None),
+    ("stages/evaluation/*", f"{MIDDLE} stages.trees", None),
     ("serving/triton/backends/encode.py", "stages.schema", "numpy triton_python_backend_utils"),
     ("serving/triton/backends/router.py", "stages.schema", "numpy triton_python_backend_utils"),
     ("serving/triton/backends/*", "", "numpy onnxruntime triton_python_backend_utils"),
@@ -69,7 +74,8 @@ FLOORS = [
 BY_NAME = (
     *("stages/schema/kinds", "stages/validation/expectations", "stages/gating/perturbations"),
     *("stages/tables/sources", "stages/networks/augmentations"),
-    *("stages/networks/encoders", "stages/networks/trunks", "stages/networks/heads"),
+    *("stages/networks/encoders", "stages/networks/trunks", "stages/networks/heads", "stages/trees"),
+    *("stages/evaluation/metrics", "stages/evaluation/plots", "stages/evaluation/samples"),
 )
 
 
@@ -89,35 +95,10 @@ HEAVY = {
 }
 
 
-# What a file reads of our code without importing it.
-COPIES = {
-    "stages/export.py": (
-        "stages/__init__.py",
-        "stages/schema/__init__.py",
-        "stages/schema/kinds",
-        "serving/triton/backends/encode.py",
-        "serving/triton/backends/python",
-    ),
-    "serving/triton/launcher.py": ("serving/triton/backends", "serving/triton/runtime/start.py"),
-}
-
-
-# How values are read is no dependency of a stage: the values are, by dvc.yaml's params.
-PARSING = tuple(f"stages/settings/{name}.py" for name in ("gate", "params", "section", "sections"))
-
-
 MOST_LINES = 450
 
 
 LONG = {"flows/pipeline.py"}  # one driver, read downward
-
-
-class Import(NamedTuple):
-    """`module`: dotted, or a folder's with "*" where it is looked up by name. `late`: inside a function."""
-
-    line: int
-    module: str
-    late: bool
 
 
 def sources(root: Path) -> list[str]:
@@ -156,41 +137,9 @@ def walk(tree: ast.AST, late: bool = False) -> Iterator[tuple[ast.AST, bool]]:
         yield from walk(node, late or checking or isinstance(node, LATE))
 
 
-def is_file(root: Path, module: str) -> str:
-    """A module's file below the root, or ""."""
-    path = module.replace(".", "/")
-    return next((found for found in (f"{path}.py", f"{path}/__init__.py") if (root / found).is_file()), "")
-
-
 def imports(root: Path, file: str) -> list[Import]:
-    """Everything that a file imports, wherever it stands in it and in whatever way."""
-    package = file.removesuffix(".py").replace("/", ".").rpartition(".")[0]
-    found = []
-    for node, late in nodes(root, file):
-        if isinstance(node, ast.Import):
-            found += [Import(node.lineno, alias.name, late) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            for alias in node.names:
-                whole = f"{base}.{alias.name}"
-                found.append(Import(node.lineno, whole if is_file(root, whole) else base, late))
-        elif isinstance(node, ast.Call) and name_of(node.func) in LOOKUPS:
-            found.append(Import(node.lineno, looked_up(node), late))
-    return found
-
-
-def name_of(node: ast.AST) -> str:
-    return ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
-
-
-def looked_up(call: ast.Call) -> str:
-    """The module, or the folder with "*", of an import by name; "?" if only a run can tell."""
-    said = call.args[0] if call.args else call
-    if isinstance(said, ast.JoinedStr) and isinstance(said.values[0], ast.Constant):
-        folder, dot, _ = str(said.values[0].value).rpartition(".")
-        return f"{folder}.*" if dot else "?"
-    return str(said.value) if isinstance(said, ast.Constant) else "?"
+    """Everything that a file imports, for types alone as well."""
+    return closure.imports(file, root, typing=True)
 
 
 def within(module: str, allowed: str) -> bool:
@@ -213,11 +162,11 @@ def import_faults(root: Path) -> list[str]:
         ours += " " + room(file).replace("/", ".")
         for line, module, _ in imports(root, file):
             top = module.partition(".")[0]
-            folder = is_file(root, module.removesuffix(".*")).rpartition("/")[0]
+            folder = file_of(module.removesuffix(".*"), root).rpartition("/")[0]
             if module == "?":
                 fault = "imports by a name that is not written here"
             elif module.endswith(".*") and folder not in BY_NAME:
-                fault = f"looks up {module} by name: list it in BY_NAME here, and whole in dvc.yaml"
+                fault = f"looks up {module} by name: list it in BY_NAME here, and in stages/code.py"
             elif top not in PROJECT:
                 free = others is None or top in sys.stdlib_module_names or top in others.split()
                 fault = "" if free else f"may not import {top}"
@@ -230,7 +179,7 @@ def import_faults(root: Path) -> list[str]:
             elif (
                 folder in BY_NAME[:3]
                 and folder not in file
-                and Path(is_file(root, module)).name not in ("__init__.py", Path(file).name)  # a kind's own file
+                and Path(file_of(module, root)).name not in ("__init__.py", Path(file).name)  # a kind's own file
                 and not module.endswith(".*")
             ):
                 fault = f"imports {module} itself, which is looked up by name"
@@ -312,67 +261,34 @@ def load_faults(root: Path) -> list[str]:
             file = queue.pop()
             seen.add(file)
             early = [(line, module) for line, module, late in imports(root, file) if not late]
-            queue += [name for _, module in early if (name := is_file(root, module)) and name not in seen]
+            queue += [name for _, module in early if (name := file_of(module, root)) and name not in seen]
             heavy = [(line, module) for line, module in early if module.partition(".")[0] in HEAVY]
             faults += [f"{file}:{line}: {verb} loads {module} even for --help" for line, module in heavy]
     return faults
 
 
-def files_of(root: Path, module: str) -> list[str]:
-    """The files that an import may bring: all of a folder where names are looked up."""
-    file = is_file(root, module.removesuffix(".*"))
-    folder = file.rpartition("/")[0]
-    if folder in BY_NAME:
-        return [name for name in sources(root) if name.startswith(f"{folder}/")]
-    return [file] if file else []
-
-
-def needed(root: Path, verb: str) -> dict[str, str]:
-    """The code that a stage depends on, as dvc.yaml writes it: where that comes from."""
-    start = f"stages/{verb}.py"
-    found = {start: "dvc.yaml:1"}
-    files = {start: "dvc.yaml:1"}
-    queue = [start]
-    while queue:
-        file = queue.pop()
-        for path in COPIES.get(file, ()):
-            found.setdefault(path, f"{file}:1")
-        for line, module, _ in imports(root, file):
-            for name in files_of(root, module):
-                if name not in files and name not in PARSING:
-                    files[name] = f"{file}:{line}"
-                    queue.append(name)
-    for name, where in files.items():
-        folder = name.rpartition("/")[0]
-        holds_code = len(ast.parse((root / name).read_text(encoding="utf-8")).body) > 1
-        if folder in BY_NAME or holds_code:
-            found.setdefault(folder if folder in BY_NAME else name, where)
-    return found
-
-
-def package_faults(root: Path) -> list[str]:
-    """A package's own file is nobody's dependency, so it says nothing."""
-    faults = []
-    for top in PROJECT:
-        file = f"{top}/__init__.py"
-        if len(ast.parse((root / file).read_text(encoding="utf-8")).body) > 1:
-            faults.append(f"{file}:1: holds code, which dvc.yaml lists nowhere")
-    return faults
-
-
 def dependency_faults(root: Path) -> list[str]:
-    """Each stage's `deps` against what it imports: none missing, none too many."""
+    """Each stage depends on its own record of the code, and on no other code; the first writes them from all of it."""
     faults = []
     for verb, stage in graph(root)["stages"].items():
         listed = {path: stage["deps"].lc.item(i)[0] + 1 for i, path in enumerate(stage["deps"])}
-        code = {path: line for path, line in listed.items() if path.partition("/")[0] in PROJECT}
-        wanted = needed(root, verb)
+        wanted = {RECORD.format(verb)} if verb != "code" else {"stages", "serving", "requirements.lock"}
+        code = {path for path in listed if path.startswith((*PROJECT, "${paths.code}", "requirements"))}
         where = stage.lc.key("deps")[0] + 1
-        faults += [
-            f"dvc.yaml:{where}: {verb} lacks {path}, imported at {wanted[path]}"
-            for path in sorted(set(wanted) - set(code))
-        ]
-        faults += [f"dvc.yaml:{code[path]}: {verb} does not use {path}" for path in sorted(set(code) - set(wanted))]
+        faults += [f"dvc.yaml:{where}: {verb} lacks {path}" for path in sorted(wanted - code)]
+        faults += [f"dvc.yaml:{listed[path]}: {verb} depends on {path}" for path in sorted(code - wanted)]
+    return faults
+
+
+def package_version_faults(root: Path) -> list[str]:
+    """Every package that our code imports has a version to be recorded, but for the server's own module."""
+    faults = []
+    for file in sources(root):
+        for line, module, _ in imports(root, file):
+            top = module.partition(".")[0]
+            known = top in (*PROJECT, *sys.stdlib_module_names, "triton_python_backend_utils")
+            if not known and closure.installed(closure.distribution(top)) is None:
+                faults.append(f"{file}:{line}: no package holds {top}: see DISTRIBUTIONS in stages/core/closure.py")
     return faults
 
 
@@ -387,8 +303,8 @@ def circle_faults(root: Path) -> list[str]:
         arrows: dict[str, set[str]] = {}
         for file in sources(root):
             for _, module, _ in imports(root, file):
-                single = [] if module.endswith(".*") else [is_file(root, module)]
-                for other in filter(None, single or files_of(root, module)):
+                looked_up = module.endswith(".*")
+                for other in filter(None, closure.brought(module, {}, root) if looked_up else [file_of(module, root)]):
                     if not (other.endswith("/__init__.py") and file.startswith(other.removesuffix("__init__.py"))):
                         arrows.setdefault(level(file), set()).add(level(other))
         try:
@@ -411,7 +327,8 @@ def path_faults(root: Path) -> list[str]:
         start, *arguments = stage["cmd"].removeprefix("python -m ").split()
         if start != f"stages.{verb}" or not stage["cmd"].startswith("python -m "):
             faults.append(f"{at} runs {stage['cmd']}")
-        data, made = [path for path in stage["deps"] if path.partition("/")[0] not in PROJECT], plain(stage["outs"])
+        code = (*PROJECT, "requirements.lock", RECORD.format(verb))
+        data, made = [path for path in stage["deps"] if path not in code], plain(stage["outs"])
         for argument in arguments:
             if argument not in [*data, *made]:
                 faults.append(f"{at}: {argument} of its command is neither among deps nor outs")
@@ -474,7 +391,8 @@ def length_faults(root: Path) -> list[str]:
     ]
 
 
+RECORD = "${{paths.code}}/{}.json"  # of a stage
 RULES = [
-    *(import_faults, verb_faults, kind_faults, picture_faults, load_faults, package_faults),
-    *(dependency_faults, circle_faults, path_faults, param_faults, length_faults),
+    *(import_faults, verb_faults, kind_faults, picture_faults, load_faults),
+    *(dependency_faults, package_version_faults, circle_faults, path_faults, param_faults, length_faults),
 ]

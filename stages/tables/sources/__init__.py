@@ -109,7 +109,12 @@ class Holding(Protocol):
 
 def source(name: str) -> Source:
     """The module of a format."""
-    return cast(Source, importlib.import_module(f"stages.tables.sources.{_FILES.get(name, name)}"))
+    return cast(Source, importlib.import_module(f"stages.tables.sources.{file(name)}"))
+
+
+def file(name: str) -> str:
+    """The name of a format's module."""
+    return _FILES.get(name, name)
 
 
 def names() -> list[str]:

@@ -37,7 +37,7 @@ def planted(paths, tmp_path_factory):
         wrong += split.rows[chosen].tolist()
     schema = Schema.load(paths["schema"])
     net = network.load(paths["weights"], schema)
-    return wrong, suspects.find(net, network.head_module(schema.target), schema, folder)
+    return wrong, suspects.find(net, schema, folder)
 
 
 def test_planted_labels_are_the_most_in_doubt(planted):
@@ -65,9 +65,7 @@ def test_they_are_listed_with_what_the_others_tell(planted, paths, tmp_path):
 def test_of_many_samples_some_of_each_split_are_looked_at(paths, monkeypatch):
     monkeypatch.setattr(suspects, "MOST", 100)
     schema = Schema.load(paths["schema"])
-    found = suspects.find(
-        network.load(paths["weights"], schema), network.head_module(schema.target), schema, paths["arrays"]
-    )
+    found = suspects.find(network.load(paths["weights"], schema), schema, paths["arrays"])
     shares = {name: (found.split == name).mean() for name in SPLITS}
     assert len(found.rows) == 100 and shares == pytest.approx({"train": 0.69, "val": 0.1, "test": 0.21}, abs=0.02)
 
@@ -108,6 +106,6 @@ def test_a_split_of_one_row_beside_many_is_looked_at_or_left_out(tmp_path, monke
         y = np.zeros((len(rows), 1)) if kind == "target_number" else np.zeros(len(rows), np.int64)
         (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
         array[:] = 0.0
-    found = suspects.find(Passing(), network.head_module(schema.target), schema, tmp_path)
+    found = suspects.find(Passing(), schema, tmp_path)
     assert len(found.rows) == 10 and "val" not in found.split
     assert np.isfinite(found.doubts).all() and np.isfinite(found.distances).all()

@@ -79,7 +79,7 @@ def test_faulty_rows_are_named_with_their_column(line):
 
 
 def test_each_kind_travels_in_its_own_way(line):
-    names = {path.name for path in (line.folder / "models/repository").glob("*_encode/1/stages/kinds/*.py")}
+    names = {path.name for path in (line.folder / "models/repository").glob("*_encode/1/stages/schema/kinds/*.py")}
     assert names == {"__init__.py", "image.py", "text.py", "category.py", "number.py"}
     schema = json.loads((line.folder / "data/schema.json").read_text())
     assert [column["kind"] for column in schema["features"]] == ["image", "text", "category", "number"]

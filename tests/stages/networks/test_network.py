@@ -8,6 +8,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from stages.evaluation.metrics import target_class as metrics_of_class
+from stages.evaluation.plots import target_class as plots_of_class
 from stages.networks.augmentations import image as augment_image
 from stages.networks.draws import Draws
 from stages.networks.heads import target_class
@@ -288,18 +290,18 @@ def test_metrics_agree_with_scikit_learn(labels):
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.ones(labels), 200).astype(np.float32)
     y = random.integers(0, labels, 200)
-    collection = target_class.metrics(target)
+    collection = metrics_of_class.metrics(target)
     for half in (slice(0, 77), slice(77, 200)):
         collection.update(torch.from_numpy(probabilities[half]), torch.from_numpy(y[half]))
     computed = collection.compute()
-    found, best = target_class.scalars(computed, target), probabilities.argmax(1)
+    found, best = metrics_of_class.scalars(computed, target), probabilities.argmax(1)
     assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, best))
     each = reference.precision_recall_fscore_support(y, best, labels=range(labels))
     for name, expected in zip(("precision", "recall", "f1"), each, strict=False):
         assert found[f"{name}_macro"] == pytest.approx(expected.mean(), abs=1e-6)
         assert [found[f"{name}[{label}]"] for label in target.fitted["labels"]] == pytest.approx(list(expected))
     assert found["recall_worst"] == pytest.approx(min(each[1]))
-    hits = target_class.hits(probabilities, y, target)
+    hits = metrics_of_class.hits(probabilities, y, target)
     assert {name: hit[among].mean() for name, (hit, among) in hits.items()} == pytest.approx(
         {name: found[name] for name in ("accuracy", *(f"recall[{label}]" for label in target.fitted["labels"]))}
     )
@@ -310,7 +312,7 @@ def test_metrics_agree_with_scikit_learn(labels):
 
 
 def test_labels_that_the_split_lacks_do_not_count():
-    collection = target_class.metrics(schema(labels=4).target)
+    collection = metrics_of_class.metrics(schema(labels=4).target)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         collection.update(torch.eye(4)[[0, 1, 1]] * 0.9 + 0.025, torch.tensor([0, 1, 1]))
@@ -326,7 +328,7 @@ def test_a_label_that_is_answered_but_never_true_costs_the_macro_averages_nothin
     target, truth = schema(labels=10).target, np.repeat([0, 1, 2], 20)
     for first in (1, 7):
         best = np.r_[first, truth[1:]]
-        collection = target_class.metrics(target)
+        collection = metrics_of_class.metrics(target)
         collection.update(torch.eye(10)[best], torch.from_numpy(truth))
         found = collection.compute()
         each = reference.precision_recall_fscore_support(truth, best, labels=range(3), zero_division=0)
@@ -342,7 +344,7 @@ def test_where_every_label_occurs_macro_averages_are_torchmetrics_own_to_the_las
     own, target = (MulticlassPrecision, MulticlassRecall, MulticlassF1Score), schema(labels=7).target
     for _ in range(20):
         answers = torch.from_numpy(random.dirichlet(np.ones(7), 70)).float()
-        collection = target_class.metrics(target)
+        collection = metrics_of_class.metrics(target)
         collection.update(answers, y)
         found = collection.compute()
         for name, metric in zip(("precision_macro", "recall_macro", "f1_macro"), own, strict=True):
@@ -352,10 +354,10 @@ def test_where_every_label_occurs_macro_averages_are_torchmetrics_own_to_the_las
 def test_what_true_labels_do_not_define_is_named_whatever_is_answered():
     target = schema(labels=3).target
     names = target.fitted["labels"]
-    lacking = {f"{metric}[{names[2]}]" for metric in target_class.METRICS_BY_LABEL}
-    assert target_class.undefined(np.array([0, 1, 1]), target) == lacking
-    assert target_class.undefined(np.array([0, 1, 2]), target) == set()
-    assert "auroc" in target_class.undefined(np.array([1, 1, 1]), target)
+    lacking = {f"{metric}[{names[2]}]" for metric in metrics_of_class.METRICS_BY_LABEL}
+    assert metrics_of_class.undefined(np.array([0, 1, 1]), target) == lacking
+    assert metrics_of_class.undefined(np.array([0, 1, 2]), target) == set()
+    assert "auroc" in metrics_of_class.undefined(np.array([1, 1, 1]), target)
 
 
 def test_plots_are_the_same_bytes_each_time():
@@ -364,7 +366,7 @@ def test_plots_are_the_same_bytes_each_time():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 40)
     drawn = []
     for _ in range(2):
-        figures = target_class.plots({"probabilities": probabilities}, np.arange(40) % 3, schema().target)
+        figures = plots_of_class.plots({"probabilities": probabilities}, np.arange(40) % 3, schema().target)
         assert list(figures) == ["confusion", "reliability"]
         for figure in figures.values():
             figure.savefig(file := io.BytesIO(), format="png")

@@ -10,6 +10,9 @@ import onnxruntime
 import pytest
 import torch
 
+from stages.evaluation.metrics import target_number as metrics_of_number
+from stages.evaluation.plots import target_number as plots_of_number
+from stages.evaluation.samples import target_number as samples_of_number
 from stages.export import to_onnx
 from stages.networks import numbers
 from stages.networks.attention import Layer
@@ -188,11 +191,11 @@ def test_metrics_of_an_amount_agree_with_scikit_learn():
 
     truth = DRAW.normal(100, 20, (50, 1)).astype(np.float32)
     said = truth + DRAW.normal(0, 5, (50, 1)).astype(np.float32)
-    metrics = target_number.metrics(AMOUNT)
+    metrics = metrics_of_number.metrics(AMOUNT)
     for part in (slice(0, 20), slice(20, 50)):
         metrics.update(torch.from_numpy(said[part]), torch.from_numpy(truth[part]))
-    found = target_number.scalars(metrics.compute(), AMOUNT)
-    assert set(found) == set(target_number.METRICS)
+    found = metrics_of_number.scalars(metrics.compute(), AMOUNT)
+    assert set(found) == set(metrics_of_number.METRICS)
     assert found["rmse"] == pytest.approx(mean_squared_error(truth, said) ** 0.5, rel=1e-5)
     assert found["mae"] == pytest.approx(mean_absolute_error(truth, said), rel=1e-5)
     assert found["r2"] == pytest.approx(r2_score(truth, said), rel=1e-5)
@@ -204,18 +207,18 @@ def test_r2_of_amounts_far_from_zero_and_of_one():
     pascals = replace(AMOUNT, fitted=AMOUNT.fitted | {"mean": 101325.0})
     truth = DRAW.normal(101325, 5, (500, 1)).astype(np.float32)
     said = truth + DRAW.normal(0, 2, (500, 1)).astype(np.float32)
-    metrics = target_number.metrics(pascals)
+    metrics = metrics_of_number.metrics(pascals)
     metrics.update(torch.from_numpy(said), torch.from_numpy(truth))
     assert float(metrics.compute()["r2"]) == pytest.approx(r2_score(truth.astype(float), said.astype(float)), rel=1e-9)
     metrics.reset()
     metrics.update(torch.from_numpy(said[:1]), torch.from_numpy(truth[:1]))
-    assert np.isnan(target_number.scalars(metrics.compute(), pascals)["r2"])
+    assert np.isnan(metrics_of_number.scalars(metrics.compute(), pascals)["r2"])
 
 
 def test_the_worst_answers_come_first():
     answers, truth = {"value": np.array([[1.0], [9.0], [4.0]])}, np.array([[1.0], [5.0], [5.0]])
-    assert target_number.worst(answers, truth).tolist() == [1, 2, 0]
-    assert set(target_number.plots(answers, truth, AMOUNT)) == {"answers", "residuals"}
+    assert samples_of_number.worst(answers, truth).tolist() == [1, 2, 0]
+    assert set(plots_of_number.plots(answers, truth, AMOUNT)) == {"answers", "residuals"}
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
@@ -223,18 +226,20 @@ def test_r2_does_not_depend_on_the_unit(unit):
     """torchmetrics takes squares that add up to less than 1e-4 for none, and r2 for 1."""
     target = Column("price", "target_number", {}, {"mean": 0.0, "std": unit})
     truth = torch.tensor([[-1.0], [0.0], [1.0]]) * unit
-    metrics = target_number.metrics(target)
+    metrics = metrics_of_number.metrics(target)
     metrics.update(truth * 0.5, truth)
     assert float(metrics.compute()["r2"]) == pytest.approx(0.75)
-    assert target_number.undefined(truth.numpy(), target) == set()
+    assert metrics_of_number.undefined(truth.numpy(), target) == set()
 
 
 def test_r2_of_amounts_that_are_all_alike_is_undefined():
     target = Column("price", "target_number", {}, {"mean": 7.0, "std": 2.0})
     alike = torch.full((9, 1), 5.0)
-    metrics = target_number.metrics(target)
+    metrics = metrics_of_number.metrics(target)
     metrics.update(alike + 1, alike)
     assert np.isnan(float(metrics.compute()["r2"]))
     assert (
-        target_number.undefined(alike.numpy(), target) == target_number.undefined(alike[:1].numpy(), target) == {"r2"}
+        metrics_of_number.undefined(alike.numpy(), target)
+        == metrics_of_number.undefined(alike[:1].numpy(), target)
+        == {"r2"}
     )

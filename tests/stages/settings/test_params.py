@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 import stages.schema.kinds
 from stages.core.errors import UserError
-from stages.settings import params, sections
+from stages.settings import params
 from tests.support.project import ROOT
 
 PRESETS = sorted(path.stem for path in (ROOT / "stages/settings/presets").glob("*.yaml"))
@@ -284,8 +284,6 @@ def test_two_blocks_of_one_name_are_told(project, monkeypatch):
         encoding="utf-8",
     )
     monkeypatch.setattr(stages.schema.kinds, "__path__", [*stages.schema.kinds.__path__, str(project)])
-    known = sections._modules
-    monkeypatch.setattr(sections, "_modules", lambda package: [*known(package), *["pack"] * (package == "kinds")])
     put("schema.features", {"a": "pack", "pack": "image"})
     assert fault() == "schema: the column 'pack' has the name of a kind whose columns travel together: rename it"
 
@@ -293,8 +291,6 @@ def test_two_blocks_of_one_name_are_told(project, monkeypatch):
 def test_a_kind_that_lacks_a_part_is_told(project, monkeypatch):
     (project / "half.py").write_text("RAW, PACKED, OPTIONAL, ENCODER = 'str', True, True, 'embedding'\n")
     monkeypatch.setattr(stages.schema.kinds, "__path__", [*stages.schema.kinds.__path__, str(project)])
-    known = sections._modules
-    monkeypatch.setattr(sections, "_modules", lambda package: [*known(package), *["half"] * (package == "kinds")])
     put("schema.features", {"a": "half"})
     lacking = "Options, raw, likely, facts, fit, transform, tensor, draw"
     assert fault() == f"schema: stages/schema/kinds/half.py lacks {lacking}: see what the other files there have"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from stages.schema import kind
-from stages.settings import sections
+from stages.settings import choices, sections
 from stages.validation import expectations
 from stages.validation.expectations import category, image, number, target_class, text, timestamp
 
@@ -90,7 +90,7 @@ def test_every_feature_kind_has_all_its_files(name):
     target = {"y": {"kind": sections.target_kinds()[0]}}
     assert sections.declared({"x": {"kind": name}}, target)
     assert expectations.of(name)
-    assert importlib.import_module(f"stages.networks.{kind(name).ENCODER}").Encoder
+    assert importlib.import_module(f"stages.networks.encoders.{kind(name).ENCODER}").Encoder
 
 
 @pytest.mark.parametrize("name", sections.target_kinds())
@@ -98,8 +98,8 @@ def test_every_target_kind_has_all_its_files(name):
     features = {"x": {"kind": sections.feature_kinds()[0]}}
     assert sections.declared(features, {"y": {"kind": name}})
     assert expectations.of(f"target_{name}")
-    head = importlib.import_module(f"stages.networks.heads.target_{name}")
-    assert head.Head and head.METRICS and head.THRESHOLDS
+    for package in choices.TARGETS:
+        assert importlib.import_module(f"{package}.target_{name}")
 
 
 @pytest.mark.parametrize(

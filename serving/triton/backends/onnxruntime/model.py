@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+_TEXT = "TYPE_STRING"
 _TYPES = {
     "TYPE_BOOL": "tensor(bool)",
     "TYPE_UINT8": "tensor(uint8)",
@@ -23,7 +24,7 @@ _TYPES = {
     "TYPE_FP16": "tensor(float16)",
     "TYPE_FP32": "tensor(float)",
     "TYPE_FP64": "tensor(double)",
-    "TYPE_STRING": "tensor(string)",
+    _TEXT: "tensor(string)",
 }
 
 
@@ -49,6 +50,10 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"{path}: {error}") from error
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
+        self._texts = {
+            tensor["name"] for side in ("input", "output") for tensor in config[side] if tensor["data_type"] == _TEXT
+        }
+        self._orders: dict[tuple[str, ...], list[str]] = {}  # outputs as they were asked for -> as they are answered
         for side, tensors in (("input", self._session.get_inputs()), ("output", self._session.get_outputs())):
             for fault in _mismatches(side, config[side], tensors, self._batched):
                 raise pb_utils.TritonModelException(f"{path}: {fault}")
@@ -71,12 +76,16 @@ class TritonPythonModel:
         if not self._batched and len(requests) > 1:
             return [response for request in requests for response in self.execute([request])]
         wanted = [self._wanted(request) for request in requests]
-        names = [name for name in self._outputs if any(name in some for some in wanted)]
+        names = wanted[0]
+        if any(some is not names for some in wanted):
+            names = [name for name in self._outputs if any(name in some for some in wanted)]
         feeds = {
-            name: _join([_array(pb_utils.get_input_tensor_by_name(request, name)) for request in requests])
+            name: _join([self._array(pb_utils.get_input_tensor_by_name(request, name)) for request in requests])
             for name in self._inputs
         }
-        arrays = {name: _sent(array) for name, array in zip(names, self._session.run(names, feeds), strict=True)}
+        arrays = dict(zip(names, self._session.run(names, feeds), strict=True))
+        for name in self._texts & arrays.keys():
+            arrays[name] = _encoded(arrays[name])
         if len(requests) == 1:
             return [_response(arrays, wanted[0])]
         first = self._inputs[0]
@@ -89,30 +98,29 @@ class TritonPythonModel:
 
     def _wanted(self, request: Any) -> list[str]:
         """The outputs that a request asks for, in the order of config.pbtxt."""
-        wanted = set(request.requested_output_names())
-        return [name for name in self._outputs if name in wanted]
+        wanted = tuple(request.requested_output_names())
+        if wanted not in self._orders:
+            self._orders[wanted] = [name for name in self._outputs if name in wanted]
+        return self._orders[wanted]
+
+    def _array(self, tensor: Any) -> np.ndarray:
+        """An input as onnxruntime takes it: texts as str.
+
+        Raises:
+            ValueError: a text is not UTF-8; onnxruntime's Python takes no other, though the C++ backend does.
+        """
+        array: np.ndarray = tensor.as_numpy()
+        if not self._texts or tensor.name() not in self._texts:
+            return array
+        try:
+            texts = [value.decode() for value in array.ravel()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"the input {tensor.name()!r} holds a text that is not UTF-8: {error}") from error
+        return np.array(texts, object).reshape(array.shape)
 
 
-def _array(tensor: Any) -> np.ndarray:
-    """An input as onnxruntime takes it: texts as str.
-
-    Raises:
-        ValueError: a text is not UTF-8; onnxruntime's Python takes no other, though the C++ backend does.
-    """
-    array: np.ndarray = tensor.as_numpy()
-    if array.dtype != object:
-        return array
-    try:
-        texts = [value.decode() for value in array.ravel()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the input {tensor.name()!r} holds a text that is not UTF-8: {error}") from error
-    return np.array(texts, object).reshape(array.shape)
-
-
-def _sent(array: np.ndarray) -> np.ndarray:
-    """An output as Triton takes it: texts as bytes."""
-    if array.dtype.kind not in "OU":
-        return array
+def _encoded(array: np.ndarray) -> np.ndarray:
+    """Texts as Triton takes them: bytes."""
     return np.array([text.encode() for text in array.ravel()], object).reshape(array.shape)
 
 

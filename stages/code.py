@@ -1,0 +1,24 @@
+"""Record the code and the packages that every stage runs, so that an edit or an upgrade reruns what it can change."""
+
+from __future__ import annotations
+
+import stages.core.interrupts  # noqa: F401
+
+from pathlib import Path
+
+from stages.core import closure, command
+from stages.settings import choices, params
+
+
+def main(record: Path) -> None:
+    """Write `STAGE.json` for each stage of dvc.yaml but this one."""
+    chosen = choices.modules(params.load("code"))
+    with command.replacing(record) as whole:
+        whole.mkdir()
+        for stage in params.stages():
+            if stage != Path(__file__).stem:
+                closure.closure(f"stages/{stage}.py", chosen).dump(whole / f"{stage}.json")
+
+
+if __name__ == "__main__":
+    command.run(main)

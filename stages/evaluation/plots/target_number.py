@@ -1,0 +1,38 @@
+"""Plots of one number: predictions and residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.schema import Column
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plots(answers: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> dict[str, Figure]:
+    """Outputs {"value": [N, 1]} and amounts [N, 1] -> `answers` and `residuals`."""
+    from matplotlib.figure import Figure
+
+    def figure(draw: Any) -> Figure:
+        drawn = Figure(figsize=(6.4, 5.6), dpi=100, layout="constrained")
+        draw(drawn.subplots(), answers["value"][:, 0], np.asarray(y)[:, 0])
+        return drawn
+
+    return {"answers": figure(_draw_answers), "residuals": figure(_draw_residuals)}
+
+
+def _draw_answers(axes: Any, said: np.ndarray, truth: np.ndarray) -> None:
+    ends = [min(said.min(), truth.min()), max(said.max(), truth.max())]
+    axes.scatter(truth, said, s=6, alpha=0.4, color="tab:blue", edgecolors="none")
+    axes.plot(ends, ends, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="true", ylabel="answered", title="Answers")
+
+
+def _draw_residuals(axes: Any, said: np.ndarray, truth: np.ndarray) -> None:
+    axes.hist(said - truth, bins=50, color="tab:blue")
+    axes.axvline(0, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="answered - true", ylabel="samples", title="Residuals")

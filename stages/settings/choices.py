@@ -1,0 +1,37 @@
+"""Which modules `params.yaml` chooses, of those that are looked up by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from stages import schema
+from stages.settings import sections
+from stages.settings.params import Listed
+from stages.tables import sources
+
+# What is looked up by the target's kind.
+TARGETS = (
+    "stages.networks.heads",
+    "stages.trees",
+    "stages.evaluation.metrics",
+    "stages.evaluation.plots",
+    "stages.evaluation.samples",
+)
+
+
+def modules(listed: Listed) -> Mapping[str, Iterable[str]]:
+    """Package -> the modules of it that a look-up by name brings with these parameters."""
+    declared = sections.declared(listed.schema.features, listed.schema.target)
+    features, target = sorted({column.kind for column in declared.features}), declared.target.kind
+    named = {part["name"] for part in listed.model.encoders.values() if "name" in part}
+    encoders = {schema.kind(kind).ENCODER for kind in features}
+    return {
+        "stages.schema.kinds": [*features, target],
+        "stages.validation.expectations": [*features, target],
+        "stages.gating.perturbations": features,
+        "stages.tables.sources": [sources.file(listed.data.format)],
+        "stages.networks.encoders": sorted(encoders | named),
+        "stages.networks.trunks": [listed.model.trunk.get("name", "concat")],
+        **{package: [target] for package in TARGETS},
+        "stages.networks.augmentations": features if listed.train.augment else [],
+    }

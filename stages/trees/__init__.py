@@ -1,0 +1,23 @@
+"""Boosted trees, by the target's kind: a module for each, found by its name. The yardstick of tables."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol, cast
+
+import numpy as np
+
+from stages.schema import Column
+
+
+class Trees(Protocol):
+    """A module of this package."""
+
+    def predict(self, x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
+        """Fit [N, C] with truth y, the columns `categories` being codes; outputs for `new` [M, C], as the head's."""
+        ...
+
+
+def of(target: Column) -> Trees:
+    """The trees of a target's kind."""
+    return cast(Trees, importlib.import_module(f"stages.trees.{target.kind}"))
