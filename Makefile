@@ -1,5 +1,5 @@
 # `make run` and `make test` do all the set-up that a fresh machine needs; doing it again is instant.
-.PHONY: run test lint bench batching setup environments clean
+.PHONY: run test check lint bench batching setup environments clean
 .DEFAULT_GOAL := run
 .ONESHELL:
 .SHELLFLAGS := -ec
@@ -18,6 +18,10 @@ run: setup
 
 test: setup lint
 	@.venv/bin/python -m pytest
+
+# Lint, types and the fast tests.
+check: setup lint
+	@.venv/bin/python -m pytest -m "not slow and not triton"
 
 lint: setup
 	@.venv/bin/ruff check .

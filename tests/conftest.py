@@ -28,12 +28,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 portable()
 
 
+CLONES = {"fresh", "finished"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that run clones come first, and first of all those that await no other's: small ones fill up the end."""
-    asked: dict[Path, set[str]] = {}
+    """Mark the tests that run clones or a server; files with the former come first, and small ones fill up the end."""
+    needed: dict[Path, set[str]] = {}
     for item in items:
-        asked.setdefault(item.path, set()).update(item.fixturenames)
-    items.sort(key=lambda item: (asked[item.path].isdisjoint({"fresh", "finished"}), "finished" in asked[item.path]))
+        needed.setdefault(item.path, set()).update(item.fixturenames)
+        if not CLONES.isdisjoint(item.fixturenames):
+            item.add_marker("slow")
+        if "a_server" in item.fixturenames:
+            item.add_marker("triton")
+    items.sort(key=lambda item: (needed[item.path].isdisjoint(CLONES), "finished" in needed[item.path]))
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +68,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
     shared = (mine if worker_id == "master" else mine.parent) / "finished"
     with FileLock(f"{shared}.lock"):
         if not (shared / ".said").exists():
-            said = clone(shared).millrace("run")
+            loaded = shared.with_name("finished-loaded")
+            loaded.mkdir()
+            paths = os.pathsep.join([str(shared), str(ROOT / "tests/support/loaded")])
+            recorded = {"PYTHONPATH": paths, "LOADED": str(loaded)}  # see test_code.py
+            said = clone(shared).run(sys.executable, "-m", "flows.cli", "run", env=recorded)
             (shared / ".said").write_text(said)
     return Clone(shared)
 

@@ -7,12 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
+from types import MappingProxyType
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,12 +35,14 @@ class Clone:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, *command: str, **options: object) -> subprocess.Popen[str]:
+    def start(
+        self, *command: str, env: Mapping[str, str] = MappingProxyType({}), **options: object
+    ) -> subprocess.Popen[str]:
         """Begin a command there, in a session of its own."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
-            env=environment(self.folder),
+            env={**environment(self.folder), **env},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -51,9 +50,9 @@ class Clone:
             **options,
         )
 
-    def run(self, *command: str, code: int = 0) -> str:
+    def run(self, *command: str, code: int = 0, env: Mapping[str, str] = MappingProxyType({})) -> str:
         """Run a command there to its end; what it printed. Fails unless it exits with `code`."""
-        process = self.start(*command)
+        process = self.start(*command, env=env)
         said, _ = process.communicate(timeout=600)
         assert process.returncode == code, f"{' '.join(command)} exited with {process.returncode}:\n{said}"
         assert "Traceback" not in said, said
