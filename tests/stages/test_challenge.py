@@ -219,7 +219,7 @@ def test_what_is_answered_otherwise_is_drawn_the_furthest_apart_first(asked, mon
     theirs[7, 5], theirs[2, 5], theirs[300, 5], theirs[4, 6] = 0.6, 0.8, 0.7, 0.4
     drawn = {}
     monkeypatch.setattr(
-        challenge.sheet, "sample", lambda columns, values, axes: drawn.setdefault(axes, values["image"])
+        challenge.sample_sheet, "sample", lambda columns, values, axes: drawn.setdefault(axes, values["image"])
     )
     sheet = challenge.draw(fitted, asked.paths["table"], rows, *({"probabilities": each} for each in (theirs, ours)))
     shown = [place.get_title().splitlines()[:2] for place in sheet.axes if place.get_title()]

@@ -10,7 +10,6 @@ import pytest
 
 from stages.evaluation import suspects
 from stages.networks import network
-from stages.networks.heads import target_number
 from stages.schema import Column, Schema
 from stages.settings import params
 from stages.tables import table
@@ -91,7 +90,7 @@ def test_amounts_that_the_others_do_not_have_and_samples_far_from_them(tmp_path)
             x[2] = 30.0
         (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
         array[:] = x
-    found = suspects.find(Passing(), target_number, schema, tmp_path)
+    found = suspects.find(Passing(), schema, tmp_path)
     assert set(found.rows[found.worst(found.doubts, 3)]) == {1, 201, 251}
     assert found.rows[found.worst(found.distances, 1)] == [252]
 
