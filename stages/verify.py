@@ -19,7 +19,7 @@ from serving.triton.sandbox import Raw, Sandbox, joined, raw_rows, sandbox, size
 from stages.core import command
 from stages.gating import controls, perturbations
 from stages.gating.controls import Control
-from stages.gating.perturbations import Changed
+from stages.gating.perturbations import PlannedPerturbation
 from stages.gating.verdict import PARITY
 from stages.schema import IDENTIFIERS, Schema
 from stages.settings import params
@@ -152,7 +152,7 @@ def write_controls(
 
 
 def write_changed(
-    folder: Path, robust: Sequence[Changed], served: Sequence[Mapping[str, np.ndarray]], schema: Schema
+    folder: Path, robust: Sequence[PlannedPerturbation], served: Sequence[Mapping[str, np.ndarray]], schema: Schema
 ) -> None:
     """`changed.npz`: each output [changes, n, *shape] for `controls.some_rows`, changed; `changed.json`: how."""
     outputs = {name: np.array([answers[name] for answers in served]) for name in schema.outputs()}
