@@ -1,4 +1,4 @@
-"""Samples to look at: wrong labels and strange samples that were planted come first, for every kind of target."""
+"""Suspects: planted wrong labels and outliers come first, for every kind of target."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from stages.evaluation import suspects
 from stages.networks import network
-from stages.networks.heads import target_number
 from stages.schema import Column, Schema
 from stages.settings import params
 from stages.tables import table
@@ -24,7 +23,7 @@ def paths(finished):
 
 @pytest.fixture(scope="module")
 def planted(paths, tmp_path_factory):
-    """The digits' arrays with one label of thirty another, and the rows of these; and the suspects."""
+    """The rows of wrong labels, one in thirty, that are planted among the digits; and the suspects found."""
     folder = tmp_path_factory.mktemp("planted") / "arrays"
     shutil.copytree(paths["arrays"], folder)
     draw, wrong = np.random.default_rng(0), []
@@ -40,14 +39,14 @@ def planted(paths, tmp_path_factory):
     return wrong, suspects.find(net, schema, folder)
 
 
-def test_planted_labels_are_the_most_in_doubt(planted):
+def test_planted_labels_are_the_most_doubtful(planted):
     wrong, found = planted
     assert len(found.rows) == 1797 and len(wrong) > 40
     worst = found.rows[found.worst(found.doubts, len(wrong))].tolist()
     assert len(set(worst) & set(wrong)) >= 0.9 * len(wrong)
 
 
-def test_they_are_listed_with_what_the_others_tell(planted, paths, tmp_path):
+def test_suspects_are_listed_with_the_prediction_of_their_neighbors(planted, paths, tmp_path):
     wrong, found = planted
     schema = Schema.load(paths["schema"])
     suspects.write(found, schema, paths["table"], tmp_path / "suspects.csv")
@@ -62,7 +61,7 @@ def test_they_are_listed_with_what_the_others_tell(planted, paths, tmp_path):
     assert int(first["row"]) in wrong and first["neighbours"].partition(", ")[0] == first["label"]  # the table is right
 
 
-def test_of_many_samples_some_of_each_split_are_looked_at(paths, monkeypatch):
+def test_of_many_samples_some_of_each_split_are_searched(paths, monkeypatch):
     monkeypatch.setattr(suspects, "MOST", 100)
     schema = Schema.load(paths["schema"])
     found = suspects.find(network.load(paths["weights"], schema), schema, paths["arrays"])
@@ -71,7 +70,7 @@ def test_of_many_samples_some_of_each_split_are_looked_at(paths, monkeypatch):
 
 
 class Passing:
-    """A network that leaves its only block as it is."""
+    """A network whose features are its only block."""
 
     class trunk:
         width = 2
@@ -80,7 +79,7 @@ class Passing:
         return blocks[0]
 
 
-def test_amounts_that_the_others_do_not_have_and_samples_far_from_them(tmp_path):
+def test_planted_numbers_and_outliers_are_found(tmp_path):
     draw = np.random.default_rng(0)
     schema = Schema((), Column("price", "target_number", {}, {"mean": 0.0, "std": 1.0, "coverage": 0.9}))
     for split, rows in zip(SPLITS, np.split(np.arange(300), [200, 250]), strict=True):
@@ -91,14 +90,14 @@ def test_amounts_that_the_others_do_not_have_and_samples_far_from_them(tmp_path)
             x[2] = 30.0
         (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
         array[:] = x
-    found = suspects.find(Passing(), target_number, schema, tmp_path)
+    found = suspects.find(Passing(), schema, tmp_path)
     assert set(found.rows[found.worst(found.doubts, 3)]) == {1, 201, 251}
     assert found.rows[found.worst(found.distances, 1)] == [252]
 
 
 @pytest.mark.parametrize("kind", ["target_number", "target_class"])
-def test_a_split_of_one_row_beside_many_is_looked_at_or_left_out(tmp_path, monkeypatch, kind):
-    """Evenly spread samples may miss a small split altogether."""
+def test_a_split_of_one_row_may_be_left_out(tmp_path, monkeypatch, kind):
+    """Evenly spread samples may miss a small split."""
     monkeypatch.setattr(suspects, "MOST", 10)
     fitted = {"labels": ["a", "b"], "mean": 0.0, "std": 1.0, "coverage": 0.9}
     schema = Schema((), Column("price", kind, {}, fitted))
