@@ -70,7 +70,7 @@ def sample(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> N
             axes.text(0.45, middle, column.name[:16], ha="right", va="center", fontsize=5, parse_math=False)
         kind(column.kind).draw(values[column.name], place)
         if len(columns) > 1:
-            for text in place.texts:  # beside the column's name
+            for text in place.texts:  # next to the column's name
                 text.set(x=0.0, horizontalalignment="left", text=shorten(text.get_text(), LETTERS, placeholder="…"))
 
 

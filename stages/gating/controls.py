@@ -48,13 +48,15 @@ def wrong(schema: Schema, reference: Mapping[str, np.ndarray], largest: int) -> 
     """The controls with wrong answers. `reference`: the right outputs [N, *shape]; `largest`: rows of a full batch."""
     target = target_kind(schema.target.kind)
     turned = {output: partial(_turn, *change) for output, change in target.spoilt(schema.target.fitted).items()}
-    alike = {output: partial(_answer_alike, reference[output].mean(0, keepdims=True)) for output in schema.outputs()}
+    constant = {
+        output: partial(_answer_constant, reference[output].mean(0, keepdims=True)) for output in schema.outputs()
+    }
     first = dict.fromkeys(schema.outputs(), _repeat_first)
     inapplicable = "" if largest > 1 else "no request holds more than one row"
     return [
         Control(target.SPOILT, f"a model with its {target.SPOILT}", THRESHOLD, partial(end, tails=turned)),
         Control("noise for weights", "a model with noise for its weights", THRESHOLD, make_noise),
-        Control("one answer", "a model that answers all rows alike", THRESHOLD, partial(end, tails=alike)),
+        Control("one answer", "a model that gives all rows the same answer", THRESHOLD, partial(end, tails=constant)),
         Control(
             "one row repeated",
             "a model that gives every row of a batch the answer to its first",
@@ -126,7 +128,7 @@ def _turn(order: list[int], factor: float, offset: float, before: str, after: st
     ]
 
 
-def _answer_alike(answer: np.ndarray, before: str, after: str) -> list[NodeProto]:
+def _answer_constant(answer: np.ndarray, before: str, after: str) -> list[NodeProto]:
     return [_constant(f"{after}:one", answer), *_for_all_rows(before, after)]
 
 

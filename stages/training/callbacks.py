@@ -68,7 +68,7 @@ class Stop(EarlyStopping):
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints atomically beside their place; Lightning uses a temporary folder, perhaps on another disk."""
+    """Writes checkpoints atomically in their folder; Lightning uses a temporary one, perhaps on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         inputs.confirm(data_only=True)  # parameters and code were read at the start; data are read throughout

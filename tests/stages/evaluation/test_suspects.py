@@ -40,16 +40,16 @@ def planted(paths, tmp_path_factory):
 
 
 def test_planted_labels_are_the_most_doubtful(planted):
-    wrong, found = planted
-    assert len(found.rows) == 1797 and len(wrong) > 40
-    worst = found.rows[found.worst(found.doubts, len(wrong))].tolist()
+    wrong, suspected = planted
+    assert len(suspected.rows) == 1797 and len(wrong) > 40
+    worst = suspected.rows[suspected.worst(suspected.doubts, len(wrong))].tolist()
     assert len(set(worst) & set(wrong)) >= 0.9 * len(wrong)
 
 
 def test_suspects_are_listed_with_the_prediction_of_their_neighbors(planted, paths, tmp_path):
-    wrong, found = planted
+    wrong, suspected = planted
     schema = Schema.load(paths["schema"])
-    suspects.write(found, schema, paths["table"], tmp_path / "suspects.csv")
+    suspects.write(suspected, schema, paths["table"], tmp_path / "suspects.csv")
     with (tmp_path / "suspects.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["suspect"] for row in rows] == ["label"] * suspects.LISTED + ["outlier"] * suspects.LISTED
@@ -64,9 +64,9 @@ def test_suspects_are_listed_with_the_prediction_of_their_neighbors(planted, pat
 def test_of_many_samples_some_of_each_split_are_searched(paths, monkeypatch):
     monkeypatch.setattr(suspects, "MOST", 100)
     schema = Schema.load(paths["schema"])
-    found = suspects.find(network.load(paths["weights"], schema), schema, paths["arrays"])
-    shares = {name: (found.split == name).mean() for name in SPLITS}
-    assert len(found.rows) == 100 and shares == pytest.approx({"train": 0.69, "val": 0.1, "test": 0.21}, abs=0.02)
+    suspected = suspects.find(network.load(paths["weights"], schema), schema, paths["arrays"])
+    shares = {name: (suspected.split == name).mean() for name in SPLITS}
+    assert len(suspected.rows) == 100 and shares == pytest.approx({"train": 0.69, "val": 0.1, "test": 0.21}, abs=0.02)
 
 
 class Passing:
@@ -90,9 +90,9 @@ def test_planted_numbers_and_outliers_are_found(tmp_path):
             x[2] = 30.0
         (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
         array[:] = x
-    found = suspects.find(Passing(), schema, tmp_path)
-    assert set(found.rows[found.worst(found.doubts, 3)]) == {1, 201, 251}
-    assert found.rows[found.worst(found.distances, 1)] == [252]
+    suspected = suspects.find(Passing(), schema, tmp_path)
+    assert set(suspected.rows[suspected.worst(suspected.doubts, 3)]) == {1, 201, 251}
+    assert suspected.rows[suspected.worst(suspected.distances, 1)] == [252]
 
 
 @pytest.mark.parametrize("kind", ["target_number", "target_class"])
@@ -105,6 +105,6 @@ def test_a_split_of_one_row_may_be_left_out(tmp_path, monkeypatch, kind):
         y = np.zeros((len(rows), 1)) if kind == "target_number" else np.zeros(len(rows), np.int64)
         (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
         array[:] = 0.0
-    found = suspects.find(Passing(), schema, tmp_path)
-    assert len(found.rows) == 10 and "val" not in found.split
-    assert np.isfinite(found.doubts).all() and np.isfinite(found.distances).all()
+    suspected = suspects.find(Passing(), schema, tmp_path)
+    assert len(suspected.rows) == 10 and "val" not in suspected.split
+    assert np.isfinite(suspected.doubts).all() and np.isfinite(suspected.distances).all()

@@ -52,7 +52,7 @@ def test_a_gate_that_is_too_weak_refuses_and_names_the_bound_to_raise(done):
     done.params(gate={"thresholds": {"accuracy": {"min": 0.0}}})
     output = done.millrace("run", code=3)
     assert "refused: accuracy: {min: 0} would pass a model with its labels shuffled (accuracy 0.0" in output
-    assert "would pass a model that answers all rows alike (accuracy 0.1" in output
+    assert "would pass a model that gives all rows the same answer (accuracy 0.1" in output
 
 
 def test_the_delay_of_the_slow_control_is_capped():

@@ -14,7 +14,7 @@ from stages.gating.verdict import judge
 from tests.support.gating import ANSWERS, CHECKS, MARGINS, at_least, reasons, verdict
 from tests.support.project import ROOT
 
-LOST = {"champion": "ba9876543210", "state": "lost", "outcome": "ba9876543210 cannot be asked: `dvc pull`"}
+LOST = {"champion": "ba9876543210", "state": "lost", "outcome": "ba9876543210 cannot be served: `dvc pull`"}
 
 
 def test_a_candidate_that_meets_every_criterion_passes():

@@ -56,10 +56,10 @@ def words(text):
     ],
 )
 def test_a_distance_by_hand(old, new, far, moved):
-    found = distance(old, new)
-    assert found.value == pytest.approx(far)
+    apart = distance(old, new)
+    assert apart.value == pytest.approx(far)
     if far:
-        assert found.moved == moved
+        assert apart.moved == moved
 
 
 def test_words_and_numbers_have_no_distance():
@@ -109,7 +109,7 @@ def test_chance_alone_makes_no_drift(labels):
         numbers = draw.normal(size=400)
         of_kinds = [of_words((str(kind), 1) for kind in half) for half in (kinds[:200], kinds[200:])]
         of_both = [of_numbers(half) for half in (numbers[:200], numbers[200:])]
-        beyond += [found.value - found.chance for found in (distance(*of_kinds), distance(*of_both))]
+        beyond += [apart.value - apart.chance for apart in (distance(*of_kinds), distance(*of_both))]
     assert max(beyond) < BOUNDS.max_distance - 0.05 and abs(np.mean(beyond)) < 0.02
 
 
@@ -177,29 +177,29 @@ def figures(old, new, state="answers", bounds=BOUNDS):
 
 def test_a_column_that_drifted_is_named(described):
     old, new = distributions.load(described()), distributions.load(described("later", shift=30.0))
-    found = figures(old, new)
-    moved = [name for name, figure in found.items() if not figure.note and figure.value > figure.most]
+    by_name = figures(old, new)
+    moved = [name for name, figure in by_name.items() if not figure.note and figure.value > figure.most]
     assert moved == ["age: as the champion's"]
-    assert found[moved[0]].about == DATA
-    assert "age is not as in the champion's training rows: median 41 -> 71. " in found[moved[0]].reason
+    assert by_name[moved[0]].about == DATA
+    assert "age is not as in the champion's training rows: median 41 -> 71. " in by_name[moved[0]].reason
     accepted = drift.Bounds(0.2, {"age": 1.0}, 0.2, 200)
     assert all(figure.note or figure.value <= figure.most for figure in figures(old, new, bounds=accepted).values())
 
 
 def test_a_test_split_that_differs_from_the_training_rows_is_named():
     train, test = words("a a a a b " * 100), words("a b b b b " * 100)
-    found = figures({}, {"label": {"train": train, "test": test}}, "none")["label: test as train"]
-    assert found.value == pytest.approx(0.6, abs=0.03) and found.value > found.most
-    assert "label is not as in the training rows: share of 'a' 0.8 -> 0.2. " in found.reason
+    figure = figures({}, {"label": {"train": train, "test": test}}, "none")["label: test as train"]
+    assert figure.value == pytest.approx(0.6, abs=0.03) and figure.value > figure.most
+    assert "label is not as in the training rows: share of 'a' 0.8 -> 0.2. " in figure.reason
 
 
 def test_columns_that_are_gone_or_of_another_kind_are_noted(described):
     new = dict(distributions.load(described()))
     old = new | {"height": new["age"], "town": new["price"]}
-    found = figures(old, new)
+    by_name = figures(old, new)
     note = "compared with the champion's, columns are gone: height; of another kind: town"
-    assert found["columns: as the champion's"].note == note
-    assert "town: as the champion's" not in found and "price: as the champion's" in found
+    assert by_name["columns: as the champion's"].note == note
+    assert "town: as the champion's" not in by_name and "price: as the champion's" in by_name
 
 
 @pytest.mark.parametrize("state", ["none", "itself"])
@@ -238,7 +238,7 @@ def test_pictures_darker_than_the_champions_are_refused_by_name(done):
             picture.point(lambda gray: gray // 2).save(dark)
     done.params(data={"path": "data/raw/dark"})
     done.run("dvc", "repro", "profile")
-    found = figures(released, distributions.load(paths["statistics"]))
-    moved = {name for name, figure in found.items() if figure.value > figure.most}
+    by_name = figures(released, distributions.load(paths["statistics"]))
+    moved = {name for name, figure in by_name.items() if figure.value > figure.most}
     assert moved == {"image.brightness: as the champion's", "image.contrast: as the champion's"}
-    assert "median" in found["image.brightness: as the champion's"].reason
+    assert "median" in by_name["image.brightness: as the champion's"].reason

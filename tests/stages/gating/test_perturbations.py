@@ -101,8 +101,8 @@ def test_noise_on_a_number_is_a_share_of_its_standard_deviation_in_training():
 @pytest.mark.parametrize("name", ["number", "text", "category", "timestamp"])
 def test_optional_kinds_can_be_missing_in_a_share_of_rows(name):
     value = VALUES[name][0]
-    found = changed(name, "missing", [value] * 4000, 0.25)
-    assert set(found) == {value, None} and 900 < found.count(None) < 1100
+    values = changed(name, "missing", [value] * 4000, 0.25)
+    assert set(values) == {value, None} and 900 < values.count(None) < 1100
     assert "missing" not in perturbations.of("image")
 
 

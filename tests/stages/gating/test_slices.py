@@ -17,7 +17,7 @@ texts = st.lists(st.none() | st.sampled_from("abc") | st.text(min_size=1, max_si
 numbers = st.lists(st.sampled_from([math.nan, 0.0, 1.0, 1.0000001, 1e9]) | st.floats(-1e6, 1e6), max_size=99)
 
 
-def each_once(cuts, cells, missing):
+def is_partition(cuts, cells, missing):
     """Whether each row is in one slice, rows ascend and names differ; no slice if all cells are missing."""
     if all(missing):
         return cuts == []
@@ -31,7 +31,7 @@ def each_once(cuts, cells, missing):
 @given(texts)
 def test_texts_are_cut_by_value(cells):
     cuts = slices.cut(cells, 4)
-    assert each_once(cuts, cells, [cell is None for cell in cells])
+    assert is_partition(cuts, cells, [cell is None for cell in cells])
     for cut in (cut for cut in cuts if cut.value not in (slices.MISSING, slices.OTHERS)):
         assert {cells[row] for row in cut.at} == {cut.value}
     assert len(cuts) <= slices.MOST + 2
@@ -45,7 +45,7 @@ def test_texts_are_cut_by_value(cells):
 def test_numbers_are_cut_into_ranges(cells, bins):
     cells = np.array(cells, np.float64)
     cuts = slices.cut(cells, bins)
-    assert each_once(cuts, cells, np.isnan(cells))
+    assert is_partition(cuts, cells, np.isnan(cells))
     ranges = [cut for cut in cuts if cut.span]
     assert len(ranges) <= bins
     for cut in ranges:

@@ -316,9 +316,9 @@ def test_classes_without_samples_do_not_count():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         collection.update(torch.eye(4)[[0, 1, 1]] * 0.9 + 0.025, torch.tensor([0, 1, 1]))
-        found = collection.compute()
+        values = collection.compute()
     for name in ("accuracy", "precision_macro", "recall_macro", "recall_worst", "f1_macro", "auroc"):
-        assert found[name] == 1
+        assert values[name] == 1
 
 
 def test_a_class_that_is_predicted_but_never_true_has_no_part_in_macro_averages():
@@ -330,11 +330,11 @@ def test_a_class_that_is_predicted_but_never_true_has_no_part_in_macro_averages(
         best = np.r_[first, truth[1:]]
         collection = metrics_of_class.metrics(target)
         collection.update(torch.eye(10)[best], torch.from_numpy(truth))
-        found = collection.compute()
+        values = collection.compute()
         each = reference.precision_recall_fscore_support(truth, best, labels=range(3), zero_division=0)
         for name, expected in zip(("precision_macro", "recall_macro", "f1_macro"), each, strict=False):
-            assert found[name].item() == pytest.approx(expected.mean())
-        assert found["recall_worst"].item() == pytest.approx(0.95)
+            assert values[name].item() == pytest.approx(expected.mean())
+        assert values["recall_worst"].item() == pytest.approx(0.95)
 
 
 def test_with_samples_of_every_class_macro_averages_equal_torchmetrics_to_the_last_bit():
@@ -346,9 +346,9 @@ def test_with_samples_of_every_class_macro_averages_equal_torchmetrics_to_the_la
         predictions = torch.from_numpy(random.dirichlet(np.ones(7), 70)).float()
         collection = metrics_of_class.metrics(target)
         collection.update(predictions, y)
-        found = collection.compute()
+        values = collection.compute()
         for name, metric in zip(("precision_macro", "recall_macro", "f1_macro"), classes, strict=True):
-            assert found[name].item() == metric(7, average="macro")(predictions, y).item()
+            assert values[name].item() == metric(7, average="macro")(predictions, y).item()
 
 
 def test_metrics_that_the_true_classes_do_not_define_are_listed():

@@ -116,9 +116,9 @@ def test_scores_by_hand():
     plain = Column("y", "number", {}, {"mean": 1.0, "std": 2.0, "knots": [0.0, 1.0]})
     (block,) = Schema((quantile, plain), CLASS).blocks()
     x = torch.tensor([-3e38, -1.0, 0.5, 2.0, 3.0, 3e38, math.nan])
-    found = numbers.Standardize(block)(torch.stack([x, torch.full_like(x, 5.0)], dim=1))
-    assert found[:, 0].tolist() == [[-2, 0], [-2, 0], [-1, 0], [0.5, 0], [1, 0], [1, 0], [-2, 1]]
-    assert found[:, 1].tolist() == [[2, 0]] * 7
+    standardized = numbers.Standardize(block)(torch.stack([x, torch.full_like(x, 5.0)], dim=1))
+    assert standardized[:, 0].tolist() == [[-2, 0], [-2, 0], [-1, 0], [0.5, 0], [1, 0], [1, 0], [-2, 1]]
+    assert standardized[:, 1].tolist() == [[2, 0]] * 7
 
 
 def test_pieces_by_hand():
@@ -194,11 +194,11 @@ def test_metrics_of_a_regression_agree_with_scikit_learn():
     metrics = metrics_of_number.metrics(NUMBER)
     for part in (slice(0, 20), slice(20, 50)):
         metrics.update(torch.from_numpy(predicted[part]), torch.from_numpy(truth[part]))
-    found = metrics_of_number.scalars(metrics.compute(), NUMBER)
-    assert set(found) == set(metrics_of_number.METRICS)
-    assert found["rmse"] == pytest.approx(mean_squared_error(truth, predicted) ** 0.5, rel=1e-5)
-    assert found["mae"] == pytest.approx(mean_absolute_error(truth, predicted), rel=1e-5)
-    assert found["r2"] == pytest.approx(r2_score(truth, predicted), rel=1e-5)
+    values = metrics_of_number.scalars(metrics.compute(), NUMBER)
+    assert set(values) == set(metrics_of_number.METRICS)
+    assert values["rmse"] == pytest.approx(mean_squared_error(truth, predicted) ** 0.5, rel=1e-5)
+    assert values["mae"] == pytest.approx(mean_absolute_error(truth, predicted), rel=1e-5)
+    assert values["r2"] == pytest.approx(r2_score(truth, predicted), rel=1e-5)
 
 
 def test_r2_of_numbers_far_from_zero_and_of_one_number():
