@@ -85,7 +85,7 @@ def predict(network: Any, split: Split) -> dict[str, np.ndarray]:
     with torch.inference_mode():
         for first in range(0, len(split), BATCH):
             blocks = [torch.from_numpy(block[first : first + BATCH].copy()) for block in split.blocks]
-            parts.append({name: value.numpy() for name, value in network.answer(network(blocks)).items()})
+            parts.append({name: value.numpy() for name, value in network.predict(network(blocks)).items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -66,7 +66,7 @@ def to_onnx(network: Any, schema: Schema) -> bytes:
             self.network = network
 
         def forward(self, *blocks: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(self.network.answer(self.network(blocks)).values())
+            return tuple(self.network.predict(self.network(blocks)).values())
 
     blocks = schema.blocks()
     example = tuple(torch.zeros(2, *block.tensor.shape, dtype=getattr(torch, block.tensor.dtype)) for block in blocks)

@@ -50,9 +50,9 @@ class Network(nn.Module):
         """Blocks [N, *shape] as stored -> the head's input, [N, F]."""
         return self.trunk([encoder(x) for encoder, x in zip(self.encoders, blocks, strict=True)])
 
-    def answer(self, scores: Tensor) -> dict[str, Tensor]:
+    def predict(self, scores: Tensor) -> dict[str, Tensor]:
         """Scores -> the target's outputs, {name: [N, *shape]}."""
-        return self.head.answer(scores)
+        return self.head.predict(scores)
 
 
 def resolve(schema: Schema, model: Mapping[str, Any]) -> Spec:

@@ -85,7 +85,7 @@ class Learner(L.LightningModule):
         blocks, target, samples = batch
         scores = self.network(blocks)
         self._losses["val"].append((self.network.head.loss(scores, target), len(samples)))
-        self.metrics.update(next(iter(self.network.answer(scores).values())).float(), target)
+        self.metrics.update(next(iter(self.network.predict(scores).values())).float(), target)
 
     def on_validation_epoch_end(self) -> None:
         (train_loss, _), (val_loss, seen) = self._mean("train"), self._mean("val")

@@ -72,11 +72,11 @@ def other_channels(monkeypatch):
 
 
 def softmax_twice(monkeypatch):
-    real = target_class.Head.answer
+    real = target_class.Head.predict
     twice = {"probabilities": lambda value: value.softmax(1)}
     monkeypatch.setattr(
         target_class.Head,
-        "answer",
+        "predict",
         lambda self, scores: {name: twice[name](value) for name, value in real(self, scores).items()},
     )
 

@@ -50,6 +50,6 @@ class Head(nn.Module):
         losses_N = functional.cross_entropy(scores.float(), y, reduction="none", label_smoothing=self.label_smoothing)
         return (losses_N * self.weight[y]).mean()
 
-    def answer(self, scores: Tensor) -> dict[str, Tensor]:
+    def predict(self, scores: Tensor) -> dict[str, Tensor]:
         """Logits [N, C] -> {"probabilities": float32 [N, C]}."""
         return {"probabilities": scores.float().softmax(1)}

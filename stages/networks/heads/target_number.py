@@ -65,7 +65,7 @@ class Head(nn.Module):
         rank = min(len(errors), math.ceil((len(errors) + 1) * self.coverage))
         self.halfwidth.copy_(errors[rank - 1])
 
-    def answer(self, scores: Tensor) -> dict[str, Tensor]:
+    def predict(self, scores: Tensor) -> dict[str, Tensor]:
         """Scores [N, 1] -> {"value": float32 [N, 1], "interval": [N, 2]} in the target's unit."""
         value, reach = scores.float() * self.std + self.mean, self.halfwidth * self.std
         return {"value": value, "interval": torch.cat([value - reach, value + reach], dim=1)}

@@ -82,7 +82,7 @@ def test_exported_network_agrees_with_torch(tmp_path, model, side, channels):
             self.network = built
 
         def forward(self, image):
-            return self.network.answer(self.network([image]))["probabilities"]
+            return self.network.predict(self.network([image]))["probabilities"]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,7 +102,7 @@ def test_exported_network_agrees_with_torch(tmp_path, model, side, channels):
         x = pictures(rows, side, channels)
         answered = session.run(["probabilities"], {"image": x.numpy()})[0]
         with torch.no_grad():
-            expected = built.answer(built([x]))["probabilities"]
+            expected = built.predict(built([x]))["probabilities"]
         assert answered.shape == (rows, 3) and np.abs(answered - expected.numpy()).max() < 1e-5
 
 

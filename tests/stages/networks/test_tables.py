@@ -72,7 +72,7 @@ def test_the_exported_graph_agrees_with_the_network(spec, target, features):
     with torch.no_grad():
         if hasattr(built.head, "calibrate"):
             built.head.calibrate(built(x), torch.full((5, 1), 90.0))
-        expected = torch.cat(list(built.answer(built(x)).values()), dim=1).numpy()
+        expected = torch.cat(list(built.predict(built(x)).values()), dim=1).numpy()
     session = onnxruntime.InferenceSession(to_onnx(built, schema))
     assert np.isfinite(expected).all()
     scale = next(iter(schema.outputs().values())).scale
@@ -169,7 +169,7 @@ def test_intervals_hold_the_truth_with_their_coverage():
     errors = (scores[:9] - (truth[:9] - 100) / 20).abs().flatten().sort().values
     assert head.halfwidth == pytest.approx(float(errors[7]), rel=1e-5)  # the 8th of 9: 10 * 0.8
     head.calibrate(scores[:2000], truth[:2000])
-    low, high = head.answer(scores[2000:])["interval"].unbind(1)
+    low, high = head.predict(scores[2000:])["interval"].unbind(1)
     inside = ((low <= truth[2000:, 0]) & (truth[2000:, 0] <= high)).float().mean()
     assert 0.77 < inside < 0.83
     head.calibrate(scores[:1], truth[:1])  # too few for the coverage: the largest error
@@ -180,7 +180,7 @@ def test_intervals_hold_the_truth_with_their_coverage():
 def test_the_loss_of_a_regression_is_in_standard_deviations(loss):
     head = target_number.Head(NUMBER, 4, loss=loss)
     scores = torch.tensor([[0.5], [-1.0]])
-    truth = head.answer(scores)["value"]
+    truth = head.predict(scores)["value"]
     assert truth[:, 0].tolist() == [110.0, 80.0]
     assert head.loss(scores, truth) == 0
     assert head.loss(scores, truth + 20) == pytest.approx({"mse": 1.0, "mae": 1.0, "huber": 0.5}[loss])
