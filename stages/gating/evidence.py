@@ -1,4 +1,4 @@
-"""What a verdict is made of: the policy of params.yaml, and the evidence on a candidate."""
+"""The inputs of a verdict: the policy of params.yaml, and the evidence on a candidate."""
 
 from __future__ import annotations
 

@@ -141,9 +141,8 @@ def build_optimizer(
         fused = portable and weights[0].device.type == "cpu"
         optimizer = kind(weights, learning_rate, weight_decay=l2, fused=fused or None)
         if fused:
-            optimizer._step_supports_amp_scaling = (
-                False  # else Lightning would not clip; on a CPU no gradient is scaled
-            )
+            # or Lightning would not clip gradients; none are scaled on a CPU
+            optimizer._step_supports_amp_scaling = False
         return optimizer
     return torch.optim.SGD(
         weights,

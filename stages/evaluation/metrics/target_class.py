@@ -29,9 +29,8 @@ METRICS = dict.fromkeys(_OF_ALL, (0.0, 1.0))  # by name, the smallest and the la
 METRICS_BY_LABEL = dict.fromkeys(("precision", "recall", "f1"), (0.0, 1.0))  # `recall[LABEL]` in params.yaml
 THRESHOLDS = {"f1_macro": {"min": 0.5}}  # defaults for a new line, for a person to raise
 MARGINS = {"accuracy": 0.02}  # by which a model may be worse than the released one
-EXPECTED: dict[str, Any] = {
-    "max_labels": None
-}  # of a table's target: rows with equal features may have different classes
+# of a table's target, for `validate.columns`: rows with equal features may have different classes
+EXPECTED: dict[str, Any] = {"max_labels": None}
 BINS = 15  # of the calibration error and of the reliability diagram
 
 

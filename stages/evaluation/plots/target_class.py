@@ -37,7 +37,7 @@ def _draw_confusion(axes: Any, probabilities: np.ndarray, y: np.ndarray, labels:
     np.add.at(counts, (y, probabilities.argmax(1)), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="answered", ylabel="true", title="Confusion")
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion")
     ticks = np.arange(len(labels))
     axes.set_xticks(ticks, labels, rotation=90 if max(map(len, labels)) > 2 else 0)
     axes.set_yticks(ticks, labels)
@@ -55,7 +55,7 @@ def _draw_reliability(axes: Any, probabilities: np.ndarray, y: np.ndarray) -> No
     accuracy = np.bincount(bins, right, BINS) / np.maximum(count, 1)
     axes.bar(edges[:-1], accuracy, width=1 / BINS, align="edge", color="tab:blue", edgecolor="white")
     axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
-    axes.set(xlabel="probability of the answer", ylabel="share of right answers", title="Reliability")
+    axes.set(xlabel="probability of the prediction", ylabel="share of right predictions", title="Reliability")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     for edge, height, samples in zip(edges, accuracy, count, strict=False):
         if samples:

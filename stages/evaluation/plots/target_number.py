@@ -22,17 +22,17 @@ def plots(predictions: Mapping[str, np.ndarray], y: np.ndarray, target: Column) 
         draw(drawn.subplots(), predictions["value"][:, 0], np.asarray(y)[:, 0])
         return drawn
 
-    return {"answers": figure(_draw_answers), "residuals": figure(_draw_residuals)}
+    return {"answers": figure(_draw_predictions), "residuals": figure(_draw_residuals)}
 
 
-def _draw_answers(axes: Any, predicted: np.ndarray, truth: np.ndarray) -> None:
+def _draw_predictions(axes: Any, predicted: np.ndarray, truth: np.ndarray) -> None:
     ends = [min(predicted.min(), truth.min()), max(predicted.max(), truth.max())]
     axes.scatter(truth, predicted, s=6, alpha=0.4, color="tab:blue", edgecolors="none")
     axes.plot(ends, ends, color="black", linestyle="--", linewidth=1)
-    axes.set(xlabel="true", ylabel="answered", title="Answers")
+    axes.set(xlabel="true", ylabel="predicted", title="Predictions")
 
 
 def _draw_residuals(axes: Any, predicted: np.ndarray, truth: np.ndarray) -> None:
     axes.hist(predicted - truth, bins=50, color="tab:blue")
     axes.axvline(0, color="black", linestyle="--", linewidth=1)
-    axes.set(xlabel="answered - true", ylabel="samples", title="Residuals")
+    axes.set(xlabel="predicted - true", ylabel="samples", title="Residuals")
