@@ -82,8 +82,8 @@ def main(
     cost = costs(read(times), listed.max_slower, listed.max_larger, listed.level)
     evidence = replace(evidence, slices=parts, figures=[*disagreement, *cost, *changed, *drifted], controls=controls)
     result = judge(evidence, policy)
-    with command.replacing(verdict) as whole:
-        whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    with command.replacing(verdict) as path:
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     show(result, read(times))
 
 
