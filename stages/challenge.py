@@ -1,4 +1,4 @@
-"""The released model answers the same test samples, so that the candidate can be held against it."""
+"""Serve the champion, the released model, on the same test samples, to compare the candidate with it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ REMEDY = "`dvc pull champion/repository.dvc`, then `dvc repro --force --single-i
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where the champion stands. Only one that `answers` can be compared; `outcome` is a sentence."""
+class ChampionState:
+    """The state of the champion. Only one that `answers` can be compared. `outcome`: a sentence."""
 
     champion: str | None
     state: Literal["none", "itself", "incompatible", "lost", "answers"]
@@ -37,92 +37,95 @@ class Standing:
 def main(
     champion: Path, described: Path, served: Path, arrays: Path, schema: Path, source: Path, challenge: Path
 ) -> None:
-    """Ask the champion as `verify` asks the candidate; write where it stands, what it answered and what differs."""
+    """Serve the champion as `verify` serves the candidate; write its state, its answers and where they differ."""
     rows, fitted = open_split(arrays, "test").rows, Schema.load(schema)
-    standing, answers = ask(champion, manifests.load(described), fitted, source, rows)
-    with command.replacing(challenge) as whole:
-        whole.mkdir()
-        (whole / "challenge.json").write_text(json.dumps(asdict(standing), indent=1) + "\n", encoding="utf-8")
-        np.savez(whole / "answers.npz", **answers)
+    state, answers = ask(champion, manifests.load(described), fitted, source, rows)
+    with command.replacing(challenge) as folder:
+        folder.mkdir()
+        (folder / "challenge.json").write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
+        np.savez(folder / "answers.npz", **answers)
         if answers:
             ours = dict(np.load(served / "answers.npz", allow_pickle=False))
-            sample_sheet.save(draw(fitted, source, rows, answers, ours), whole / "differences.png")
-    print(standing.outcome)
+            sample_sheet.save(draw(fitted, source, rows, answers, ours), folder / "differences.png")
+    print(state.outcome)
 
 
 def ask(
     described: Path, candidate: Manifest, schema: Schema, source: Path, rows: np.ndarray
-) -> tuple[Standing, dict[str, np.ndarray]]:
-    """Where the champion stands, and its outputs [N, *shape] for `rows` of the table if it can answer.
+) -> tuple[ChampionState, dict[str, np.ndarray]]:
+    """The champion's state, and its outputs [N, *shape] for `rows` of the table if it can answer.
 
     Raises:
-        UserError: the champion's manifest is none.
+        UserError: the champion's manifest is invalid.
         Late: its server was too slow to start.
     """
     made = released(described)
     if made is None:
-        return Standing(None, "none", "no champion yet"), {}
+        return ChampionState(None, "none", "no champion yet"), {}
     if made.id == candidate.id:
-        return Standing(made.id, "itself", f"{made.id} is the champion itself"), {}
+        return ChampionState(made.id, "itself", f"{made.id} is the champion itself"), {}
     repository = described.parent / "repository"
     if not repository.exists():
-        return Standing(made.id, "lost", f"{made.id} cannot be asked, since its bytes are not here: {REMEDY}"), {}
+        return ChampionState(made.id, "lost", f"{made.id} cannot be served, since its bytes are not here: {REMEDY}"), {}
     try:
         manifests.check(repository, made)
         theirs = schema_of(repository, Names(made.name, made.id))
-        if unlike := differences(theirs, schema):
-            return Standing(made.id, "incompatible", f"{made.id} answers another question: {unlike}"), {}
+        if difference := differences(theirs, schema):
+            return ChampionState(made.id, "incompatible", f"{made.id} has another schema: {difference}"), {}
         with sandbox(repository, made, theirs) as box:
             largest = largest_batch(repository, box.names)
             answers = box.ask_all(raw_rows(theirs, source, rows), largest)
     except Late:
-        raise  # no word on the champion, to be kept
+        raise  # a slow server says nothing about the champion
     except UserError as error:
-        return Standing(made.id, "lost", f"{made.id} cannot be asked ({error}): {REMEDY}"), {}
+        return ChampionState(made.id, "lost", f"{made.id} cannot be served ({error}): {REMEDY}"), {}
     outputs = {name: answers[name] for name in theirs.outputs()}
-    return Standing(made.id, "answers", f"{made.id} answered {len(rows):,} test samples"), outputs
+    return ChampionState(made.id, "answers", f"{made.id} answered {len(rows):,} test samples"), outputs
 
 
 def released(path: Path) -> Manifest | None:
-    """The champion's manifest; none before the first release.
+    """The champion's manifest; None before the first release.
 
     Raises:
-        UserError: the file is no manifest.
+        UserError: the file is not a manifest.
     """
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is no JSON: restore it with `git checkout {path}`") from error
+        raise UserError(f"{path} is not JSON: restore it with `git checkout {path}`") from error
     return manifests.load(path) if described else None
 
 
 def differences(theirs: Schema, ours: Schema) -> str:
-    """Why the champion cannot be asked what the candidate is asked; nothing if it can."""
+    """Why the champion cannot answer the candidate's requests; empty if it can."""
     kinds = {column.name: column.kind for column in ours.features}
     for column in theirs.features:
         if kinds.get(column.name) != column.kind:
             return f"it needs the column {column.name!r}, of kind {column.kind}"
     if theirs.target.kind != ours.target.kind:
-        return f"it tells {theirs.target.name!r}, of kind {theirs.target.kind.removeprefix('target_')}"
+        return f"it predicts {theirs.target.name!r}, of kind {theirs.target.kind.removeprefix('target_')}"
     for name, tensor in theirs.outputs().items():
         other = ours.outputs().get(name)
         if other is None or (other.dtype, other.shape, other.labels) != (tensor.dtype, tensor.shape, tensor.labels):
-            return f"its {name} are of other labels" if tensor.labels else f"it answers {name!r}"
+            return f"its {name} are of other labels" if tensor.labels else f"it has the output {name!r}"
     return ""
 
 
 def draw(
     schema: Schema, source: Path, rows: np.ndarray, theirs: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]
 ) -> Any:
-    """A sheet of the samples that both answer otherwise, those furthest apart first, from outputs [N, *shape]."""
-    other = np.flatnonzero(~target_kind(schema.target.kind).agree(theirs, ours, schema.target.fitted))
+    """A sheet of the samples with different outputs [N, *shape], those furthest apart first."""
+    different = np.flatnonzero(~target_kind(schema.target.kind).agree(theirs, ours, schema.target.fitted))
     first = next(iter(schema.outputs()))
-    gaps = np.abs(ours[first][other] - theirs[first][other])
-    apart = gaps.max(axis=tuple(range(1, gaps.ndim)), initial=0.0)
-    furthest = other[np.argsort(-apart, kind="stable")][: sample_sheet.MOST]
-    both = [sample_sheet.told(schema, {name: each[furthest] for name, each in some.items()}) for some in (theirs, ours)]
-    answered = [f"champion: {his}\nthis: {own}" for his, own in zip(*both, strict=True)]
-    return sample_sheet.draw(schema, source, rows[furthest], answered, "no differences")
+    gaps = np.abs(ours[first][different] - theirs[first][different])
+    largest = gaps.max(axis=tuple(range(1, gaps.ndim)), initial=0.0)
+    furthest = different[np.argsort(-largest, kind="stable")][: sample_sheet.MOST]
+    champion, candidate = (
+        sample_sheet.prediction_lines(schema, {name: values[furthest] for name, values in outputs.items()})
+        for outputs in (theirs, ours)
+    )
+    lines = [f"champion: {old}\nthis: {new}" for old, new in zip(champion, candidate, strict=True)]
+    return sample_sheet.draw(schema, source, rows[furthest], lines, "no differences")
 
 
 if __name__ == "__main__":

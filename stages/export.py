@@ -1,4 +1,4 @@
-"""Write the network as a content-named model repository that any Triton loads."""
+"""Export the network as a Triton model repository that is named by its content."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from stages.tables import arrays as arrays_
 from stages.tables import table
 
 GOLDEN_ROWS = 8
-
-
-COPIES = (
+COPIES = (  # files and folders that a release holds a copy of
     "stages/__init__.py",
     "stages/schema/__init__.py",
     "stages/schema/kinds",
@@ -29,37 +27,37 @@ COPIES = (
 
 
 def main(weights: Path, arrays: Path, schema: Path, source: Path, repository: Path, described: Path) -> None:
-    """Export the network, name the result by its own content, and write its manifest."""
+    """Export the network, name the result by its content, and write its manifest."""
     arithmetic.portable()
     from serving.triton import repository as layout
     from stages.networks import network
 
-    said = params.load("export").export
+    section = params.load("export").export
     fitted = Schema.load(schema)
     onnx = to_onnx(network.load(weights, fitted), fitted)
     golden = golden_rows(fitted, arrays, source)
-    serving = layout.Serving(said.max_batch, said.instances, said.threads)
-    blank = layout.Names(said.name, manifest.BLANK)
+    serving = layout.Serving(section.max_batch, section.instances, section.threads)
+    blank = layout.Names(section.name, manifest.BLANK)
     sources = {"weights": table.sha256(weights)} | arrays_.read_summary(arrays)["sha256"]
     with command.replacing(repository) as folder:
         layout.write(folder, blank, fitted, onnx, golden, serving, code=Path(__file__).parent.parent)
-        made = manifest.describe(folder, said.name, sources)
-        layout.rename(folder, blank, layout.Names(said.name, made.id))
+        made = manifest.describe(folder, section.name, sources)
+        layout.rename(folder, blank, layout.Names(section.name, made.id))
         manifest.check(folder, made)
-    with command.replacing(described) as whole:
-        whole.write_text(made.text, encoding="utf-8")
-    print(f"exported {said.name}_{made.id}: {len(onnx):,} bytes of network")
+    with command.replacing(described) as path:
+        path.write_text(made.text, encoding="utf-8")
+    print(f"exported {section.name}_{made.id}: {len(onnx):,} bytes of network")
 
 
 def to_onnx(network: Any, schema: Schema) -> bytes:
-    """Blocks [N, *shape] as stored -> exactly the target's outputs; only the batch axis is dynamic."""
+    """The ONNX graph from blocks [N, *shape] as stored to the target's outputs. Only the batch axis is dynamic."""
     import logging
     import warnings
 
     import torch
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it notes each torchvision operator that is not there
-    # of the exporter to its own authors
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs each torchvision operator that is missing
+    # the exporter's warnings to its own authors
     warnings.filterwarnings("ignore", message=".*(LeafSpec|axis name: batch|_check_is_size|_flat_weights).*")
 
     class Answers(torch.nn.Module):
@@ -68,7 +66,7 @@ def to_onnx(network: Any, schema: Schema) -> bytes:
             self.network = network
 
         def forward(self, *blocks: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(self.network.answer(self.network(blocks)).values())
+            return tuple(self.network.predict(self.network(blocks)).values())
 
     blocks = schema.blocks()
     example = tuple(torch.zeros(2, *block.tensor.shape, dtype=getattr(torch, block.tensor.dtype)) for block in blocks)
@@ -88,7 +86,7 @@ def to_onnx(network: Any, schema: Schema) -> bytes:
 
 
 def anonymous(model: Any) -> Any:
-    """Without the exporter's notes, which hold this machine's paths and would differ between folders."""
+    """Remove the exporter's notes, which hold paths of this machine and so differ between folders."""
     for part in (model.graph, *model.functions):
         for holder in (part, *part.node, *getattr(part, "input", ()), *getattr(part, "output", ()), *part.value_info):
             if hasattr(holder, "metadata_props"):
@@ -103,7 +101,7 @@ def anonymous(model: Any) -> Any:
 
 
 def golden_rows(schema: Schema, arrays: Path, source: Path) -> dict[str, Any]:
-    """A few raw test rows {column: [n]} as they travel, and the SHA-256 of the arrays that prepare made of them."""
+    """A few raw test rows {column: [n]} as a request holds them, and the SHA-256 of the arrays that prepare wrote."""
     test = arrays_.open_split(arrays, "test")
     rows = test.rows[:GOLDEN_ROWS]
     raw = {}
@@ -111,8 +109,8 @@ def golden_rows(schema: Schema, arrays: Path, source: Path) -> dict[str, Any]:
         cells = [value for chunk in table.Values(source, column, rows) for value in chunk]
         values = [MISSING[tensor.dtype] if value is None else value for value in cells]
         raw[column] = [base64.b64encode(value).decode() for value in values] if tensor.dtype == "bytes" else values
-    made = b"".join(block[:GOLDEN_ROWS].tobytes() for block in test.blocks)
-    return {"rows": raw, "sha256": hashlib.sha256(made).hexdigest()}
+    content = b"".join(block[:GOLDEN_ROWS].tobytes() for block in test.blocks)
+    return {"rows": raw, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 if __name__ == "__main__":

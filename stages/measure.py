@@ -1,4 +1,4 @@
-"""How fast the exported model answers on this host. The one output that differs from clone to clone."""
+"""Measure how fast the exported model answers on this host. The only output that differs between clones."""
 
 from __future__ import annotations
 
@@ -29,116 +29,116 @@ from stages.schema import Schema
 from stages.settings import params
 from stages.tables.arrays import open_split
 
-SAMPLES = 64  # different ones, sent in turn
+SAMPLES = 64  # distinct samples, sent in turn
 WARM_UP = 20  # requests that are not timed
-SESSIONS = 20  # in which a champion is timed beside the candidate, each with connections of its own
-FIRST = 2  # pairs of requests of each session that are not timed
-PAUSE_S = 0.05  # between them, so that they are not all in one burst of load
+SESSIONS = 20  # in which candidate and champion are timed in turn, each session with new connections
+FIRST = 2  # pairs of requests at the start of each session that are not timed
+PAUSE_S = 0.05  # between sessions, so that one burst of load does not hit them all
 RESTORE = "`dvc checkout --force champion/repository.dvc` or `dvc pull champion/repository.dvc` brings it back"
 AFTERWARDS = "`dvc repro --force --single-item measure`"
-SLOW_REQUESTS, SLOW_MS = 3, 1000.0  # of the slow control: at most so many, and none once so much time is over
+SLOW_REQUESTS, SLOW_MS = 3, 1000.0  # to the slow control: the most requests, and the time after which none follows
 
 
 def main(
     repository: Path,
     described: Path,
-    champion: Path,
+    released: Path,
     challenge: Path,
     arrays: Path,
     schema: Path,
     source: Path,
     times: Path,
 ) -> None:
-    """Time single samples one after another, then from several clients at once, and the control that is too slow.
+    """Time single samples from one client, then from several at once, and the control that is too slow.
 
-    A champion that can still answer is served beside the candidate, by the same server, and timed in turn with it.
+    A champion that can still answer is served by the same server and timed in turn with the candidate.
     """
     listed = params.load("measure")
-    said, slow = listed.measure, controls.slow(listed.gate.p99_ms)
+    section, slow = listed.measure, controls.slow(listed.gate.p99_ms)
     fitted, made = Schema.load(schema), manifest.load(described)
-    some = next(raw_rows(fitted, source, open_split(arrays, "test").rows[:SAMPLES], whole=True))
-    raw = list(batches(some, 1))
+    samples = next(raw_rows(fitted, source, open_split(arrays, "test").rows[:SAMPLES], whole=True))
+    raw = list(batches(samples, 1))
     few = int(min(SLOW_REQUESTS, 1 + SLOW_MS // slow.delay_ms))
     answers = json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["state"] == "answers"
-    rival = Rival.of(champion) if answers else None
-    with sandbox(repository, made, fitted, partial(add, slow, rival)) as box:
-        latency = latencies_ms(box, raw, said.requests)
-        rate = throughput_per_s(box, raw, said.requests, said.clients)
+    champion = Champion.load(released) if answers else None
+    with sandbox(repository, made, fitted, partial(add, slow, champion)) as box:
+        latency = latencies_ms(box, raw, section.requests)
+        rate = throughput_per_s(box, raw, section.requests, section.clients)
         slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.beside(slow.name))
-        other = beside_champion(box, rival, raw, said.requests) if rival else None
+        compared = compare(box, champion, raw, section.requests) if champion else None
     result = {
         "release": made.id,
         "host": fingerprint(),
-        "one_client": {"requests": said.requests, **percentiles(latency)},
-        "together": {"clients": said.clients, "requests": said.requests, "requests_per_s": round(rate, 1)},
+        "one_client": {"requests": section.requests, **percentiles(latency)},
+        "together": {"clients": section.clients, "requests": section.requests, "requests_per_s": round(rate, 1)},
         "bytes": total_bytes(repository),
-        "champion": other,
+        "champion": compared,
         "slow": slow.described() | {"requests": few, "evidence": {"p99_ms": percentiles(slowly)["p99_ms"]}},
     }
-    with command.replacing(times) as whole:
-        whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    one = result["one_client"]
-    print(f"one client: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms; {said.clients} clients: {rate:,.0f} requests/s")
+    with command.replacing(times) as path:
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    p50, p99 = (result["one_client"][name] for name in ("p50_ms", "p99_ms"))
+    print(f"one client: p50 {p50} ms, p99 {p99} ms; {section.clients} clients: {rate:,.0f} requests/s")
 
 
 def latencies_ms(
     box: Sandbox, raw: Sequence[Raw], requests: int, warm_up: int = WARM_UP, model: str = ""
 ) -> np.ndarray:
-    """[requests], each of one sample, one after another."""
+    """Latencies [requests] of one sample each, one request after another."""
     taken = np.empty(requests)
     with box.client() as client:
-        for one in itertools.islice(itertools.cycle(raw), warm_up):
-            box.ask(client, one, model)
-        for i, one in zip(range(requests), itertools.cycle(raw), strict=False):
+        for sample in itertools.islice(itertools.cycle(raw), warm_up):
+            box.ask(client, sample, model)
+        for i, sample in zip(range(requests), itertools.cycle(raw), strict=False):
             began = time.perf_counter()
-            box.ask(client, one, model)
+            box.ask(client, sample, model)
             taken[i] = (time.perf_counter() - began) * 1000
     return taken
 
 
 @dataclass(frozen=True)
-class Rival:
-    """The champion. `lost`: why it cannot be asked any more."""
+class Champion:
+    """The released model. `lost`: why it can no longer be served; empty if it can."""
 
     names: Names
     repository: Path
     lost: str = ""
 
     @classmethod
-    def of(cls, champion: Path) -> Rival:
-        """The one that a manifest pins."""
-        made, repository = manifest.load(champion), champion.parent / "repository"
+    def load(cls, released: Path) -> Champion:
+        """The model of a manifest."""
+        made, repository = manifest.load(released), released.parent / "repository"
         names = Names(made.name, made.id)
         if not (faults := manifest.faults(repository, made)):
             return cls(names, repository)
         how = f"{remedy(repository, RESTORE)}; then {AFTERWARDS}"
-        return cls(names, repository, f"{made.id} cannot be asked any more ({faults[0]}): {how}")
+        return cls(names, repository, f"{made.id} can no longer be served ({faults[0]}): {how}")
 
 
-def add(slow: Control, rival: Rival | None, copy: Path, names: Names) -> list[str]:
-    """Put the slow control and the champion into a repository, beside the candidate; their ensembles."""
+def add(slow: Control, champion: Champion | None, copy: Path, names: Names) -> list[str]:
+    """Add the slow control and the champion to the candidate's repository; return the names of their ensembles."""
     models = controls.add([slow], copy, names)
-    if rival and not rival.lost:
-        models.append(add_release(rival.repository, rival.names, copy))
+    if champion and not champion.lost:
+        models.append(add_release(champion.repository, champion.names, copy))
     return models
 
 
 def add_release(source: Path, names: Names, copy: Path) -> str:
-    """Put another release's parts into a repository; its ensemble."""
+    """Copy another release's models into a repository; return the name of its ensemble."""
     for part in (names.encode, names.network, names.candidate):
         shutil.copytree(source / part, copy / part)
     return names.candidate
 
 
-def beside_champion(box: Sandbox, rival: Rival, raw: Sequence[Raw], requests: int) -> dict[str, Any]:
-    """Both models' p50 in milliseconds, how many times as long as the champion's, by session; and its size."""
-    if rival.lost:
-        return {"release": rival.names.release, "lost": rival.lost}
-    other = Sandbox(box.endpoint, rival.names, schema_of(rival.repository, rival.names))
+def compare(box: Sandbox, champion: Champion, raw: Sequence[Raw], requests: int) -> dict[str, Any]:
+    """The p50 of both models in milliseconds, the ratios of their medians by session, and the champion's size."""
+    if champion.lost:
+        return {"release": champion.names.release, "lost": champion.lost}
+    other = Sandbox(box.endpoint, champion.names, schema_of(champion.repository, champion.names))
     ours_ms, theirs_ms = in_turn(box, other, raw, requests)
     return {
-        "release": rival.names.release,
-        "bytes": total_bytes(rival.repository),
+        "release": champion.names.release,
+        "bytes": total_bytes(champion.repository),
         "p50_ms": round(float(np.median(theirs_ms)), 3),
         "candidate_p50_ms": round(float(np.median(ours_ms)), 3),
         "ratios": ratios(ours_ms, theirs_ms),
@@ -148,9 +148,9 @@ def beside_champion(box: Sandbox, rival: Rival, raw: Sequence[Raw], requests: in
 def in_turn(
     box: Sandbox, other: Sandbox, raw: Sequence[Raw], requests: int, sessions: int = SESSIONS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Milliseconds [sessions, pairs] of each release, of `requests` in all of SESSIONS, by its own ensemble.
+    """Latencies in milliseconds [sessions, pairs] of two releases by their ensembles; `requests` in SESSIONS sessions.
 
-    Which of a pair goes first is drawn: whatever else the host does, it is as likely to slow the one as the other.
+    A draw decides which release of a pair goes first, so that other load on the host slows either with equal chance.
     """
     pairs = max(1, requests // SESSIONS)
     taken_ms = np.empty((sessions, FIRST + pairs, 2))
@@ -160,10 +160,10 @@ def in_turn(
         with box.client() as ours, other.client() as theirs:
             both = ((0, box, ours), (1, other, theirs))
             for number, first in enumerate(ours_first[session]):
-                one = next(samples)
+                sample = next(samples)
                 for which, release, client in both if first else both[::-1]:
                     began = time.perf_counter()
-                    release.ask(client, one, release.names.candidate)
+                    release.ask(client, sample, release.names.candidate)
                     taken_ms[session, number, which] = (time.perf_counter() - began) * 1000
         time.sleep(PAUSE_S)
     return taken_ms[:, FIRST:, 0], taken_ms[:, FIRST:, 1]
@@ -175,17 +175,17 @@ def ratios(ours_ms: np.ndarray, theirs_ms: np.ndarray) -> list[float]:
 
 
 def total_bytes(folder: Path) -> int:
-    """Of all files in a folder."""
+    """The size of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def throughput_per_s(box: Sandbox, raw: Sequence[Raw], requests: int, clients: int) -> float:
-    """Requests a second, of one sample each, from `clients` that each wait for their answers."""
+    """Requests per second, of one sample each, from `clients` that each wait for their answers."""
 
     def work(count: int) -> None:
         with box.client() as client:
-            for one in itertools.islice(itertools.cycle(raw), count):
-                box.ask(client, one)
+            for sample in itertools.islice(itertools.cycle(raw), count):
+                box.ask(client, sample)
 
     shares = [len(range(i, requests, clients)) for i in range(clients)]
     with ThreadPoolExecutor(clients) as pool:

@@ -1,4 +1,4 @@
-"""Train the network on the arrays; resume by itself where an earlier run of the same inputs was killed."""
+"""Train the network on the arrays; resume if an earlier run with the same inputs was interrupted."""
 
 from __future__ import annotations
 
@@ -28,58 +28,59 @@ CALIBRATION_BATCH = 1024
 
 
 def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
-    """Fit the network that params describe and write its weights and learning curves."""
-    said = params.load("train")
-    if said.train.arithmetic == "portable":
+    """Train the network of params.yaml and write its weights and learning curves."""
+    sections = params.load("train")
+    train = sections.train
+    if train.arithmetic == "portable":
         arithmetic.portable()
-    if processes.ours_to_start(said.train.devices, said.train.num_nodes):
+    if processes.must_launch(train.devices, train.num_nodes):
         paths = (arrays, schema, weights, curves)
-        processes.launch("stages.train", paths, said.train.devices, said.train.num_nodes, said.train.threads)
+        processes.launch("stages.train", paths, train.devices, train.num_nodes, train.threads)
         if os.environ.get("NODE_RANK", "0") == "0":
-            forget()
-    elif fit(said, arrays, schema, weights, curves) and not processes.launched():
-        forget()
+            remove_scratch()
+    elif fit(sections, arrays, schema, weights, curves) and not processes.launched():
+        remove_scratch()
 
 
-def forget() -> None:
-    """Remove the state of this training and of others, which would pile up; it stays if the inputs have changed."""
+def remove_scratch() -> None:
+    """Remove the checkpoints of this training and of earlier ones, unless the inputs have changed meanwhile."""
     with contextlib.suppress(Busy), command.holding(SCRATCH.with_suffix(".lock"), "training"):
         inputs.confirm()
         shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
-def fit(said: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> bool:
-    """What each training process does; the first of them writes, and gives True."""
+def fit(sections: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> bool:
+    """Train in one process. The first process writes the results and returns True."""
     import torch
 
     from stages.training.batches import ArraysModule
 
-    train = said.train
+    train = sections.train
     torch.set_num_threads(train.threads)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # finds bugs, and slows a small cnn by 3 to 7 %
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that slows a small cnn by 3 to 7 %
     on_gpu = devices.on_gpu(train, torch.cuda.device_count())
-    learner = build(said, schema)
+    learner = build(sections, schema)
     data = ArraysModule(arrays, train.batch_size, train.seed, overfit=train.debug == "overfit")
-    scratch = SCRATCH / inputs_digest(said, arrays, schema)
+    scratch = SCRATCH / inputs_digest(sections, arrays, schema)
     callbacks, kept = make_callbacks(train, scratch)
     trainer = make_trainer(train, scratch, on_gpu, callbacks)
     first = trainer.is_global_zero
     with command.holding(SCRATCH.with_suffix(".lock"), "training") if first else contextlib.nullcontext():
-        last = resumable(scratch / "last.ckpt", aloud=first)
-        with processes.together():
+        last = resumable(scratch / "last.ckpt", verbose=first)
+        with processes.explain_lost_connection():
             trainer.fit(learner, data, ckpt_path=last, weights_only=True)
         if first:
             state_dict = torch.load(kept, "cpu", weights_only=True)["state_dict"]
-            own = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
-            own = calibrated(learner.network.spec, own, schema, arrays)
-            write(learner.network.spec, own, callbacks[0].rows, weights, curves)
+            tensors = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
+            tensors = calibrated(learner.network.spec, tensors, schema, arrays)
+            write(learner.network.spec, tensors, callbacks[0].rows, weights, curves)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return bool(first)
 
 
-def build(said: Any, schema_path: Path) -> Any:
-    """The learner with its network, initialised from the seed or from earlier weights."""
+def build(sections: Any, schema_path: Path) -> Any:
+    """Build the learner with its network, initialized from the seed or from earlier weights."""
     import torch
 
     from stages.networks import network
@@ -87,14 +88,14 @@ def build(said: Any, schema_path: Path) -> Any:
     from stages.training.learner import Learner
 
     schema = Schema.load(schema_path)
-    model, train = said.model, said.train
+    model, train = sections.model, sections.train
     parts = {"encoders": model.encoders, "trunk": model.trunk, "head": model.head}
     try:
         torch.manual_seed(train.seed)
         net = network.Network(schema, network.resolve(schema, parts))
         augment = network.augmenter(schema, train.augment) if train.augment else None
         if model.init_from != "none":
-            network.initialise(net, pinned(Path(model.init_from), model.init_sha256), model.name_map)
+            network.initialize(net, pinned(Path(model.init_from), model.init_sha256), model.name_map)
     except ValueError as error:
         raise Misuse(f"params.yaml: {error}") from error
     if model.freeze_encoders:
@@ -105,55 +106,57 @@ def build(said: Any, schema_path: Path) -> Any:
     return Learner(net, metrics, augment, **{name: getattr(train, name) for name in names})
 
 
-def inputs_digest(said: Any, arrays: Path, schema: Path) -> str:
-    """Of all that training depends on: data, parameters, code, libraries, place. Names the scratch folder."""
+def inputs_digest(sections: Any, arrays: Path, schema: Path) -> str:
+    """A digest of the data, parameters, code, libraries and folder of a training; it names the scratch folder."""
     import lightning
     import torch
 
-    seen = [sha256(path) for path in (Path(arrays) / "summary.json", schema)]
+    files = [sha256(path) for path in (Path(arrays) / "summary.json", schema)]
     if (snapshot := inputs.current()) is not None:
-        seen += [json.dumps(snapshot.record, sort_keys=True)]  # as it was loaded
+        files += [json.dumps(snapshot.record, sort_keys=True)]  # the code as it was loaded
     else:
-        seen += [sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
-    # Lightning's checkpoints hold absolute paths, so those of a folder that has moved are another run's
-    around = [torch.__version__, lightning.__version__, str(SCRATCH.resolve())]
-    return hashlib.sha256(json.dumps([seen, around, params.values(said)], sort_keys=True).encode()).hexdigest()[:16]
+        files += [sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    # Lightning's checkpoints hold absolute paths, so a run cannot resume in a folder that has moved
+    environment = [torch.__version__, lightning.__version__, str(SCRATCH.resolve())]
+    return hashlib.sha256(
+        json.dumps([files, environment, params.values(sections)], sort_keys=True).encode()
+    ).hexdigest()[:16]
 
 
 def make_callbacks(train: Any, scratch: Path) -> tuple[list[Any], Path]:
-    """What follows the training, the recorder of the curves first; and the checkpoint whose weights are the result."""
-    from stages.training import callbacks as progress
+    """The callbacks, the recorder of the curves first; and the checkpoint whose weights are the result."""
+    from stages.training import callbacks
 
-    chosen: list[Any] = [progress.Recorder()]
+    chosen: list[Any] = [callbacks.Recorder()]
     kept = "last"
     if train.average:
-        chosen.append(progress.Averaging(train.average))
+        chosen.append(callbacks.Averaging(train.average))
     if train.debug == "overfit":
-        chosen.append(progress.Stop("val_loss", patience=train.epochs, stopping_threshold=0.01))
+        chosen.append(callbacks.Stop("val_loss", patience=train.epochs, stopping_threshold=0.01))
     elif train.patience:
         kept = "best"
-        chosen += [progress.Stop("val_loss", patience=train.patience), progress.Saver(scratch, kept, "val_loss")]
-    chosen.append(progress.Saver(scratch, "last"))  # after the others, whose state it holds
+        chosen += [callbacks.Stop("val_loss", patience=train.patience), callbacks.Saver(scratch, kept, "val_loss")]
+    chosen.append(callbacks.Saver(scratch, "last"))  # after the others, whose state it stores
     if sys.stdout.isatty():
-        chosen.append(progress.Bar())
+        chosen.append(callbacks.Bar())
     return chosen, scratch / f"{kept}.ckpt"
 
 
 def make_trainer(train: Any, scratch: Path, on_gpu: bool, callbacks: list[Any]) -> Any:
-    """Lightning's trainer as params describe it."""
+    """Build Lightning's trainer from params."""
     import lightning as L
     from lightning.pytorch import strategies
 
-    from stages.training import callbacks as progress
+    from stages.training.callbacks import AtomicCheckpoints
 
     _quiet()
     several = train.devices * train.num_nodes > 1
     limits = {"limit_train_batches": 3, "limit_val_batches": 2, "max_epochs": 1} if train.debug == "fast" else {}
     name = "ddp" if train.strategy == "auto" and several else train.strategy
     strategy = {
-        # syncing buffers would wait for processes that have a batch less of val
+        # synchronized buffers would make processes wait for those with one batch less of val
         "ddp": lambda: strategies.DDPStrategy(forward_sync_buffers=False),
-        # never run for want of GPUs: checkpoints must be full, since the weights are taken out of them
+        # not tested, for lack of GPUs. Checkpoints must be full, since the weights are read from them
         "fsdp": lambda: strategies.FSDPStrategy(state_dict_type="full"),
     }.get(name, lambda: name)()
     return L.Trainer(
@@ -168,7 +171,7 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool, callbacks: list[Any]) 
             "gradient_clip_val": train.clip_norm or None,
             "accumulate_grad_batches": train.accumulate,
             "callbacks": callbacks,
-            "plugins": [progress.WholeFiles()],
+            "plugins": [AtomicCheckpoints()],
             "default_root_dir": scratch,
             "deterministic": "warn",
             "logger": False,
@@ -181,25 +184,25 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool, callbacks: list[Any]) 
     )
 
 
-def resumable(last: Path, aloud: bool) -> Path | None:
-    """The checkpoint to go on from, if there is one that can be read."""
+def resumable(last: Path, verbose: bool) -> Path | None:
+    """The checkpoint to resume from; None if there is none or it cannot be read."""
     import torch
 
     if not last.exists():
         return None
     try:
         epochs = torch.load(last, "cpu", weights_only=True, mmap=True)["epoch"] + 1
-    except Exception as error:  # whatever torch finds wrong with bytes
-        if aloud:
+    except Exception as error:  # torch raises many types for damaged files
+        if verbose:
             print(f"starting over: {last} cannot be read ({type(error).__name__})", flush=True)
         return None
-    if aloud:
+    if verbose:
         print(f"resumed after epoch {epochs}", flush=True)
     return last
 
 
 def calibrated(spec: Any, state_dict: Mapping[str, Any], schema: Path, arrays: Path) -> Mapping[str, Any]:
-    """The weights with what the head learns from its answers to the val split, where it learns anything."""
+    """The weights after the head's calibration on the val split, if the head has one."""
     import torch
 
     from stages.networks import network
@@ -222,25 +225,25 @@ def calibrated(spec: Any, state_dict: Mapping[str, Any], schema: Path, arrays: P
 def write(
     spec: Any, state_dict: Mapping[str, Any], rows: Sequence[dict[str, float]], weights: Path, curves: Path
 ) -> None:
-    """The network's weights as safetensors, and a line of the curves for each epoch."""
+    """Write the network's weights as safetensors, and a line of the curves for each epoch."""
     from stages.networks import network
 
-    with command.replacing(weights) as whole:
-        network.save(whole, state_dict, spec)
-    with command.replacing(curves) as whole, whole.open("w", encoding="utf-8", newline="") as file:
+    with command.replacing(weights) as path:
+        network.save(path, state_dict, spec)
+    with command.replacing(curves) as path, path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
 
 
 def _quiet() -> None:
-    """Leave Lightning's warnings and drop its hints."""
+    """Hide Lightning's hints, but not its warnings."""
     import logging
     import warnings
 
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
-    # what is logged is the same in all processes already
+    # all processes log the same values already
     hints = "does not have many workers|num_workers|LeafSpec|Checkpoint directory|sync_dist=True"
     warnings.filterwarnings("ignore", message=f".*({hints}).*")
     os.environ.setdefault("NCCL_DEBUG", "WARN")

@@ -1,7 +1,7 @@
-"""The README's picture of the code, held against the sources: who imports whom, and dvc.yaml against the imports.
+"""The rules of the tree hold: who imports whom, dvc.yaml and params.yaml.
 
 Each rule is a function of a tree's root that returns faults, "FILE:LINE: what is wrong". The tests at the end break a
-copy of the tree once for each rule.
+copy of the tree in each way that a rule must find.
 """
 
 from __future__ import annotations
@@ -16,10 +16,6 @@ import pytest
 from serving.triton.repository import ENCODE_CODE
 from stages.export import COPIES
 from tests.support.architecture import (
-    BY_NAME,
-    HEAVY,
-    MOST_LINES,
-    PROJECT,
     RULES,
     circle_faults,
     dependency_faults,
@@ -32,18 +28,20 @@ from tests.support.architecture import (
     path_faults,
     picture_faults,
     verb_faults,
-    verbs,
 )
+from tests.support.architecture.dependencies import BY_NAME, HEAVY
+from tests.support.architecture.files import MOST_LINES
+from tests.support.architecture.tree import PROJECT, verbs
 from tests.support.project import ROOT
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_the_tree_keeps(rule):
+def test_the_tree_follows(rule):
     assert rule(ROOT) == []
 
 
-def test_no_command_loads_what_its_help_does_not_need():
-    """What the libraries that stages do load bring with them, as `load_faults` cannot see."""
+def test_no_stage_loads_a_heavy_library_for_its_help():
+    """Not even through another library, which `load_faults` cannot see."""
     modules = [f"stages.{verb}" for verb in verbs(ROOT)]
     program = f"import importlib, sys; [importlib.import_module(name) for name in {modules}]; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -57,7 +55,7 @@ def test_export_records_the_bytes_of_what_it_copies():
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of the tree, to be broken."""
+    """A copy of the tree, to break."""
     for top in PROJECT:
         shutil.copytree(ROOT / top, tmp_path / top, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "params.yaml"):
@@ -65,7 +63,7 @@ def tree(tmp_path):
     return tmp_path
 
 
-# A rule, a file, what is put at its end, and the fault that must be found there: in the line marked "# !", if any is.
+# A rule, a file, lines that are appended to it, and the fault that must be found: in the line marked "# !", if any.
 ADDED = [
     (import_faults, "stages/gate.py", "from stages import verify  # !", "imports the verb stages.verify"),
     (import_faults, "stages/gate.py", "def f():\n    from . import verify  # !", "imports the verb stages.verify"),
@@ -137,7 +135,12 @@ ADDED = [
         "from serving.releases import store  # !",
         "may not import serving.releases.store",
     ),
-    (import_faults, "stages/train.py", "importlib.import_module(name)  # !", "imports by a name that is not written"),
+    (
+        import_faults,
+        "stages/train.py",
+        "importlib.import_module(name)  # !",
+        "imports by a name that is not in the source",
+    ),
     (
         import_faults,
         "stages/train.py",
@@ -175,11 +178,11 @@ def test_a_broken_file_is_found(tree, rule, file, lines, fault):
     text = (tree / file).read_text(encoding="utf-8") + lines + "\n"
     (tree / file).write_text(text, encoding="utf-8")
     place = next((i for i, line in enumerate(text.splitlines(), 1) if line.endswith("  # !")), r"\d+")
-    found = rule(tree)
-    assert [one for one in found if re.match(f"{file}:{place}: ", one) and fault in one], found
+    faults = rule(tree)
+    assert [each for each in faults if re.match(f"{file}:{place}: ", each) and fault in each], faults
 
 
-# A rule, what is changed in dvc.yaml or params.yaml, and the fault that must be found.
+# A rule, a change of dvc.yaml, and the fault that must be found.
 CHANGED = [
     (
         dependency_faults,
@@ -216,7 +219,12 @@ CHANGED = [
         "    outs:\n      - ${data.path}",
         r"the output \$\{data.path\} depends on params",
     ),
-    (param_faults, "params: [data.builtin]", "params: [data.bultin]", "fetch lists data.bultin, of which"),
+    (
+        param_faults,
+        "params: [data.builtin]",
+        "params: [data.bultin]",
+        "fetch lists data.bultin, which params.yaml does not have",
+    ),
     (param_faults, "split.val, ", "", "params.yaml:1: no stage lists split.val"),
     (
         verb_faults,
@@ -232,4 +240,4 @@ def test_a_broken_graph_is_found(tree, rule, old, new, fault):
     before = (tree / "dvc.yaml").read_text(encoding="utf-8")
     assert old in before
     (tree / "dvc.yaml").write_text(before.replace(old, new), encoding="utf-8")
-    assert [one for one in rule(tree) if re.search(fault, one)]
+    assert [each for each in rule(tree) if re.search(fault, each)]

@@ -1,1 +1,1 @@
-"""What evaluate shows to people."""
+"""Metrics, plots, sample sheets and suspects, for people to look at."""

@@ -1,4 +1,4 @@
-"""Samples as pictures: each drawn by its kinds, under what was answered and what is true."""
+"""Sheets of samples: each is drawn by its kinds, under its prediction and its label."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ import numpy as np
 from stages.schema import Column, Schema, kind, target_kind
 from stages.tables import table
 
-MOST = 24  # samples of a sheet
-ACROSS = 6
-LETTERS = 18  # of a text beside others
-DRAWN = 6  # columns of each
+MOST = 24  # samples on a sheet
+ACROSS = 6  # samples in a row
+LETTERS = 18  # of a text, if a sample has several columns
+DRAWN = 6  # columns of a sample
 FITS = 180.0  # characters in a line times their size in points
 
 
-def told(schema: Schema, outputs: Mapping[str, np.ndarray]) -> list[str]:
-    """Outputs [n, *shape] -> each row's answer in a line."""
+def prediction_lines(schema: Schema, outputs: Mapping[str, np.ndarray]) -> list[str]:
+    """Outputs [n, *shape] -> a line of text for each row."""
     answers = target_kind(schema.target.kind).answers(outputs, schema.target.fitted)
-    return [", ".join(_plain(x) for x in each.values()) for each in answers]
+    return [", ".join(_plain(value) for value in answer.values()) for answer in answers]
 
 
-def draw(
-    schema: Schema, source: Path, rows: np.ndarray, answered: Sequence[str], otherwise: str, label: str = "truly"
-) -> Any:
-    """The samples at `rows` [n] of the table, in that order, each under its answer; `otherwise`: what none says.
+def draw(schema: Schema, source: Path, rows: np.ndarray, lines: Sequence[str], empty: str, label: str = "truly") -> Any:
+    """Draw the samples at `rows` [n] of the table, in that order, each under its text of `lines`.
 
-    `label`: the word before what the table has as the target.
+    `empty`: the text of a sheet without samples. `label`: the word before the target's value in the table.
     """
     from matplotlib.figure import Figure
 
@@ -38,14 +36,12 @@ def draw(
     values = {column.name: cells(source, column.name, order) for column in schema.features[:DRAWN]}
     values[schema.target.name] = cells(source, schema.target.name, order)
     places = np.searchsorted(order, rows)
-    titles = [
-        f"{said}\n{label} {_plain(values[schema.target.name][i])}" for said, i in zip(answered, places, strict=True)
-    ]
-    lines = max((title.count("\n") for title in titles), default=1)
+    titles = [f"{line}\n{label} {_plain(values[schema.target.name][i])}" for line, i in zip(lines, places, strict=True)]
+    height = max((title.count("\n") for title in titles), default=1)
     longest = max((len(line) for title in titles for line in title.splitlines()), default=1)
-    drawn = Figure(figsize=(9, (1.7 + 0.2 * lines) * max(1, -(-len(rows) // ACROSS))), layout="constrained")
+    drawn = Figure(figsize=(9, (1.7 + 0.2 * height) * max(1, -(-len(rows) // ACROSS))), layout="constrained")
     if not len(rows):
-        drawn.text(0.5, 0.5, otherwise, ha="center")
+        drawn.text(0.5, 0.5, empty, ha="center")
         return drawn
     axes = drawn.subplots(-(-len(rows) // ACROSS), ACROSS, squeeze=False).ravel()
     for place in axes:
@@ -57,14 +53,14 @@ def draw(
 
 
 def _plain(value: Any) -> str:
-    """As people write it."""
+    """A value as text; numbers with few digits."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def sample(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> None:
-    """One sample: its columns one below the other, each drawn by its kind and with its name if there are several."""
+    """Draw one sample: its columns one below the other, each by its kind, with names if there are several."""
     for i, column in enumerate(columns):
         place = axes
         if len(columns) > 1:
@@ -74,15 +70,15 @@ def sample(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> N
             axes.text(0.45, middle, column.name[:16], ha="right", va="center", fontsize=5, parse_math=False)
         kind(column.kind).draw(values[column.name], place)
         if len(columns) > 1:
-            for text in place.texts:  # beside the column's name
+            for text in place.texts:  # next to the column's name
                 text.set(x=0.0, horizontalalignment="left", text=shorten(text.get_text(), LETTERS, placeholder="…"))
 
 
 def cells(source: Path, name: str, rows: np.ndarray) -> list[Any]:
-    """The values of one column at a few ascending rows."""
+    """The values of one column at ascending rows."""
     return [value for chunk in table.Values(source, name, rows) for value in chunk]
 
 
 def save(figure: Any, path: Path) -> None:
-    """As PNG without the library's name in it, so that its bytes depend on what it shows alone."""
+    """Write a PNG without the library's name in it, so that its bytes depend on the picture alone."""
     figure.savefig(path, metadata={"Software": None})

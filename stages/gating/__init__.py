@@ -1,1 +1,1 @@
-"""What the gate judges by."""
+"""The gate: evidence, criteria, controls and the verdict."""

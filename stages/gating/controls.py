@@ -1,4 +1,4 @@
-"""Candidates that are known to be bad, made from the exported network: a gate must refuse each for its own reason."""
+"""Controls: candidates that are bad on purpose, made from the exported network. A gate must refuse each of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from serving.triton.repository import Names, add_network
-from stages.gating.verdict import LATENCY, PARITY, THRESHOLD
+from stages.gating.evidence import LATENCY, PARITY, THRESHOLD
 from stages.schema import Schema, target_kind
 
 if TYPE_CHECKING:
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
     Tail = Callable[[str, str], list[NodeProto]]  # an output's name and a new one -> how the new is made of it
 
-ROWS = 512  # of the test split, which are enough to tell a bad model
-SLOWEST_MS = 10_000.0  # a latency bound beyond that bounds nothing
-WAS = "before:"  # begins the name of an output before it was spoilt
+ROWS = 512  # of the test split; enough to detect a bad model
+SLOWEST_MS = 10_000.0  # no latency bound is larger
+WAS = "before:"  # begins the name of an output before it is spoiled
 
 
 @dataclass(frozen=True)
 class Control:
-    """A bad candidate: `what` it is, and what is `expected` to refuse it.
+    """A bad candidate: `what` it is, and the kind of criterion that is `expected` to refuse it.
 
-    `spoil` changes the network; the server lets its requests wait for `delay_ms`. `inapplicable`: why none can be made.
+    `spoil` changes the network; the server delays its requests by `delay_ms`. `inapplicable`: why it cannot be made;
+    empty if it can.
     """
 
     name: str
@@ -39,39 +40,41 @@ class Control:
     inapplicable: str = ""
 
     def described(self) -> dict[str, str]:
-        """As JSON, for the gate."""
+        """The control as JSON, for the gate."""
         return {name: getattr(self, name) for name in ("name", "what", "expected", "inapplicable")}
 
 
 def wrong(schema: Schema, reference: Mapping[str, np.ndarray], largest: int) -> list[Control]:
-    """Those that answer wrongly. `reference`: the right outputs [N, *shape]; `largest`: rows of the largest batch."""
+    """The controls with wrong answers. `reference`: the right outputs [N, *shape]; `largest`: rows of a full batch."""
     target = target_kind(schema.target.kind)
-    turned = {output: partial(_turn, *how) for output, how in target.spoilt(schema.target.fitted).items()}
-    alike = {output: partial(_answer_alike, reference[output].mean(0, keepdims=True)) for output in schema.outputs()}
+    turned = {output: partial(_turn, *change) for output, change in target.spoilt(schema.target.fitted).items()}
+    constant = {
+        output: partial(_answer_constant, reference[output].mean(0, keepdims=True)) for output in schema.outputs()
+    }
     first = dict.fromkeys(schema.outputs(), _repeat_first)
-    alone = "" if largest > 1 else "no request holds more than one row"
+    inapplicable = "" if largest > 1 else "no request holds more than one row"
     return [
         Control(target.SPOILT, f"a model with its {target.SPOILT}", THRESHOLD, partial(end, tails=turned)),
         Control("noise for weights", "a model with noise for its weights", THRESHOLD, make_noise),
-        Control("one answer", "a model that answers all rows alike", THRESHOLD, partial(end, tails=alike)),
+        Control("one answer", "a model that gives all rows the same answer", THRESHOLD, partial(end, tails=constant)),
         Control(
             "one row repeated",
             "a model that gives every row of a batch the answer to its first",
             PARITY,
             partial(end, tails=first),
-            inapplicable=alone,
+            inapplicable=inapplicable,
         ),
     ]
 
 
 def slow(p99_ms: float) -> Control:
-    """One that answers rightly, but takes twice the latency bound."""
+    """The control with the right answers that takes twice the latency bound."""
     delay_ms = min(2 * p99_ms, SLOWEST_MS)
     return Control("slow", f"a model that takes {delay_ms:g} ms to answer", LATENCY, delay_ms=delay_ms)
 
 
 def add(controls: Sequence[Control], repository: Path, names: Names) -> list[str]:
-    """Put those that can be made into a repository, beside the release that they are made from; their models."""
+    """Add the controls that can be made to a release's repository; return the names of their models."""
     import onnx
 
     exported = repository / names.network / "1" / "model.onnx"
@@ -85,12 +88,12 @@ def add(controls: Sequence[Control], repository: Path, names: Names) -> list[str
 
 
 def some_rows(samples: int) -> np.ndarray:
-    """Which samples the controls are asked for, int64 [n], ascending: evenly spread, since a table may be sorted."""
+    """The samples that controls answer, int64 [n], ascending: evenly spread, since a table may be sorted."""
     return np.unique(np.linspace(0, samples - 1, min(samples, ROWS)).astype(np.int64))
 
 
 def make_noise(network: ModelProto) -> None:
-    """Every matrix of weights holds its own values in another order: noise of just its scale, and of nothing beyond."""
+    """Shuffle the values of every weight matrix: noise of the same scale."""
     from onnx import numpy_helper
 
     draw = np.random.default_rng(0)
@@ -102,16 +105,16 @@ def make_noise(network: ModelProto) -> None:
 
 
 def end(network: ModelProto, tails: Mapping[str, Tail]) -> None:
-    """Make each of these outputs from what it was."""
+    """Replace each of these outputs by a change of it."""
     from onnx import compose
 
     keep = dict.fromkeys(
         [f"rename_{part}" for part in ("nodes", "edges", "inputs", "initializers", "value_infos", "functions")], False
     )
     compose.add_prefix(network, WAS, inplace=True, **keep)
-    for described in network.graph.output:
-        described.name = described.name.removeprefix(WAS)
-        network.graph.node.extend(tails[described.name](WAS + described.name, described.name))
+    for output in network.graph.output:
+        output.name = output.name.removeprefix(WAS)
+        network.graph.node.extend(tails[output.name](WAS + output.name, output.name))
 
 
 def _turn(order: list[int], factor: float, offset: float, before: str, after: str) -> list[NodeProto]:
@@ -125,7 +128,7 @@ def _turn(order: list[int], factor: float, offset: float, before: str, after: st
     ]
 
 
-def _answer_alike(answer: np.ndarray, before: str, after: str) -> list[NodeProto]:
+def _answer_constant(answer: np.ndarray, before: str, after: str) -> list[NodeProto]:
     return [_constant(f"{after}:one", answer), *_for_all_rows(before, after)]
 
 
@@ -141,10 +144,10 @@ def _for_all_rows(before: str, after: str) -> list[NodeProto]:
     ]
 
 
-def _node(operator: str, inputs: list[str], output: str, **how: Any) -> NodeProto:
+def _node(operator: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
     from onnx import helper
 
-    return helper.make_node(operator, inputs, [output], **how)
+    return helper.make_node(operator, inputs, [output], **attributes)
 
 
 def _constant(name: str, value: np.ndarray) -> NodeProto:

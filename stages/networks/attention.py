@@ -1,4 +1,4 @@
-"""Self-attention in the plainest operations, which every exporter and runtime knows."""
+"""Self-attention from basic operations, which every exporter and runtime supports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Layer(nn.Module):
         )
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """`hidden` bool [N, T]: tokens that nobody may look at, such as padding."""
+        """`hidden` bool [N, T]: tokens that get no attention, such as padding."""
         rows, tokens, size = x.shape
         parts = self.project(self.norm(x)).reshape(rows, tokens, 3, self.heads, size // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)

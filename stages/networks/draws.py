@@ -1,4 +1,4 @@
-"""Random numbers that belong to a sample: whatever batch, rank or resumed run it is met in, it draws the same."""
+"""Random numbers of a sample, which are the same in any batch, on any rank and in a resumed run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Draws:
 
     def __init__(self, seed: int, epoch: int, samples: np.ndarray | Tensor) -> None:
         numbers_N = np.asarray(samples, np.int64).astype(np.uint64)
-        with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+        with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is intended
             key = _mix(np.array([seed], np.int64).astype(np.uint64) + _GOLDEN)
             key = _mix((key ^ np.array([epoch], np.int64).astype(np.uint64)) + _GOLDEN)
             self._key_Nx1 = _mix((key ^ numbers_N) + _GOLDEN)[:, None]

@@ -1,4 +1,4 @@
-"""Encoders, trunk and head as one network: assembled by name, stored as one file."""
+"""A network of encoders, trunk and head: built from their names, stored as one file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Spec = dict[str, Any]  # {"encoders": {block: {"name": ..., option: ...}}, "trun
 
 
 class Network(nn.Module):
-    """One encoder for each block, in the order of `schema.blocks()`, then trunk and head.
+    """An encoder for each block, in the order of `schema.blocks()`, then trunk and head.
 
     Raises:
         ValueError: the spec names a part or an option that does not exist.
@@ -34,7 +34,7 @@ class Network(nn.Module):
     def __init__(self, schema: Schema, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
-        # a ModuleList, since a block's name may hold dots
+        # a ModuleList, since the name of a block may contain dots
         self.encoders = nn.ModuleList(
             _part("Encoder", spec["encoders"][block.name], f"model.encoders.{block.name}")(block)
             for block in schema.blocks()
@@ -47,21 +47,21 @@ class Network(nn.Module):
         return self.head(self.features(blocks))
 
     def features(self, blocks: Sequence[Tensor]) -> Tensor:
-        """Blocks [N, *shape] as stored -> what the head is given, [N, F]."""
+        """Blocks [N, *shape] as stored -> the head's input, [N, F]."""
         return self.trunk([encoder(x) for encoder, x in zip(self.encoders, blocks, strict=True)])
 
-    def answer(self, scores: Tensor) -> dict[str, Tensor]:
-        """Scores -> exactly the target's outputs."""
-        return self.head.answer(scores)
+    def predict(self, scores: Tensor) -> dict[str, Tensor]:
+        """Scores -> the target's outputs, {name: [N, *shape]}."""
+        return self.head.predict(scores)
 
 
 def resolve(schema: Schema, model: Mapping[str, Any]) -> Spec:
-    """The `model` section of `params.yaml` -> a spec in full, every default written out. Nothing need be fitted yet.
+    """The `model` section of `params.yaml` -> a full spec with every default. The schema need not be fitted yet.
 
     A block's encoder is the one given for its name, else for its kind, else its kind's default.
 
     Raises:
-        ValueError: a name, an option or its value that cannot be; it names the key and the nearest valid one.
+        ValueError: an invalid name, option or value; the message names the key and the nearest valid one.
     """
     encoders, blocks = model.get("encoders", {}), schema.groups()
     known = [*blocks, *(name for name in modules(kinds) if not name.startswith("target_"))]
@@ -79,7 +79,7 @@ def resolve(schema: Schema, model: Mapping[str, Any]) -> Spec:
         spec["encoders"][block] = full("Encoder", kind(kind_name).ENCODER, given, f"model.encoders.{block}")
     spec["trunk"] = full("Trunk", "concat", model.get("trunk", {}), "model.trunk")
     spec["head"] = full("Head", schema.target.kind.removeprefix("target_"), model.get("head", {}), "model.head")
-    return json.loads(json.dumps(spec))  # tuples become lists, as they will when it is read again
+    return json.loads(json.dumps(spec))  # tuples become lists, as when the spec is read from a file
 
 
 def save(path: Path, state_dict: Mapping[str, Tensor], spec: Spec) -> None:
@@ -91,10 +91,10 @@ def save(path: Path, state_dict: Mapping[str, Tensor], spec: Spec) -> None:
 
 
 def load(path: Path, schema: Schema) -> Network:
-    """The network that `save` wrote, on the CPU, ready to answer.
+    """Load a network that `save` wrote, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: another kind of file, or the schema is not the one it was trained with.
+        ValueError: the file is of another kind, or the network was trained with another schema.
     """
     spec, tensors = _read(path)
     if spec is None:
@@ -106,33 +106,33 @@ def load(path: Path, schema: Schema) -> Network:
     return network.eval()
 
 
-def initialise(network: Network, path: Path, name_map: Mapping[str, str]) -> list[str]:
-    """Begin with the weights of a safetensors file; returns the names of ours that were filled.
+def initialize(network: Network, path: Path, name_map: Mapping[str, str]) -> list[str]:
+    """Initialize a network with the weights of a safetensors file; return the names of the tensors that were set.
 
     Args:
-        name_map: {its name: ours}, of tensors or of whole modules such as `encoders.0`; nothing else is then loaded.
-            Empty: every tensor of both, under the same names.
+        name_map: {name in the file: name in the network}, of tensors or of modules such as `encoders.0`; nothing else
+            is loaded. Empty: every tensor, under its own name.
 
     Raises:
-        ValueError: a tensor that is missing, left over or of another shape.
+        ValueError: a tensor is missing, superfluous or of another shape.
     """
     _, tensors = _read(path)
     pairs: dict[str, str] = {}
-    for theirs, ours in name_map.items():
-        below = [name for name in tensors if name == theirs or name.startswith(f"{theirs}.")]
+    for there, here in name_map.items():
+        below = [name for name in tensors if name == there or name.startswith(f"{there}.")]
         if not below:
-            _check(theirs, list(tensors), "name_map", f"tensor of {path}")
-        pairs |= {name: ours + name[len(theirs) :] for name in below}
+            _check(there, list(tensors), "name_map", f"tensor of {path}")
+        pairs |= {name: here + name[len(there) :] for name in below}
     return _fill(network, tensors, pairs or {name: name for name in tensors}, path, partly=bool(pairs))
 
 
 def augmenter(
     schema: Schema, options: Mapping[str, Mapping[str, Any]]
 ) -> Callable[[Sequence[Tensor], Draws], list[Tensor]]:
-    """The `train.augment` section, by block or by kind -> a function (blocks as stored, draws) -> the same, changed.
+    """The `train.augment` section, by block or by kind -> a function (blocks as stored, draws) -> augmented blocks.
 
     Raises:
-        ValueError: an option that cannot be; it names the key and the nearest valid one.
+        ValueError: an invalid option; the message names the key and the nearest valid one.
     """
     blocks = schema.groups()
     known = [*blocks, *modules(augmentations)]
@@ -161,18 +161,18 @@ def _head(name: str) -> Any:
     return importlib.import_module(f"stages.networks.heads.target_{name}")
 
 
-# By role: the package of its parts, what their files' names begin with, and what imports one.
+# By role: the package of its modules, the prefix of their names, and the function that imports one.
 _PARTS = {"Encoder": (encoders, "", _encoder), "Trunk": (trunks, "", _trunk), "Head": (heads, "target_", _head)}
 
 
 def _class(role: str, name: str, where: str) -> type[nn.Module]:
     package, prefix, load_part = _PARTS[role]
-    _check(name, [found.removeprefix(prefix) for found in modules(package)], where, role.lower())
+    _check(name, [module.removeprefix(prefix) for module in modules(package)], where, role.lower())
     return getattr(load_part(name), role)
 
 
 def _options(role: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The given options, checked against the class's keyword parameters, and the defaults of the others."""
+    """The given options, checked against the keyword parameters of the class, with defaults for the others."""
     part = _class(role, given["name"], where)
     hints = get_type_hints(part.__init__, include_extras=True)
     parameters = inspect.signature(part).parameters.values()
@@ -201,7 +201,7 @@ def _augment(kind_name: str, given: Mapping[str, Any], where: str) -> Callable[[
 
 
 def _check(name: str, known: Iterable[str], where: str, what: str) -> None:
-    """Raises ValueError with the nearest of `known`, unless `name` is one of them."""
+    """Raise ValueError with the nearest of `known`, unless `name` is one of them."""
     names = sorted(set(known))
     if name not in names:
         nearest = difflib.get_close_matches(name, names, 1, 0.5)
@@ -231,17 +231,17 @@ def _read(path: Path) -> tuple[Spec | None, dict[str, Tensor]]:
 def _fill(
     network: Network, tensors: Mapping[str, Tensor], pairs: Mapping[str, str], path: Path, partly: bool = False
 ) -> list[str]:
-    own = network.state_dict()
-    faults = [f"{ours} is not in the network" for ours in pairs.values() if ours not in own]
+    state = network.state_dict()
+    faults = [f"{here} is not in the network" for here in pairs.values() if here not in state]
     faults += [
-        f"{ours} is {list(own[ours].shape)} here and {list(tensors[theirs].shape)} there"
-        for theirs, ours in pairs.items()
-        if ours in own and own[ours].shape != tensors[theirs].shape
+        f"{here} is {list(state[here].shape)} here and {list(tensors[there].shape)} there"
+        for there, here in pairs.items()
+        if here in state and state[here].shape != tensors[there].shape
     ]
     if not partly:
-        faults += [f"{name} is not in the file" for name in own if name not in pairs.values()]
+        faults += [f"{name} is not in the file" for name in state if name not in pairs.values()]
     if faults:
         more = f", and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise ValueError(f"{path} does not fit: {'; '.join(faults[:5])}{more}")
-    network.load_state_dict({ours: tensors[theirs] for theirs, ours in pairs.items()}, strict=False)
+    network.load_state_dict({here: tensors[there] for there, here in pairs.items()}, strict=False)
     return sorted(pairs.values())

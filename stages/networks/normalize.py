@@ -1,4 +1,4 @@
-"""Stored values to zero mean and unit variance, inside the graph."""
+"""Normalize stored values to zero mean and unit variance, inside the graph."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from stages.schema import Block
 
 
-class Normalise(nn.Module):
+class Normalize(nn.Module):
     """[N, ..., C] as stored -> float32 of that shape, by the fitted `mean` and `std` of the block's only column.
 
-    Both live in `schema.json` alone, not among the weights: with new data come new ones.
+    Both come from `schema.json` and are not stored with the weights, since new data bring new values.
     """
 
     mean: Tensor

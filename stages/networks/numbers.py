@@ -1,4 +1,4 @@
-"""What encoders of numbers share: the fitted statistics of every column, and what stands for a missing value."""
+"""Modules shared by encoders of numbers: fitted statistics of each column, and fill values for missing ones."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 from stages.schema import Block
 
-FAR = 1e30  # beyond all values, yet finite: averaged weights average buffers too, and infinities would become NaN
+FAR = 1e30  # beyond all values but finite: weight averaging includes buffers, and infinities would become NaN
 
 
 def per_column(block: Block, name: str) -> Tensor:
-    """A fitted statistic of each column, float32 [C]; a column that becomes several numbers counts as so many.
+    """A fitted statistic, float32 [C]: one value for each number that a column is stored as.
 
     Raises:
-        ValueError: the block is none of numbers.
+        ValueError: the block holds no numbers.
     """
-    return torch.cat([torch.tensor(said, dtype=torch.float32).reshape(-1) for said in _fitted(block, name)])
+    return torch.cat([torch.tensor(value, dtype=torch.float32).reshape(-1) for value in _fitted(block, name)])
 
 
-class Standardise(nn.Module):
-    """float32 [N, C] as stored -> [N, C, 2]: the value in units of the training values, and 1.0 where missing.
+class Standardize(nn.Module):
+    """float32 [N, C] as stored -> [N, C, 2]: the standardized value, and 1.0 where missing.
 
-    That is zero mean and unit variance; or, of a column with fitted scores, the normal deviate of its quantile. A
-    missing value counts as the mean if none is declared for it.
+    Standardized means zero mean and unit variance in training; or, for a column with fitted scores, the normal deviate
+    of the value's quantile. A missing value is replaced by the column's `fill`, or by its mean.
     """
 
     mean: Tensor
@@ -49,17 +49,17 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         missing = torch.isnan(x)
-        known = torch.where(missing, self.fill, x)
-        scaled = (known - self.mean) / self.std
+        filled = torch.where(missing, self.fill, x)
+        scaled = (filled - self.mean) / self.std
         if self.deviates is not None:
-            scaled = torch.where(self.scored > 0, self.deviates(known), scaled)
+            scaled = torch.where(self.scored > 0, self.deviates(filled), scaled)
         return torch.stack([scaled, missing.float()], dim=2)
 
 
 class Deviates(nn.Module):
     """float32 [N, C] without NaN -> [N, C]: the normal deviate of each value's quantile, linear between the knots.
 
-    Beyond the first and the last knot it stays as it is there. Of a column without scores it is 0.
+    Constant beyond the first and the last knot. 0 for a column without scores.
     """
 
     start: Tensor
@@ -69,16 +69,19 @@ class Deviates(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
-        known = [(c.fitted["knots"], c.fitted["scores"]) if "scores" in c.fitted else ([0], [0]) for c in block.columns]
-        most = max(len(knots) for knots, _ in known)
-        low, rise = torch.zeros(2, len(known), most)
-        width = torch.full_like(low, FAR)  # of pieces that are none: nothing comes through
-        for i, (knots, scores) in enumerate(known):
+        curves = [
+            (column.fitted["knots"], column.fitted["scores"]) if "scores" in column.fitted else ([0], [0])
+            for column in block.columns
+        ]
+        most = max(len(knots) for knots, _ in curves)
+        low, rise = torch.zeros(2, len(curves), most)
+        width = torch.full_like(low, FAR)  # unused pieces are so wide that they add nothing
+        for i, (knots, scores) in enumerate(curves):
             pieces = len(knots) - 1
             low[i, :pieces] = torch.tensor(knots[:-1])
             width[i, :pieces] = torch.tensor(knots).diff()
             rise[i, :pieces] = torch.tensor(scores).diff()
-        start = torch.tensor([scores[0] for _, scores in known], dtype=torch.float32)
+        start = torch.tensor([scores[0] for _, scores in curves], dtype=torch.float32)
         for name, rows in (("start", start), ("low", low), ("width", width), ("rise", rise)):
             self.register_buffer(name, rows, persistent=False)
 
@@ -88,10 +91,10 @@ class Deviates(nn.Module):
 
 
 class Pieces(nn.Module):
-    """float32 [N, C] as stored -> [N, C, bins]: how far each value has come through each piece between two quantiles.
+    """float32 [N, C] as stored -> [N, C, bins]: which share of each piece between two quantiles lies below the value.
 
     The piecewise linear encoding of Gorishniy, Rubachev and Babenko, "On embeddings for numerical features in tabular
-    deep learning" (NeurIPS 2022), equations 1 and 2. A missing value is all zeros if none is declared for it.
+    deep learning" (NeurIPS 2022), equations 1 and 2. A missing value becomes the column's `fill`, or zeros.
     """
 
     fill: Tensor
@@ -104,15 +107,15 @@ class Pieces(nn.Module):
         super().__init__()
         lows, widths, firsts, lasts = [], [], [], []
         for knots in _fitted(block, "knots"):
-            pieces = list(pairwise(_thinned(knots, bins)))
+            pieces = list(pairwise(_thin(knots, bins)))
             spare = bins - len(pieces)
             lows.append([low for low, _ in pieces] + [0.0] * spare)
-            widths.append([high - low for low, high in pieces] + [FAR] * spare)  # which nothing comes through
+            widths.append([high - low for low, high in pieces] + [FAR] * spare)  # unused pieces add nothing
             firsts.append([0.0 if i else -FAR for i in range(bins)])
             lasts.append([FAR if i == len(pieces) - 1 else 1.0 for i in range(bins)])
         for name, rows in (("low", lows), ("width", widths), ("first", firsts), ("last", lasts)):
             self.register_buffer(name, torch.tensor(rows, dtype=torch.float32), persistent=False)
-        self.register_buffer("fill", _declared(block), persistent=False)
+        self.register_buffer("fill", _fill(block), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.where(torch.isnan(x), self.fill, x)
@@ -127,13 +130,13 @@ def _fitted(block: Block, name: str) -> list[Any]:
     return [column.fitted[name] for column in block.columns]
 
 
-def _declared(block: Block) -> Tensor:
-    """What stands for a missing value of each column, float32 [C]; NaN where nothing is declared."""
+def _fill(block: Block) -> Tensor:
+    """The fill value of each column, float32 [C]; NaN if it has none."""
     return torch.tensor([column.fitted.get("fill", math.nan) for column in block.columns], dtype=torch.float32)
 
 
-def _thinned(knots: list[float], bins: int) -> list[float]:
-    """At most bins + 1 of the knots, evenly; two at least."""
+def _thin(knots: list[float], bins: int) -> list[float]:
+    """At most bins + 1 of the knots, evenly spread, and at least two."""
     if len(knots) == 1:
         return [knots[0] - 0.5, knots[0] + 0.5]
     if len(knots) <= bins + 1:

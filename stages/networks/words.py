@@ -1,4 +1,4 @@
-"""What encoders of texts share: a vector for each word, and which places are padding."""
+"""Embeddings shared by text encoders: a vector for each word, and the padding mask."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from stages.schema import Block
 
-PADDING, UNKNOWN, START = 0, 1, 2  # as the kind writes them
+PADDING, UNKNOWN, START = 0, 1, 2  # codes, as the kind text writes them
 
 
 class Words(nn.Module):
-    """Codes int32 [N, L] -> vectors [N, L, D], and bool [N, L]: true where there is padding.
+    """Codes int32 [N, L] -> vectors [N, L, D], and the mask bool [N, L], true at padding.
 
-    In training a share `dropout` of the words is taken for unknown, so that this vector learns, and of the vectors.
+    In training, a share `dropout` of the words is replaced by the unknown word, so that its vector learns, and as large
+    a share of the vectors' values is dropped.
     """
 
     def __init__(self, block: Block, size: int, dropout: float) -> None:
@@ -28,6 +29,6 @@ class Words(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         codes = x.long()
         if self.training and self.share:
-            lost = (torch.rand(codes.shape, device=codes.device) < self.share) & (codes > START)
-            codes = torch.where(lost, UNKNOWN, codes)
+            replaced = (torch.rand(codes.shape, device=codes.device) < self.share) & (codes > START)
+            codes = torch.where(replaced, UNKNOWN, codes)
         return self.drop(self.table(codes)), codes == PADDING

@@ -1,4 +1,4 @@
-"""Whole batches out of memory-mapped arrays, the same for any number of processes."""
+"""Batches from memory-mapped arrays, the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Batch = tuple[list[Tensor], Tensor, np.ndarray]  # blocks [B, *shape], target [B
 
 
 class Batches:
-    """One process's share of a split. Each sample of an evaluation is seen exactly once over all processes.
+    """One process's share of a split's batches. Without a seed, for evaluation: the processes share each sample once.
 
-    In training, epoch e's order is a permutation of (seed, e), cut into batches of `batch_size` over all processes;
-    an incomplete last batch is left out, so that every process always holds an equal share. With `only_first`, the
-    first batch of epoch 0 takes the place of all others.
+    With a seed, for training: the order of epoch e is a permutation drawn from (seed, e), cut into batches of
+    `batch_size` over all processes. An incomplete last batch is dropped, so that the processes have equal shares. With
+    `only_first`, every batch is the first one of epoch 0.
     """
 
     def __init__(
@@ -42,24 +42,24 @@ class Batches:
 
     @property
     def sampler(self) -> Batches:
-        """Where Lightning looks for `set_epoch`."""
+        """Lightning calls `set_epoch` on this."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
+        """Set the epoch that the next order is drawn for."""
         self.epoch = 0 if self.only_first else epoch
 
     def __len__(self) -> int:
         if self.seed is not None:
             return len(self.split) // self.batch_size
-        mine = len(range(self.rank, len(self.split), self.world))
-        return -(-mine // self._share)
+        samples = len(range(self.rank, len(self.split), self.world))
+        return -(-samples // self._share)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
-            mine = np.arange(self.rank, len(self.split), self.world)
-            for first in range(0, len(mine), self._share):
-                yield self._fetch(mine[first : first + self._share])
+            samples = np.arange(self.rank, len(self.split), self.world)
+            for first in range(0, len(samples), self._share):
+                yield self._fetch(samples[first : first + self._share])
             return
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.split))
         for batch in range(len(self)):
@@ -76,7 +76,7 @@ class Batches:
 
 
 class ArraysModule(L.LightningDataModule):
-    """The train and val splits of `folder`. With `overfit`, one batch of train is all that there is.
+    """The train and val splits of `folder`. With `overfit`, both are one batch of train.
 
     Raises:
         UserError: a split has fewer samples than there are processes.
@@ -94,11 +94,11 @@ class ArraysModule(L.LightningDataModule):
             return self._batches(self._open("val"), None)
         train = self._open("train")
         first = next(iter(Batches(train, self.batch_size, seed=self.seed)))[2]
-        known = Split(tuple(block[first] for block in train.blocks), train.target[first], train.rows[first])
-        return self._batches(known, None)
+        batch = Split(tuple(block[first] for block in train.blocks), train.target[first], train.rows[first])
+        return self._batches(batch, None)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        # looking into each batch for what to move costs as much as a small network's step
+        # Lightning's search of each batch for tensors takes as long as a step of a small network
         return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _open(self, name: str) -> Split:

@@ -1,4 +1,4 @@
-"""What happens beside the training steps: curves, progress lines, checkpoints that are whole, averaged weights."""
+"""Callbacks of training: learning curves, progress lines, atomic checkpoints, early stopping, averaged weights."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from stages.core.command import replacing
 
 
 class Recorder(Callback):
-    """Keeps a row of figures for each epoch, through a resume as well, and prints it with the throughput."""
+    """Records the metrics of each epoch, also over a resume, and prints them with the throughput."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self._began_s = self._took_s = 0.0
 
     def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
-        if "SLURM_JOB_ID" not in os.environ:  # there, Lightning puts the job back into the queue
-            # Lightning's handler would exit with 0, as if the training were complete, and wait for the other processes
+        if "SLURM_JOB_ID" not in os.environ:  # under Slurm, Lightning requeues the job
+            # Lightning's handler would exit with 0, as after a complete training, and wait for the other processes
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def on_train_epoch_start(self, trainer: Trainer, learner: LightningModule) -> None:
@@ -67,39 +67,39 @@ class Stop(EarlyStopping):
         trainer.should_stop = self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Checkpoints that a kill leaves as they were; Lightning's go through a temporary folder on another disk."""
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints atomically in their folder; Lightning uses a temporary one, perhaps on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        inputs.confirm(data_only=True)  # parameters and code were read at the start, data are read all the time
+        inputs.confirm(data_only=True)  # parameters and code were read at the start; data are read throughout
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        with replacing(Path(path)) as whole:
-            whole.write_bytes(content.getbuffer())
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
 
 
 class Saver(ModelCheckpoint):
-    """`folder/name.ckpt`, written anew after each epoch, or after each that has the least `monitor` so far."""
+    """Writes `folder/name.ckpt` after each epoch, or after each with the lowest `monitor` so far."""
 
     def __init__(self, folder: Path, name: str, monitor: str | None = None) -> None:
         at_epochs = {"every_n_epochs": 1, "save_on_train_epoch_end": True}
         super().__init__(folder, name, monitor, save_top_k=1, enable_version_counter=False, **at_epochs)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Spare each step the question whether it is time to save."""
+        """Do nothing: it is never time to save within an epoch, and Lightning would check at each step."""
 
 
 class Bar(RichProgressBar):
-    """Numbers epochs from 1, as the lines do."""
+    """Counts epochs from 1, as the progress lines do."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 class Averaging(WeightAveraging):
-    """An exponential moving average of the weights, whose decay rises to `decay` as steps go by.
+    """An exponential moving average of the weights.
 
-    min(decay, (1 + n) / (10 + n)) after n steps, as in TensorFlow's ExponentialMovingAverage.
+    Its decay after n steps is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage.
     """
 
     def __init__(self, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""What training runs on: the CPU or GPUs."""
+"""The devices of training: CPU or GPUs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ def on_gpu(train: Any, gpus: int) -> bool:
     """Whether training uses GPUs.
 
     Raises:
-        Misuse: params ask for what this machine or Lightning cannot do.
+        Misuse: this machine or Lightning does not support what params set.
     """
     if train.accelerator == "gpu" and not gpus:
-        raise Misuse("params.yaml: train.accelerator is gpu, but torch finds no GPU here: say cpu or auto")
+        raise Misuse("params.yaml: train.accelerator is gpu, but torch finds no GPU here: set cpu or auto")
     used = train.accelerator != "cpu" and gpus > 0
     if used and train.devices > gpus:
         raise Misuse(f"params.yaml: train.devices is {train.devices}, but torch finds {gpus} GPUs here")
     if not used and train.precision == "16-mixed":
-        raise Misuse("params.yaml: train.precision 16-mixed needs a GPU: say 32 or bf16-mixed")
+        raise Misuse("params.yaml: train.precision 16-mixed needs a GPU: set 32 or bf16-mixed")
     if train.strategy == "fsdp":
         if not used:
-            raise Misuse("params.yaml: train.strategy fsdp needs GPUs: say ddp or auto")
+            raise Misuse("params.yaml: train.strategy fsdp needs GPUs: set ddp or auto")
         if train.l1 or train.clip_norm or train.average:
             raise Misuse(
-                "params.yaml: train.strategy fsdp goes without l1, clip_norm and average: set them to 0.0, or say ddp"
+                "params.yaml: train.strategy fsdp does not support l1, clip_norm and average: set them to 0, or set ddp"
             )
     return used

@@ -1,4 +1,4 @@
-"""The weights that a network may begin with."""
+"""Earlier weights that a network is initialized with."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from stages.tables.table import sha256
 
 
 def pinned(path: Path, expected: str) -> Path:
-    """The path of earlier weights, if its bytes are those that params pin.
+    """Return the path of earlier weights after a check of their SHA-256.
 
     Raises:
-        Misuse: no such file, or another SHA-256.
+        Misuse: there is no such file, or it has another SHA-256.
     """
     if not path.is_file():
         raise Misuse(f"params.yaml: model.init_from: there is no file {path}")
-    if (found := sha256(path)) != expected:
+    if (digest := sha256(path)) != expected:
         raise Misuse(
-            f"params.yaml: model.init_sha256: {path} has {found}; write that, if these are the weights you mean"
+            f"params.yaml: model.init_sha256: {path} has {digest}; write that, if these are the weights you mean"
         )
     return path

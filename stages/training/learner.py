@@ -1,4 +1,4 @@
-"""How a network learns: loss, optimiser, schedule, and what is counted on the way."""
+"""The Lightning module of a network: loss, optimizer, schedule and metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Augment = Callable[[list[Tensor], Draws], list[Tensor]]
 
 
 class Learner(L.LightningModule):
-    """A network with its way of learning. Every random number derives from (seed, epoch, sample or process)."""
+    """A network with its loss, optimizer and metrics. All random numbers derive from (seed, epoch, sample or rank)."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Learner(L.LightningModule):
         self._losses: dict[str, list[tuple[Tensor, int]]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # set by Lightning 46 times in a step, and slow by way of nn.Module
+        if name == "_current_fx_name":  # Lightning sets it 46 times in a step, and nn.Module is slow at it
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
@@ -54,14 +54,14 @@ class Learner(L.LightningModule):
     def on_train_start(self) -> None:
         epochs = torch.tensor(float(self.current_epoch), device=self.device)
         if self.trainer.strategy.reduce(epochs, reduce_op="sum") != self.trainer.world_size * self.current_epoch:
-            raise UserError("the nodes begin at different epochs: .scratch must be one folder that all of them share")
+            raise UserError("the nodes start at different epochs: .scratch must be one folder that all nodes share")
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(epoch_seed(self.seed, self.current_epoch, self.global_rank))  # dropout's
-        for part in self.network.modules():
-            weights = list(part.parameters())
+        torch.manual_seed(epoch_seed(self.seed, self.current_epoch, self.global_rank))  # for dropout
+        for module in self.network.modules():
+            weights = list(module.parameters())
             if weights and not any(weight.requires_grad for weight in weights):
-                part.eval()  # a frozen encoder keeps its batch statistics
+                module.eval()  # a frozen encoder keeps its batch statistics
         self._losses = {"train": [], "val": []}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -72,20 +72,20 @@ class Learner(L.LightningModule):
         self._losses["train"].append((loss.detach(), len(samples)))
         if self.l1:
             loss = loss + self.l1 * sum(weight.abs().sum() for weight in self.parameters() if weight.requires_grad)
-        per_step, there = self.trainer.accumulate_grad_batches, self._batches_in_step(batch_index)
-        return loss if there == per_step else loss * (per_step / there)  # Lightning divides by `accumulate`
+        per_step, batches = self.trainer.accumulate_grad_batches, self._batches_in_step(batch_index)
+        return loss if batches == per_step else loss * (per_step / batches)  # Lightning divides by `accumulate`
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
         if self.trainer.world_size > 1:
-            for buffer in self.network.buffers():  # all answer with the batch statistics of the one that is stored
+            for buffer in self.network.buffers():  # all use the batch statistics of the rank whose weights are stored
                 torch.distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         blocks, target, samples = batch
         scores = self.network(blocks)
         self._losses["val"].append((self.network.head.loss(scores, target), len(samples)))
-        self.metrics.update(next(iter(self.network.answer(scores).values())).float(), target)
+        self.metrics.update(next(iter(self.network.predict(scores).values())).float(), target)
 
     def on_validation_epoch_end(self) -> None:
         (train_loss, _), (val_loss, seen) = self._mean("train"), self._mean("val")
@@ -111,12 +111,12 @@ class Learner(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _batches_in_step(self, batch_index: int) -> int:
-        """How many batches share the optimizer's step with this one: fewer at the end of an epoch."""
+        """The number of batches in this one's optimizer step: fewer in the last step of an epoch."""
         per_step = self.trainer.accumulate_grad_batches
         return min(per_step, int(self.trainer.num_training_batches) - batch_index // per_step * per_step)
 
     def _mean(self, split: str) -> tuple[float, int]:
-        """Over all processes: the mean loss over samples, and how many there were."""
+        """The mean loss over the samples of all processes, and the number of samples."""
         losses, counts = zip(*self._losses[split], strict=True)
         weights = torch.tensor(counts, dtype=torch.float64, device=self.device)
         sums = torch.stack([torch.stack(losses).double() @ weights, weights.sum()])
@@ -132,16 +132,17 @@ def epoch_seed(seed: int, epoch: int, rank: int) -> int:
 def build_optimizer(
     name: str, weights: list[Tensor], learning_rate: float, momentum: float, l2: float, portable: bool = False
 ) -> torch.optim.Optimizer:
-    """By its name in params. For adamw, `l2` is the decoupled weight decay of Loshchilov and Hutter (2019).
+    """Build an optimizer by its name in params. `l2` of adamw: decoupled weight decay (Loshchilov and Hutter, 2019).
 
-    `portable`: on a CPU, Adam's square roots are torch's own. MKL's refine an approximation of the processor's maker.
+    `portable`: use torch's own square roots in Adam on a CPU. MKL's refine an approximation that differs between CPUs.
     """
     if name in ("adam", "adamw"):
         kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
         fused = portable and weights[0].device.type == "cpu"
         optimizer = kind(weights, learning_rate, weight_decay=l2, fused=fused or None)
         if fused:
-            optimizer._step_supports_amp_scaling = False  # nothing is scaled on a CPU; Lightning would not clip
+            # or Lightning would not clip gradients; none are scaled on a CPU
+            optimizer._step_supports_amp_scaling = False
         return optimizer
     return torch.optim.SGD(
         weights,
@@ -155,7 +156,7 @@ def build_optimizer(
 def learning_rate_factor(schedule: str, steps: int, warmup: int) -> Callable[[int], float]:
     """Step -> share of the learning rate: a linear rise over `warmup` steps, then constant or a cosine down to 0.
 
-    one_cycle begins at 1/25 and ends at 1e-4 of it with a cosine both ways (Smith and Topin, 2018).
+    one_cycle rises from 1/25 and falls to 1e-4 of it, both along a cosine (Smith and Topin, 2018).
     """
 
     def cosine(share: float, begin: float, end: float) -> float:

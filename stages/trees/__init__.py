@@ -1,4 +1,4 @@
-"""Boosted trees, by the target's kind: a module for each, found by its name. The yardstick of tables."""
+"""Boosted trees, the baseline for tables, by the target's kind: a module for each, found by its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Trees(Protocol):
     """A module of this package."""
 
     def predict(self, x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
-        """Fit [N, C] with truth y, the columns `categories` being codes; outputs for `new` [M, C], as the head's."""
+        """Fit x [N, C] with truth y; the columns `categories` are codes. Outputs for `new` [M, C], as the head's."""
         ...
 
 

@@ -1,17 +1,12 @@
-"""Boosted trees for one label out of a fixed set."""
+"""Boosted trees for a classification."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
 
 
 def predict(x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
-    """What boosted trees that learnt from [N, C] with codes y [N] answer to `new` [M, C], as the head would."""
+    """Fit boosted trees on x [N, C] with codes y [N]; probabilities for `new` [M, C], as the head's."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(categorical_features=categories, random_state=0).fit(x, y)

@@ -1,17 +1,12 @@
-"""Boosted trees for one number."""
+"""Boosted trees for a regression."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
 
 
 def predict(x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
-    """The value that boosted trees which learnt from [N, C] with amounts y [N, 1] answer to `new` [M, C]."""
+    """Fit boosted trees on x [N, C] with values y [N, 1]; values for `new` [M, C], as the head's."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     model = HistGradientBoostingRegressor(categorical_features=categories, random_state=0).fit(x, y[:, 0])

@@ -1,4 +1,4 @@
-"""The champion before the same samples: each way it can stand, and that its answers are those it was released with."""
+"""The champion on the same test samples: each of its states, and that it answers as it was released."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def another(judged, tmp_path_factory):
 
 
 @pytest.fixture
-def asked(finished, judged, another, tmp_path):
-    """Where the champion in a folder stands, and what it answers, when the finished run's candidate challenges it."""
+def challenged(finished, judged, another, tmp_path):
+    """The state and the answers of a champion in a folder, challenged by the candidate of the finished run."""
     shutil.copytree(another.repository, tmp_path / "repository")
     (tmp_path / "manifest.json").write_text(another.manifest.text)
     paths = {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}
@@ -44,18 +44,18 @@ def asked(finished, judged, another, tmp_path):
     return ask
 
 
-def test_it_answers_every_test_sample_as_itself(asked, another, judged):
-    standing, answers = asked()
-    assert (standing.state, standing.champion) == ("answers", another.manifest.id)
-    own = np.load(asked.paths["answers"] / "answers.npz")["probabilities"]
-    assert answers["probabilities"].shape == own.shape
-    assert (answers["probabilities"][:, 3] >= own[:, 3] - 1e-6).all()  # what `shifted` does
-    assert not np.allclose(answers["probabilities"], own)
+def test_the_champion_answers_every_test_sample(challenged, another, judged):
+    state, answers = challenged()
+    assert (state.state, state.champion) == ("answers", another.manifest.id)
+    ours = np.load(challenged.paths["answers"] / "answers.npz")["probabilities"]
+    assert answers["probabilities"].shape == ours.shape
+    assert (answers["probabilities"][:, 3] >= ours[:, 3] - 1e-6).all()  # what `shifted` does
+    assert not np.allclose(answers["probabilities"], ours)
 
 
-def test_a_retraining_that_answers_alike_is_challenged_to_the_end(finished, judged, asked, tmp_path):
+def test_a_champion_with_nearly_equal_answers_is_compared(finished, judged, challenged, tmp_path):
     alike = shifted(judged, tmp_path / "alike", 1e-5)
-    champion, paths = tmp_path / "champion", asked.paths
+    champion, paths = tmp_path / "champion", challenged.paths
     shutil.copytree(alike.repository, champion / "repository")
     (champion / "manifest.json").write_text(alike.manifest.text)
     stage = (paths[name] for name in ("manifest", "answers", "arrays", "schema", "table"))
@@ -64,34 +64,34 @@ def test_a_retraining_that_answers_alike_is_challenged_to_the_end(finished, judg
     assert (tmp_path / "challenge" / "differences.png").stat().st_size > 0
 
 
-def test_none_yet(asked):
-    (asked.folder / "manifest.json").write_text("{}\n")
-    standing, answers = asked()
-    assert (standing.state, standing.outcome, answers) == ("none", "no champion yet", {})
+def test_before_the_first_release_there_is_no_champion(challenged):
+    (challenged.folder / "manifest.json").write_text("{}\n")
+    state, answers = challenged()
+    assert (state.state, state.outcome, answers) == ("none", "no champion yet", {})
 
 
-def test_the_candidate_itself_is_not_asked_twice(asked, another):
-    shutil.rmtree(asked.folder / "repository")
-    standing, answers = asked(candidate=another.manifest)
-    assert (standing.state, answers) == ("itself", {})
+def test_the_candidate_itself_is_not_served_again(challenged, another):
+    shutil.rmtree(challenged.folder / "repository")
+    state, answers = challenged(candidate=another.manifest)
+    assert (state.state, answers) == ("itself", {})
 
 
-@pytest.mark.parametrize("how", ["removed", "altered"])
-def test_lost_bytes_are_told_with_the_remedy(asked, another, how):
-    if how == "removed":
-        shutil.rmtree(asked.folder / "repository")
+@pytest.mark.parametrize("loss", ["removed", "altered"])
+def test_a_champion_whose_bytes_are_lost_is_reported_with_the_remedy(challenged, another, loss):
+    if loss == "removed":
+        shutil.rmtree(challenged.folder / "repository")
     else:
-        flipped(asked.folder / "repository" / another.names.network / "1" / "model.onnx")
-    standing, answers = asked()
-    assert (standing.state, answers) == ("lost", {})
-    assert {"removed": "not here", "altered": "model.onnx has other bytes"}[how] in standing.outcome
-    assert "`dvc pull champion/repository.dvc`" in standing.outcome
+        flipped(challenged.folder / "repository" / another.names.network / "1" / "model.onnx")
+    state, answers = challenged()
+    assert (state.state, answers) == ("lost", {})
+    assert {"removed": "not here", "altered": "model.onnx has other bytes"}[loss] in state.outcome
+    assert "`dvc pull champion/repository.dvc`" in state.outcome
 
 
-def test_a_server_that_is_too_slow_says_nothing_of_the_champion(asked, monkeypatch):
+def test_a_server_that_is_too_slow_is_an_error(challenged, monkeypatch):
     monkeypatch.setattr(sandbox, "running", partial(running, timeout_s=0.001))
     with pytest.raises(Late, match=r"tritonserver is not ready after 0\.001 s"):
-        asked()
+        challenged()
 
 
 @pytest.mark.parametrize(
@@ -110,37 +110,37 @@ def test_a_server_that_is_too_slow_says_nothing_of_the_champion(asked, monkeypat
         ),
     ],
 )
-def test_one_that_answers_another_question(asked, change, reason):
-    standing, answers = asked(schema=change(Schema.load(asked.paths["schema"])))
-    assert (standing.state, answers) == ("incompatible", {})
-    assert reason in standing.outcome
+def test_a_champion_with_another_schema_is_not_compared(challenged, change, reason):
+    state, answers = challenged(schema=change(Schema.load(challenged.paths["schema"])))
+    assert (state.state, answers) == ("incompatible", {})
+    assert reason in state.outcome
 
 
-def test_a_worse_candidate_is_refused_through_the_graph(done, judged):
+def test_a_candidate_worse_than_the_champion_is_refused(done, judged):
     champion = done.folder / "champion"
     shutil.copytree(judged.repository, champion / "repository")
     (champion / "manifest.json").write_text(judged.manifest.text)
     done.params(train={"epochs": 2}, gate={"thresholds": {"accuracy": {"min": 0.5}}, "slices": {}, "robustness": {}})
-    said = done.millrace("run", code=3)
+    output = done.millrace("run", code=3)
     verdict = json.loads((done.folder / "reports" / "verdict.json").read_text())
     (refused,) = (each for each in verdict["criteria"] if not each["holds"])
     (differ,) = (each for each in verdict["criteria"] if each["name"] == "against the champion: disagreement")
     assert refused["name"] == "against the champion: accuracy" and refused["value"] < -0.02
     assert verdict["champion"] == f"{judged.manifest.id} answered 381 test samples"
-    assert f"refused: {refused['reason']}" in said
+    assert f"refused: {refused['reason']}" in output
     size = next(each for each in verdict["criteria"] if each["name"] == "size over the champion's")
     assert size["value"] == 1 and "latency over the champion's" in {each["name"] for each in verdict["criteria"]}
-    own, his = (
+    ours, theirs = (
         np.load(done.folder / "reports" / by / "answers.npz")["probabilities"] for by in ("answers", "challenge")
     )
-    assert differ["holds"] and differ["value"] == round((own.argmax(1) != his.argmax(1)).mean(), 6) > 0.02
+    assert differ["holds"] and differ["value"] == round((ours.argmax(1) != theirs.argmax(1)).mean(), 6) > 0.02
     page = (done.folder / "reports" / "index.html").read_text(encoding="utf-8")
     shown = page.partition("Where it differs from the champion")[2].partition("</section>")[0]
     assert 'alt="differences" src="data:image/png;base64,' in shown and f"{differ['value']:.4g}" in shown
 
 
-def test_no_champion_leaves_a_run_without_a_verdict(done, judged, tmp_path):
-    """Itself, of a kind that is no more, and without its bytes, through the graph."""
+def test_a_run_has_a_verdict_whatever_the_state_of_the_champion(done, judged, tmp_path):
+    """The candidate itself, a champion of an unknown kind, and one without its bytes."""
 
     def of_another_kind(repository, names):
         path = repository / names.encode / "1" / "schema.json"
@@ -154,27 +154,27 @@ def test_no_champion_leaves_a_run_without_a_verdict(done, judged, tmp_path):
             strange.manifest,
             strange.repository,
             0,
-            "answers another question: it needs the column 'photo', of kind photo",
+            "has another schema: it needs the column 'photo', of kind photo",
         ),
         (
             strange.manifest,
             None,
             3,
-            "cannot be asked, since its bytes are not here: `dvc pull champion/repository.dvc`",
+            "cannot be served, since its bytes are not here: `dvc pull champion/repository.dvc`",
         ),
     ):
         shutil.rmtree(champion / "repository", ignore_errors=True)
         (champion / "manifest.json").write_text(released.text + " " * code)
         if repository:
             shutil.copytree(repository, champion / "repository")
-        said = done.millrace("run", code=code)
+        output = done.millrace("run", code=code)
         assert (
-            outcome in said
+            outcome in output
             and outcome in json.loads((done.folder / "reports" / "verdict.json").read_text())["champion"]
         )
 
 
-def test_a_champion_that_is_lost_since_it_was_asked_refuses(done, judged, another):
+def test_a_champion_that_is_lost_after_the_challenge_refuses(done, judged, another):
     champion = done.folder / "champion"
     shutil.copytree(another.repository, champion / "repository")
     (champion / "manifest.json").write_text(another.manifest.text)
@@ -182,28 +182,30 @@ def test_a_champion_that_is_lost_since_it_was_asked_refuses(done, judged, anothe
     assert "pass: release" in done.millrace("run")
     flipped(champion / "repository" / another.names.network / "1" / "model.onnx")
     done.params(gate={"p99_ms": 99.0})
-    said = done.millrace("run", code=3)
-    assert f"refused: {another.manifest.id} cannot be asked any more" in said and "dvc pull champion/repository" in said
-    assert "`dvc repro --force --single-item measure`" in said
+    output = done.millrace("run", code=3)
+    assert (
+        f"refused: {another.manifest.id} can no longer be served" in output and "dvc pull champion/repository" in output
+    )
+    assert "`dvc repro --force --single-item measure`" in output
     flipped(champion / "repository" / another.names.network / "1" / "model.onnx")
     done.run("dvc", "repro", "--force", "--single-item", "measure")
     assert "pass: release" in done.millrace("run")
     for content, words in ((None, "is not there"), ("{", "is no JSON")):
         (champion / "verdict.json").unlink() if content is None else (champion / "verdict.json").write_text(content)
-        said = done.millrace("run", code=2)
-        assert f"champion/verdict.json {words}: `git checkout champion/verdict.json` restores it" in said
+        output = done.millrace("run", code=2)
+        assert f"champion/verdict.json {words}: `git checkout champion/verdict.json` restores it" in output
 
 
 @pytest.mark.parametrize("change", [lambda x: x, lambda x: x * np.float32(0.999)], ids=["same", "nearly"])
-def test_a_champion_that_answers_every_row_alike_leaves_an_empty_sheet(asked, change):
-    fitted, rows = Schema.load(asked.paths["schema"]), open_split(asked.paths["arrays"], "test").rows
-    ours = np.load(asked.paths["answers"] / "answers.npz")["probabilities"]
+def test_the_sheet_of_a_champion_with_the_same_answers_is_empty(challenged, change):
+    fitted, rows = Schema.load(challenged.paths["schema"]), open_split(challenged.paths["arrays"], "test").rows
+    ours = np.load(challenged.paths["answers"] / "answers.npz")["probabilities"]
     theirs = {"probabilities": change(ours)}
-    sheet = challenge.draw(fitted, asked.paths["table"], rows, theirs, {"probabilities": ours})
+    sheet = challenge.draw(fitted, challenged.paths["table"], rows, theirs, {"probabilities": ours})
     assert [text.get_text() for text in sheet.texts] == ["no differences"] and not sheet.axes
 
 
-def test_a_target_of_numbers_may_differ_nowhere_too(tmp_path):
+def test_the_sheet_of_a_number_target_without_differences_is_empty(tmp_path):
     schema = Schema((Column("x", "number", {}, {}),), Column("y", "target_number", {}, {"std": 1.0}))
     pq.write_table(pa.table({"x": [0.0, 1.0], "y": [0.0, 1.0]}), tmp_path / "table.parquet")
     ours = {"value": np.zeros((2, 1), np.float32), "interval": np.float32([[-1, 1]] * 2)}
@@ -211,8 +213,8 @@ def test_a_target_of_numbers_may_differ_nowhere_too(tmp_path):
     assert [text.get_text() for text in sheet.texts] == ["no differences"]
 
 
-def test_what_is_answered_otherwise_is_drawn_the_furthest_apart_first(asked, monkeypatch):
-    fitted, rows = Schema.load(asked.paths["schema"]), open_split(asked.paths["arrays"], "test").rows
+def test_the_sheet_shows_the_largest_differences_first(challenged, monkeypatch):
+    fitted, rows = Schema.load(challenged.paths["schema"]), open_split(challenged.paths["arrays"], "test").rows
     ours = np.full((len(rows), 10), 0.01, np.float32)
     ours[:, 4] = 0.5
     theirs = ours.copy()
@@ -221,8 +223,10 @@ def test_what_is_answered_otherwise_is_drawn_the_furthest_apart_first(asked, mon
     monkeypatch.setattr(
         challenge.sample_sheet, "sample", lambda columns, values, axes: drawn.setdefault(axes, values["image"])
     )
-    sheet = challenge.draw(fitted, asked.paths["table"], rows, *({"probabilities": each} for each in (theirs, ours)))
+    sheet = challenge.draw(
+        fitted, challenged.paths["table"], rows, *({"probabilities": each} for each in (theirs, ours))
+    )
     shown = [place.get_title().splitlines()[:2] for place in sheet.axes if place.get_title()]
     assert shown == [[f"champion: 5, {sure}", "this: 4, 0.5"] for sure in (0.8, 0.7, 0.6)]
-    pictures = table.column(asked.paths["table"], "image")
+    pictures = table.column(challenged.paths["table"], "image")
     assert list(drawn.values()) == [pictures[rows[i]] for i in (2, 300, 7)]

@@ -1,4 +1,4 @@
-"""Exporters that spoil a good network: its own figures stay good, and the gate refuses what is served, saying why."""
+"""Faulty exporters: the checkpoint's metrics stay good, and the gate refuses the served model with the reason."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ TINTS = {"red": (170, 60, 60), "green": (60, 170, 60), "blue": (60, 60, 170)}
 
 
 def run(stage):
-    """A stage on the paths that dvc.yaml gives it, in this folder and this process."""
+    """Run a stage on its paths in dvc.yaml, in this folder and this process."""
     command = YAML(typ="safe").load(Path("dvc.yaml"))["stages"][stage.__name__.removeprefix("stages.")]["cmd"]
     paths = params.paths()
     stage.main(*(Path(paths[name]) for name in re.findall(r"\$\{paths\.(\w+)\}", command)))
 
 
 @pytest.fixture(scope="module")
-def coloured(tmp_path_factory, a_server):
-    """A folder in which a network has learnt to tell three tints; the paths of all that the stages write there."""
-    folder = tmp_path_factory.mktemp("coloured")
+def colored(tmp_path_factory, a_server):
+    """A folder with a network that was trained to classify three tints, and everything that the stages write."""
+    folder = tmp_path_factory.mktemp("colored")
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, folder)
     draw = np.random.default_rng(0)
@@ -66,26 +66,28 @@ def coloured(tmp_path_factory, a_server):
 
 def other_channels(monkeypatch):
     real = network.Network.forward
-    monkeypatch.setattr(network.Network, "forward", lambda self, blocks: real(self, [each.flip(-1) for each in blocks]))
+    monkeypatch.setattr(
+        network.Network, "forward", lambda self, blocks: real(self, [block.flip(-1) for block in blocks])
+    )
 
 
 def softmax_twice(monkeypatch):
-    real = target_class.Head.answer
-    twice = {"probabilities": lambda answer: answer.softmax(1)}
+    real = target_class.Head.predict
+    twice = {"probabilities": lambda value: value.softmax(1)}
     monkeypatch.setattr(
         target_class.Head,
-        "answer",
+        "predict",
         lambda self, scores: {name: twice[name](value) for name, value in real(self, scores).items()},
     )
 
 
-def no_normalisation(monkeypatch):
-    monkeypatch.setattr(normalize.Normalise, "forward", lambda self, x: x.float())
+def no_normalization(monkeypatch):
+    monkeypatch.setattr(normalize.Normalize, "forward", lambda self, x: x.float())
 
 
-@pytest.mark.parametrize("spoil", [other_channels, softmax_twice, no_normalisation])
-def test_it_is_refused_and_the_page_says_why(coloured, tmp_path, monkeypatch, spoil):
-    shutil.copytree(coloured, tmp_path, dirs_exist_ok=True)
+@pytest.mark.parametrize("spoil", [other_channels, softmax_twice, no_normalization])
+def test_a_faulty_export_is_refused_and_the_page_says_why(colored, tmp_path, monkeypatch, spoil):
+    shutil.copytree(colored, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     paths = params.paths()
     at = {name: Path(path) for name, path in paths.items()}
@@ -95,11 +97,11 @@ def test_it_is_refused_and_the_page_says_why(coloured, tmp_path, monkeypatch, sp
     for stage in (verify, gate):
         run(stage)
     assert json.loads(at["metrics"].read_text())["test"]["accuracy"] > 0.9
-    served, own = (np.load(path)["probabilities"] for path in (at["answers"] / "answers.npz", at["expected"]))
-    assert np.abs(served - own).max() > 0.01
+    served, expected = (np.load(path)["probabilities"] for path in (at["answers"] / "answers.npz", at["expected"]))
+    assert np.abs(served - expected).max() > 0.01
     verdict = json.loads(at["verdict"].read_text())
     assert verdict["verdict"] == "refuse"
     assert "served: batches of 64" in [each["name"] for each in verdict["criteria"] if not each["holds"]]
     page = report.write(paths).read_text(encoding="utf-8")
     assert "<h1>Refused</h1>" in page
-    assert "the served answers are not the checkpoint&#39;s" in page.partition("<h2>")[0]
+    assert "the served answers differ from the checkpoint&#39;s" in page.partition("<h2>")[0]

@@ -33,7 +33,7 @@ def start(folder):
 
 
 def read_until(process, begin):
-    """The lines up to the first that begins with `begin`."""
+    """The lines of output up to the first that begins with `begin`."""
     lines = []
     while not (lines and lines[-1].startswith(begin)):
         lines.append(process.stdout.readline())
@@ -42,35 +42,36 @@ def read_until(process, begin):
 
 
 def by_rank(process):
+    """The training processes of a command, by rank."""
     return {int(child.environ()["LOCAL_RANK"]): child for child in psutil.Process(process.pid).children(recursive=True)}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What two undisturbed processes leave, and what they print."""
+    """The folder and the output of a training in two processes."""
     folder = settle(tmp_path_factory.mktemp("two") / "run", CHANGES | {"devices": 2})
     process = start(folder)
-    said, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    return folder, said, errors
+    return folder, output, errors
 
 
-def test_two_processes_train_the_model_of_one(two, tmp_path, monkeypatch):
-    folder, said, errors = two
+def test_two_processes_train_the_same_model_as_one(two, tmp_path, monkeypatch):
+    folder, output, errors = two
     one = settle(tmp_path / "one", CHANGES)
     monkeypatch.chdir(one)
     train.main(*map(one.joinpath, ARGUMENTS))
-    ours, theirs = weights(one), weights(folder)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+    alone, shared = weights(one), weights(folder)
+    assert alone.keys() == shared.keys()
+    assert all(torch.allclose(alone[name], shared[name], atol=1e-5) for name in alone)
     for row, other in zip(curves(one), curves(folder), strict=True):
         assert row == pytest.approx(other, abs=1e-5)
-    assert said.count("epoch ") == 40 and errors == ""
-    left = {path.name for path in folder.iterdir()}
-    assert left == {"arrays", "schema.json", "params.yaml", "dvc.yaml", ".scratch", *ARGUMENTS[2:]}
+    assert output.count("epoch ") == 40 and errors == ""
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"arrays", "schema.json", "params.yaml", "dvc.yaml", ".scratch", *ARGUMENTS[2:]}
 
 
-def test_a_run_goes_down_with_one_process_and_goes_on_afterwards(two, tmp_path):
+def test_a_run_ends_if_one_process_is_killed_and_resumes_afterwards(two, tmp_path):
     folder = settle(tmp_path / "run", CHANGES | {"devices": 2})
     process = start(folder)
     read_until(process, "epoch 2/")
@@ -84,14 +85,14 @@ def test_a_run_goes_down_with_one_process_and_goes_on_afterwards(two, tmp_path):
     assert not psutil.wait_procs(running.values(), timeout=20)[1]
     assert not (folder / "weights.safetensors").exists()
     process = start(folder)
-    said, errors = process.communicate(timeout=300)
-    assert process.returncode == 0 and said.startswith("resumed after epoch "), errors
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0 and output.startswith("resumed after epoch "), errors
     assert outputs(folder) == outputs(two[0])
 
 
 @pytest.fixture
 def launched(tmp_path, monkeypatch, capfd):
-    """Launch a module of the given text in two processes; the error, and what was printed."""
+    """Launch a module with the given source in two processes; return the error and the output."""
 
     def run(text):
         (tmp_path / "module.py").write_text("import os, sys, time\nrank = int(os.environ['LOCAL_RANK'])\n" + text)
@@ -107,16 +108,16 @@ def launched(tmp_path, monkeypatch, capfd):
 FOREVER = "time.sleep(1000)\n"
 
 
-def test_an_error_that_all_processes_meet_is_printed_once(launched):
-    error, said = launched("print('error: no such file', file=sys.stderr); sys.exit(3)")
+def test_an_error_of_all_processes_is_printed_once(launched):
+    error, printed = launched("print('error: no such file', file=sys.stderr); sys.exit(3)")
     assert isinstance(error, SystemExit) and error.code == 3
-    assert said.err == "error: no such file\n"
+    assert printed.err == "error: no such file\n"
 
 
-def test_an_error_of_one_process_is_printed_with_its_number(launched):
-    error, said = launched("if rank == 1: raise KeyError('x')\n" + FOREVER)
+def test_an_error_of_one_process_is_printed_with_its_rank(launched):
+    error, printed = launched("if rank == 1: raise KeyError('x')\n" + FOREVER)
     assert "training process 2 of 2 (rank 1, process " in str(error) and "exit code 1" in str(error)
-    assert said.err.endswith("KeyError: 'x'\n")
+    assert printed.err.endswith("KeyError: 'x'\n")
 
 
 def test_an_error_of_the_first_process_ends_all(launched):
@@ -126,13 +127,13 @@ def test_an_error_of_the_first_process_ends_all(launched):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_all(launched, rank):
-    error, said = launched(f"if rank == {rank}: os.kill(os.getpid(), 9)\n" + FOREVER)
-    assert f"(rank {rank}, process " in str(error) and "signal 9 (SIGKILL), perhaps for want of memory" in str(error)
-    assert said.err == ""
+    error, printed = launched(f"if rank == {rank}: os.kill(os.getpid(), 9)\n" + FOREVER)
+    assert f"(rank {rank}, process " in str(error) and "signal 9 (SIGKILL), perhaps out of memory" in str(error)
+    assert printed.err == ""
 
 
-def test_a_killed_process_is_named_even_where_the_first_one_failed_of_it(launched, monkeypatch):
-    monkeypatch.setattr(processes, "POLL_S", 2)  # both have ended when they are looked at
+def test_a_killed_process_is_named_even_if_the_first_process_failed_because_of_it(launched, monkeypatch):
+    monkeypatch.setattr(processes, "POLL_S", 2)  # both have ended at the first poll
     error, _ = launched("time.sleep(1 - rank / 2)\nos.kill(os.getpid(), 9) if rank else sys.exit(1)\n")
     assert "(rank 1, process " in str(error)
 
@@ -149,7 +150,7 @@ def test_processes_end_with_the_command(tmp_path):
     assert not psutil.wait_procs(running.values(), timeout=20)[1]
 
 
-def test_only_the_first_process_speaks(tmp_path, monkeypatch, capfd):
+def test_only_the_first_process_prints(tmp_path, monkeypatch, capfd):
     (tmp_path / "module.py").write_text("import os, sys; print(os.environ['LOCAL_RANK'], *sys.argv[1:])")
     monkeypatch.chdir(tmp_path)
     processes.launch("module", [Path("a b"), 1], 3, 1, 1)
@@ -158,21 +159,21 @@ def test_only_the_first_process_speaks(tmp_path, monkeypatch, capfd):
 
 def test_a_lost_connection_is_explained(monkeypatch):
     monkeypatch.setattr(processes, "GRACE_S", 0)
-    with pytest.raises(UserError, match="lost the connection to another"), processes.together():
+    with pytest.raises(UserError, match="lost the connection to another"), processes.explain_lost_connection():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3")
-    with pytest.raises(RuntimeError, match="shapes differ"), processes.together():
+    with pytest.raises(RuntimeError, match="shapes differ"), processes.explain_lost_connection():
         raise RuntimeError("shapes differ")
 
 
-def test_several_nodes_must_be_told_where_to_meet(monkeypatch):
+def test_several_nodes_need_the_address_of_the_first(monkeypatch):
     monkeypatch.setattr(os, "environ", {"MASTER_ADDR": "host", "NODE_RANK": "0"})
     with pytest.raises(UserError, match="num_nodes is 2: set MASTER_PORT on each node"):
         processes.launch("module", [], 1, 2, 1)
 
 
-def test_processes_that_others_started_start_none(monkeypatch):
+def test_a_process_that_was_started_by_a_launcher_launches_none(monkeypatch):
     monkeypatch.setattr(os, "environ", {})
-    assert processes.ours_to_start(2, 1) and processes.ours_to_start(1, 2) and not processes.ours_to_start(1, 1)
+    assert processes.must_launch(2, 1) and processes.must_launch(1, 2) and not processes.must_launch(1, 1)
     for name in ("LOCAL_RANK", "SLURM_NTASKS"):
         monkeypatch.setattr(os, "environ", {name: "0"})
-        assert not processes.ours_to_start(2, 1)
+        assert not processes.must_launch(2, 1)

@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 class Metrics(Protocol):
     """A module of this package."""
 
-    METRICS: dict[str, tuple[float, float]]  # by name, the least and the largest value
-    METRICS_BY_LABEL: dict[str, tuple[float, float]]  # the same of those that each label has, `recall[LABEL]`
-    THRESHOLDS: dict[str, dict[str, float]]  # to begin with, for a person to raise
+    METRICS: dict[str, tuple[float, float]]  # by name, the smallest and the largest value
+    METRICS_BY_LABEL: dict[str, tuple[float, float]]  # the same for the metrics of each class, `recall[LABEL]`
+    THRESHOLDS: dict[str, dict[str, float]]  # defaults for a new line
     MARGINS: dict[str, float]  # by which a model may be worse than the released one
     EXPECTED: dict[str, Any]  # of a table's target, for `validate.columns`
 
     def metrics(self, target: Column) -> MetricCollection:
-        """What training, evaluation and gate measure; `update(predictions [N, ...], truth [N, ...])`."""
+        """The metrics of training, evaluation and gate; `update(predictions [N, ...], truth [N, ...])`."""
         ...
 
     def scalars(self, computed: Mapping[str, Tensor], target: Column) -> dict[str, float]:
-        """What `metrics` computed as plain numbers."""
+        """The computed metrics as plain numbers."""
         ...
 
-    def hits(self, answers: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """The metrics that are shares of hits: which samples hit, and which count, bool [N] each."""
+    def hits(self, predictions: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The metrics that are shares of hits: by name, which samples hit and which count, bool [N] each."""
         ...
 
     def undefined(self, y: np.ndarray, target: Column) -> set[str]:
-        """The metrics that the truth [N, ...] does not define, whatever was predicted."""
+        """The metrics that the truth [N, ...] does not define, whatever is predicted."""
         ...
 
 

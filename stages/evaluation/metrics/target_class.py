@@ -1,9 +1,9 @@
-"""Metrics of one label out of a fixed set."""
+"""Metrics of a classification."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,20 +24,18 @@ from torchmetrics.utilities import dim_zero_cat
 
 from stages.schema import Column
 
-if TYPE_CHECKING:
-    pass
-
 _OF_ALL = ("accuracy", "precision_macro", "recall_macro", "recall_worst", "f1_macro", "auroc", "calibration_error")
-METRICS = dict.fromkeys(_OF_ALL, (0.0, 1.0))  # their names and least and largest values
+METRICS = dict.fromkeys(_OF_ALL, (0.0, 1.0))  # by name, the smallest and the largest value
 METRICS_BY_LABEL = dict.fromkeys(("precision", "recall", "f1"), (0.0, 1.0))  # `recall[LABEL]` in params.yaml
-THRESHOLDS = {"f1_macro": {"min": 0.5}}  # to begin with, for a person to raise
+THRESHOLDS = {"f1_macro": {"min": 0.5}}  # defaults for a new line, for a person to raise
 MARGINS = {"accuracy": 0.02}  # by which a model may be worse than the released one
-EXPECTED: dict[str, Any] = {"max_labels": None}  # of a table's target, where alike rows may well differ in it
+# of a table's target, for `validate.columns`: rows with equal features may have different classes
+EXPECTED: dict[str, Any] = {"max_labels": None}
 BINS = 15  # of the calibration error and of the reliability diagram
 
 
 class _AUROC(MulticlassAUROC):
-    """Exact, each label against the rest; leaves out labels that the split lacks, which torchmetrics counts as 0."""
+    """Exact, each class against the rest. Leaves out classes without samples, which torchmetrics counts as 0."""
 
     def compute(self) -> Tensor:  # type: ignore[override]
         preds_NxC, y_N = dim_zero_cat(self.preds), dim_zero_cat(self.target)
@@ -45,58 +43,58 @@ class _AUROC(MulticlassAUROC):
         defined = ((counts > 0) & (counts < len(y_N))).nonzero().flatten().tolist()
         if not defined:
             return preds_NxC.new_tensor(torch.nan)
-        each = [binary_auroc(preds_NxC[:, code], y_N == code, validate_args=False) for code in defined]
-        return torch.stack(each).mean()
+        values = [binary_auroc(preds_NxC[:, code], y_N == code, validate_args=False) for code in defined]
+        return torch.stack(values).mean()
 
 
-class _OfTrueLabels(MulticlassStatScores):
-    """Leaves out labels that no sample has; torchmetrics counts those as 0 once one of them is predicted."""
+class _OfTrueClasses(MulticlassStatScores):
+    """Leaves out classes without samples; torchmetrics counts them as 0 if one of them is predicted."""
 
     def compute(self) -> Tensor:
         scores = super().compute()[self.tp + self.fn > 0]
         return self.reduce(scores) if len(scores) else scores.new_tensor(torch.nan)
 
     def reduce(self, scores: Tensor) -> Tensor:
-        """Their mean, in torchmetrics' own order of steps."""
+        """The mean, computed in the same order as torchmetrics."""
         return (scores / len(scores)).sum()
 
 
-class _MacroPrecision(_OfTrueLabels, MulticlassPrecision): ...
+class _MacroPrecision(_OfTrueClasses, MulticlassPrecision): ...
 
 
-class _MacroRecall(_OfTrueLabels, MulticlassRecall): ...
+class _MacroRecall(_OfTrueClasses, MulticlassRecall): ...
 
 
-class _MacroF1(_OfTrueLabels, MulticlassF1Score): ...
+class _MacroF1(_OfTrueClasses, MulticlassF1Score): ...
 
 
-class _WorstRecall(_OfTrueLabels, MulticlassRecall):
+class _WorstRecall(_OfTrueClasses, MulticlassRecall):
     def reduce(self, scores: Tensor) -> Tensor:
         return scores.min()
 
 
 def metrics(target: Column) -> MetricCollection:
-    """What training, evaluation and gate measure; `update(probabilities [N, C], y [N])`.
+    """The metrics of training, evaluation and gate; `update(probabilities [N, C], y [N])`.
 
-    `compute()` gives scalars, for each label the vectors `precision`, `recall` and `f1` [C], and `confusion` [C, C]
-    with a row for each true label. `auroc`, `recall_worst` and the macro averages are over the labels that y has.
+    `compute()` returns scalars, the vectors `precision`, `recall` and `f1` [C] by class, and `confusion` [C, C] with a
+    row for each true class. `auroc`, `recall_worst` and the macro averages are over the classes in y.
     """
-    labels = len(target.fitted["labels"])
+    classes = len(target.fitted["labels"])
     return MetricCollection(
         {
-            "accuracy": MulticlassAccuracy(labels, average="micro"),
-            "precision_macro": _MacroPrecision(labels, average="none"),
-            "recall_macro": _MacroRecall(labels, average="none"),
-            "recall_worst": _WorstRecall(labels, average="none"),
-            "f1_macro": _MacroF1(labels, average="none"),
-            "auroc": _AUROC(labels),
-            "calibration_error": MulticlassCalibrationError(labels, n_bins=BINS),
-            "precision": MulticlassPrecision(labels, average="none"),
-            "recall": MulticlassRecall(labels, average="none"),
-            "f1": MulticlassF1Score(labels, average="none"),
-            "confusion": MulticlassConfusionMatrix(labels),
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "precision_macro": _MacroPrecision(classes, average="none"),
+            "recall_macro": _MacroRecall(classes, average="none"),
+            "recall_worst": _WorstRecall(classes, average="none"),
+            "f1_macro": _MacroF1(classes, average="none"),
+            "auroc": _AUROC(classes),
+            "calibration_error": MulticlassCalibrationError(classes, n_bins=BINS),
+            "precision": MulticlassPrecision(classes, average="none"),
+            "recall": MulticlassRecall(classes, average="none"),
+            "f1": MulticlassF1Score(classes, average="none"),
+            "confusion": MulticlassConfusionMatrix(classes),
         },
-        # given, since torchmetrics would guess them from the numbers of the first batch
+        # explicit, since torchmetrics would infer them from the values of the first batch
         compute_groups=[
             ["accuracy"],
             ["precision_macro", "recall_macro", "recall_worst", "f1_macro", "precision", "recall", "f1"],
@@ -108,7 +106,7 @@ def metrics(target: Column) -> MetricCollection:
 
 
 def scalars(computed: Mapping[str, Tensor], target: Column) -> dict[str, float]:
-    """What `metrics` computed as plain numbers: `accuracy`, ..., and for each label `recall[LABEL]`, ..."""
+    """The computed metrics as plain numbers: `accuracy`, ..., and `recall[LABEL]`, ... of each class."""
     values = {name: float(value) for name, value in computed.items() if value.ndim == 0}
     for name, value in computed.items():
         if value.ndim == 1:
@@ -116,19 +114,19 @@ def scalars(computed: Mapping[str, Tensor], target: Column) -> dict[str, float]:
     return values
 
 
-def hits(answers: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The metrics that are shares of hits: of probabilities [N, C] and codes [N], which hit, and which count: bool [N].
+def hits(predictions: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The metrics that are shares of hits, from probabilities [N, C] and codes [N]: which hit, which count, bool [N].
 
-    Which samples count depends on the truth alone, so that two models can be compared on the same.
+    Which samples count depends on the truth alone, so that two models can be compared on the same samples.
     """
-    right = answers.argmax(1) == y
-    of_labels = {f"recall[{label}]": (right, y == code) for code, label in enumerate(target.fitted["labels"])}
-    return {"accuracy": (right, np.ones(len(y), bool)), **of_labels}
+    right = predictions.argmax(1) == y
+    recalls = {f"recall[{label}]": (right, y == code) for code, label in enumerate(target.fitted["labels"])}
+    return {"accuracy": (right, np.ones(len(y), bool)), **recalls}
 
 
 def undefined(y: np.ndarray, target: Column) -> set[str]:
-    """The metrics that codes [N] do not define, whatever was answered: those of labels that no sample has, ..."""
+    """The metrics that codes [N] do not define, whatever is predicted: those of classes without samples, ..."""
     counts = np.bincount(y, minlength=len(target.fitted["labels"]))
-    lacking = [label for label, count in zip(target.fitted["labels"], counts, strict=True) if not count]
-    of_labels = {f"{metric}[{label}]" for metric in METRICS_BY_LABEL for label in lacking}
-    return of_labels | (set() if (counts > 0).sum() > 1 else {"auroc"})
+    absent = [label for label, count in zip(target.fitted["labels"], counts, strict=True) if not count]
+    undefined = {f"{metric}[{label}]" for metric in METRICS_BY_LABEL for label in absent}
+    return undefined | (set() if (counts > 0).sum() > 1 else {"auroc"})

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Plots(Protocol):
     """A module of this package."""
 
-    def plots(self, answers: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> dict[str, Figure]:
-        """Outputs {name: [N, ...]} and truth [N, ...] -> figures by name."""
+    def plots(self, predictions: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> dict[str, Figure]:
+        """Predictions {output: [N, ...]} and truth [N, ...] -> figures by name."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Plots of one label out of a fixed set: confusion and reliability."""
+"""Plots of a classification: confusion and reliability."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stages.evaluation.metrics.target_class import BINS
 from stages.schema import Column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from stages.evaluation.metrics.target_class import BINS
 
 
-def plots(answers: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> dict[str, Figure]:
-    """Outputs {"probabilities": [N, C]} and codes [N] -> `confusion` and `reliability`."""
+def plots(predictions: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> dict[str, Figure]:
+    """Predictions {"probabilities": [N, C]} and codes [N] -> `confusion` and `reliability`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -25,7 +25,7 @@ def plots(answers: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> d
         draw(drawn.subplots(), *arguments)
         return drawn
 
-    probabilities, y = np.asarray(answers["probabilities"]), np.asarray(y)
+    probabilities, y = np.asarray(predictions["probabilities"]), np.asarray(y)
     return {
         "confusion": figure(_draw_confusion, probabilities, y, target.fitted["labels"]),
         "reliability": figure(_draw_reliability, probabilities, y),
@@ -37,25 +37,25 @@ def _draw_confusion(axes: Any, probabilities: np.ndarray, y: np.ndarray, labels:
     np.add.at(counts, (y, probabilities.argmax(1)), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="answered", ylabel="true", title="Confusion")
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion")
     ticks = np.arange(len(labels))
     axes.set_xticks(ticks, labels, rotation=90 if max(map(len, labels)) > 2 else 0)
     axes.set_yticks(ticks, labels)
     if len(labels) <= 20:
         for row, column in np.argwhere(counts):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=8)
 
 
 def _draw_reliability(axes: Any, probabilities: np.ndarray, y: np.ndarray) -> None:
     confidence, right = probabilities.max(1), probabilities.argmax(1) == y
     edges = np.linspace(0, 1, BINS + 1)
-    own = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)
-    count = np.bincount(own, minlength=BINS)
-    accuracy = np.bincount(own, right, BINS) / np.maximum(count, 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)
+    count = np.bincount(bins, minlength=BINS)
+    accuracy = np.bincount(bins, right, BINS) / np.maximum(count, 1)
     axes.bar(edges[:-1], accuracy, width=1 / BINS, align="edge", color="tab:blue", edgecolor="white")
     axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1)
-    axes.set(xlabel="probability of the answer", ylabel="share of right answers", title="Reliability")
+    axes.set(xlabel="probability of the prediction", ylabel="share of right predictions", title="Reliability")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     for edge, height, samples in zip(edges, accuracy, count, strict=False):
         if samples:

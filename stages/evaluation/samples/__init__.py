@@ -1,4 +1,4 @@
-"""Single samples, by the target's kind: a module for each, found by its name. Mistakes, and labels in doubt."""
+"""Mistakes and doubtful labels among samples, by the target's kind: a module for each, found by its name."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from stages.schema import Column
 class Samples(Protocol):
     """A module of this package."""
 
-    def told_by(self, near: np.ndarray, weights: np.ndarray, target: Column) -> dict[str, np.ndarray]:
-        """What the truth of K others [N, K, ...], with weights [N, K], predicts for each, as the head would."""
+    def predict_from(self, near: np.ndarray, weights: np.ndarray, target: Column) -> dict[str, np.ndarray]:
+        """Predict N samples from their K neighbors' truth [N, K, ...] with weights [N, K]; outputs as a head's."""
         ...
 
-    def doubts(self, answers: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> np.ndarray:
-        """How unlikely each truth is by predictions in which it had no part, [N]."""
+    def doubts(self, predictions: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> np.ndarray:
+        """How unlikely each truth is, [N], by predictions that do not depend on it."""
         ...
 
-    def worst(self, answers: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
+    def worst(self, predictions: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
         """The positions of the mistakes, the worst first."""
         ...
 
 
 def of(target: Column) -> Samples:
-    """What is known of single samples of a target's kind."""
+    """The functions for a target's kind."""
     return cast(Samples, importlib.import_module(f"stages.evaluation.samples.{target.kind}"))

@@ -1,4 +1,4 @@
-"""Texts typed otherwise: in capitals, with more blanks, with slips of the fingers."""
+"""Perturbations of texts: capitals, extra blanks and typos."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from stages.gating.perturbations import Change
+from stages.gating.perturbations import Perturbation
 
 _LETTERS = re.compile(r"[^\W\d_]{2,}")  # words that have two letters to swap
 
 
 def case(value: str | None, by: float, draw: np.random.Generator, fitted: Mapping[str, Any]) -> str | None:
-    """All in capitals, where that leaves every letter one letter."""
-    return None if value is None else "".join(one.upper() if len(one.upper()) == 1 else one for one in value)
+    """Write in capitals, except letters whose capital is several letters."""
+    return None if value is None else "".join(char.upper() if len(char.upper()) == 1 else char for char in value)
 
 
 def blanks(value: str | None, by: float, draw: np.random.Generator, fitted: Mapping[str, Any]) -> str | None:
-    """Two blanks for each, one at the start and one at the end."""
+    """Double each blank, and add one at the start and one at the end."""
     return None if value is None else f" {value.replace(' ', '  ')} "
 
 
 def typos(value: str | None, by: float, draw: np.random.Generator, fitted: Mapping[str, Any]) -> str | None:
-    """In that share of words two neighbouring letters have changed places."""
+    """Swap two neighboring letters in a share `by` of the words."""
 
-    def slip(found: re.Match[str]) -> str:
-        word = found.group()
+    def slip(match: re.Match[str]) -> str:
+        word = match.group()
         if draw.random() >= by:
             return word
         at = int(draw.integers(len(word) - 1))
@@ -36,4 +36,4 @@ def typos(value: str | None, by: float, draw: np.random.Generator, fitted: Mappi
     return None if value is None else _LETTERS.sub(slip, value)
 
 
-CHANGES = {"case": Change(case, 0.0), "blanks": Change(blanks, 0.0), "typos": Change(typos)}
+CHANGES = {"case": Perturbation(case, 0.0), "blanks": Perturbation(blanks, 0.0), "typos": Perturbation(typos)}

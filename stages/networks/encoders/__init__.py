@@ -1,1 +1,1 @@
-"""From a block's stored values to tokens: a module for each encoder, found by its name."""
+"""Encoders, from a block's stored values to tokens: a module for each, found by its name."""

@@ -1,4 +1,4 @@
-"""A small residual network for pictures of about 8 to 256 pixels a side, grey or colour."""
+"""A small residual network for pictures of about 8 to 256 pixels a side, gray-scale or color."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from stages.networks.normalize import Normalise
+from stages.networks.normalize import Normalize
 from stages.schema import Block
 
-FULL = 16  # channels that oneDNN takes at once, at most
+FULL = 16  # channels that oneDNN processes at once, at most
 
 
 class Encoder(nn.Module):
@@ -24,7 +24,7 @@ class Encoder(nn.Module):
     Args:
         width: channels of the first stage.
         depth: residual blocks in each stage.
-        norm: "batch", or "group" where ranks or resumed runs must agree exactly with one process.
+        norm: "batch", or "group" if ranks or resumed runs must agree exactly with one process.
         dropout: share of whole channels dropped inside each residual block.
     """
 
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
             raise ValueError(f"a cnn reads pictures, not {block.name!r} of shape {block.tensor.shape}")
         height, breadth, channels = block.tensor.shape
         stem, halvings = _plan(min(height, breadth))
-        self.normalise = Normalise(block)
+        self.normalize = Normalize(block)
         kernel = {1: 3, 2: 5, 4: 7}[stem]
         first = nn.Conv2d(channels, width, kernel, stem, kernel // 2, bias=False)
         layers: list[nn.Module] = [first, _norm(norm, width), nn.ReLU()]
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the pictures are stored
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(self.normalise(x).permute(0, 3, 1, 2)).mean((2, 3))[:, None]
+        return self.layers(self.normalize(x).permute(0, 3, 1, 2)).mean((2, 3))[:, None]
 
 
 class _Residual(nn.Module):
@@ -87,7 +87,7 @@ class _Residual(nn.Module):
 
 
 class _Shortcut(nn.Conv2d):
-    """A convolution 1x1. With a stride and few channels, oneDNN's gradient writes past its memory: its issue 6035."""
+    """A 1x1 convolution. With a stride and few channels, oneDNN's gradient writes past its memory: issue 6035."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.in_channels >= FULL:
@@ -97,7 +97,7 @@ class _Shortcut(nn.Conv2d):
 
 
 def _plan(side: int) -> tuple[int, int]:
-    """The shorter side in pixels -> stride of the stem, number of halvings after it."""
+    """The shorter side in pixels -> the stride of the stem, and the number of halvings after it."""
     stem = 1 if side <= 16 else 2 if side <= 64 else 4
     side = -(-side // stem)
     halvings = 0

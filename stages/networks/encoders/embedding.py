@@ -1,4 +1,4 @@
-"""Codes as tokens, each a learned vector."""
+"""An encoder of codes: a learned vector for each."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from stages.schema import Block
 
-UNKNOWN = 1  # the code of a word that training did not have; 0 is that of none
+UNKNOWN = 1  # the code of a value that training did not have; 0 is that of a missing one
 
 
 class Encoder(nn.Module):
-    """int32 [N, C] -> a token of each column [N, C, D]. Missing and unknown values have vectors of their own.
+    """int32 [N, C] -> a token for each column [N, C, D]. Missing and unknown values have their own vectors.
 
     Args:
         size: D.
-        dropout: share of the training values that are taken for unknown, so that this vector learns.
+        dropout: share of the training values that are replaced by the unknown value, so that its vector learns.
     """
 
     shape: tuple[int, int]

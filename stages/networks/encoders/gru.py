@@ -1,4 +1,4 @@
-"""Words in their order, read forwards and backwards."""
+"""A bidirectional GRU over words."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stages.schema import Block
 class Encoder(nn.Module):
     """Codes int32 [N, L], 0 is padding -> one token [N, 1, 3 * D].
 
-    The token joins each direction's largest states (each over the words alone, so no padding is seen) with the words'
-    mean.
+    The token joins the largest states of each direction with the mean of the words' vectors. Padding has no part in
+    any of them.
 
     Args:
         size: D, of the states and of the words' vectors.
@@ -38,11 +38,11 @@ class Encoder(nn.Module):
         absent = hidden_NxL[:, :, None]
         place = torch.arange(x.shape[1], device=x.device)
         last_N = (~hidden_NxL).sum(1) - 1
-        # each row's own words turned round, padding left where it is: so the GRU never begins in padding
-        turned_NxL = torch.where(hidden_NxL, place, last_N[:, None] - place)
-        turned = torch.gather(vectors_NxLxD, 1, turned_NxL[:, :, None].expand(-1, -1, vectors_NxLxD.shape[2]))
+        # reverse the words of each row but not its padding, so that the backward GRU starts with a word
+        reversed_NxL = torch.where(hidden_NxL, place, last_N[:, None] - place)
+        reversed_words = torch.gather(vectors_NxLxD, 1, reversed_NxL[:, :, None].expand(-1, -1, vectors_NxLxD.shape[2]))
         there, _ = self.forwards(vectors_NxLxD)
-        back, _ = self.backwards(turned)
+        back, _ = self.backwards(reversed_words)
         largest = [states.masked_fill(absent, -1.0).amax(1) for states in (there, back)]  # states lie in -1 to 1
         mean = vectors_NxLxD.masked_fill(absent, 0.0).sum(1) / (last_N[:, None] + 1)
         return torch.cat([*largest, mean], dim=1)[:, None]

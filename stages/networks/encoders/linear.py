@@ -1,4 +1,4 @@
-"""Numbers as tokens, each a learned direction times the standardised value."""
+"""An encoder of numbers: each token is a learned direction times the standardized value."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from stages.networks.numbers import Standardise
+from stages.networks.numbers import Standardize
 from stages.schema import Block
 
 
 class Encoder(nn.Module):
-    """float32 [N, C] with NaN -> a token of each column [N, C, D], as in the FT-Transformer.
+    """float32 [N, C] with NaN -> a token for each column [N, C, D], as in the FT-Transformer.
 
     (Gorishniy, Rubachev, Khrulkov and Babenko, "Revisiting deep learning models for tabular data", NeurIPS 2021.)
 
@@ -25,8 +25,8 @@ class Encoder(nn.Module):
 
     def __init__(self, block: Block, *, size: PositiveInt = 16) -> None:
         super().__init__()
-        self.standardise = Standardise(block)
-        columns = len(self.standardise.mean)
+        self.standardize = Standardize(block)
+        columns = len(self.standardize.mean)
         self.weight = nn.Parameter(torch.empty(columns, 2, size))
         self.bias = nn.Parameter(torch.empty(columns, size))
         for parameter in (self.weight, self.bias):
@@ -34,4 +34,4 @@ class Encoder(nn.Module):
         self.shape = (columns, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.standardise(x)[:, :, None] @ self.weight)[:, :, 0] + self.bias
+        return (self.standardize(x)[:, :, None] @ self.weight)[:, :, 0] + self.bias

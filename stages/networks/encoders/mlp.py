@@ -1,4 +1,4 @@
-"""A plain multilayer perceptron, such as the classic 784-64-10. No batch statistics."""
+"""A multilayer perceptron without batch statistics, such as the classic 784-64-10."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from stages.networks.normalize import Normalise
+from stages.networks.normalize import Normalize
 from stages.schema import Block
 
 
@@ -26,7 +26,7 @@ class Encoder(nn.Module):
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()
-        self.normalise = Normalise(block)
+        self.normalize = Normalize(block)
         widths = (math.prod(block.tensor.shape), *hidden)
         layers = [
             layer
@@ -37,4 +37,4 @@ class Encoder(nn.Module):
         self.shape = (1, hidden[-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(self.normalise(x).flatten(1))[:, None]
+        return self.layers(self.normalize(x).flatten(1))[:, None]

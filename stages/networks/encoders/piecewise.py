@@ -1,4 +1,4 @@
-"""Numbers as tokens, by where they lie among the quantiles of the training values."""
+"""An encoder of numbers, by their position among the quantiles of the training values."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from stages.networks.numbers import Pieces, Standardise
+from stages.networks.numbers import Pieces, Standardize
 from stages.schema import Block
 
 
 class Encoder(nn.Module):
-    """float32 [N, C] with NaN -> a token of each column [N, C, D].
+    """float32 [N, C] with NaN -> a token for each column [N, C, D].
 
     Args:
         size: D.
-        bins: pieces between quantiles; outside them the first and the last go on.
+        bins: number of pieces between quantiles; the first and the last extend beyond them.
     """
 
     shape: tuple[int, int]
 
     def __init__(self, block: Block, *, size: PositiveInt = 16, bins: PositiveInt = 32) -> None:
         super().__init__()
-        self.pieces, self.standardise = Pieces(block, bins), Standardise(block)
+        self.pieces, self.standardize = Pieces(block, bins), Standardize(block)
         columns = len(block.columns)
         self.weight = nn.Parameter(torch.empty(columns, bins + 2, size))
         self.bias = nn.Parameter(torch.empty(columns, size))
@@ -33,5 +33,5 @@ class Encoder(nn.Module):
         self.shape = (columns, size)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts_NxCxP = torch.cat([self.pieces(x), self.standardise(x)], dim=2)
+        parts_NxCxP = torch.cat([self.pieces(x), self.standardize(x)], dim=2)
         return torch.relu((parts_NxCxP[:, :, None] @ self.weight)[:, :, 0] + self.bias)

@@ -1,4 +1,4 @@
-"""Words that look at one another."""
+"""A transformer over words."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stages.schema import Block
 
 
 class Encoder(nn.Module):
-    """Codes int32 [N, L], 0 is padding -> one token [N, 1, 2 * D]: the words' mean and their largest, after attention.
+    """Codes int32 [N, L], 0 is padding -> one token [N, 1, 2 * D]: the words' mean and maximum after attention.
 
     Args:
         size: D.
-        depth: layers.
-        heads: of each layer.
-        expansion: how much wider a layer is inside.
-        dropout: of words, their vectors, attention, and inside.
+        depth: number of layers.
+        heads: number of attention heads in each layer.
+        expansion: width of a layer's feed-forward part over D.
+        dropout: of words, their vectors, attention and feed-forward parts.
     """
 
     shape: tuple[int, int]

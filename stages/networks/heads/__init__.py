@@ -1,1 +1,1 @@
-"""From one vector to scores: a module for each kind of target, found by its name."""
+"""Heads, from one vector to scores: a module for each kind of target, found by its name."""

@@ -1,8 +1,8 @@
-"""One label out of a fixed set: scores and loss."""
+"""The head of a classification: scores and loss."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -11,16 +11,13 @@ from torch.nn import functional
 
 from stages.schema import Column
 
-if TYPE_CHECKING:
-    pass
-
 
 class Head(nn.Module):
     """Features [N, F] -> logits [N, C].
 
     Args:
-        label_smoothing: share of the certainty that is spread over all labels.
-        class_weights: "balanced" makes every label weigh the same in the loss, however rare it is.
+        label_smoothing: share of the target probability that is spread over all classes.
+        class_weights: "balanced" gives every class the same weight in the loss, however rare it is.
     """
 
     weight: Tensor
@@ -48,11 +45,11 @@ class Head(nn.Module):
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
         """Cross entropy of logits [N, C] with codes int64 [N].
 
-        A plain mean over the batch, so that gradients averaged over equal shards are those of one process.
+        A plain mean over the batch, so that gradients averaged over equal shards equal those of one process.
         """
-        each_N = functional.cross_entropy(scores.float(), y, reduction="none", label_smoothing=self.label_smoothing)
-        return (each_N * self.weight[y]).mean()
+        losses_N = functional.cross_entropy(scores.float(), y, reduction="none", label_smoothing=self.label_smoothing)
+        return (losses_N * self.weight[y]).mean()
 
-    def answer(self, scores: Tensor) -> dict[str, Tensor]:
+    def predict(self, scores: Tensor) -> dict[str, Tensor]:
         """Logits [N, C] -> {"probabilities": float32 [N, C]}."""
         return {"probabilities": scores.float().softmax(1)}

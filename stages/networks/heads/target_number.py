@@ -1,9 +1,9 @@
-"""One number: scores in the target's standard deviations, and loss."""
+"""The head of a regression: scores in the target's standard deviations, and loss."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -12,15 +12,12 @@ from torch.nn import functional
 
 from stages.schema import Column
 
-if TYPE_CHECKING:
-    pass
-
 
 class Head(nn.Module):
-    """Features [N, F] -> the standardised amount [N, 1].
+    """Features [N, F] -> the standardized value [N, 1].
 
     Args:
-        loss: squared errors, absolute ones, or Huber's, which are squared up to `delta` and absolute beyond.
+        loss: squared error, absolute error, or Huber's, which is squared up to `delta` and absolute beyond.
         delta: in standard deviations of the target.
     """
 
@@ -48,7 +45,7 @@ class Head(nn.Module):
         return self.linear(features)
 
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Mean error of scores [N, 1] with amounts [N, 1], in standard deviations."""
+        """Mean loss of scores [N, 1] for values [N, 1], in standard deviations."""
         truth = (y - self.mean) / self.std
         if self.errors == "mse":
             return functional.mse_loss(scores.float(), truth)
@@ -57,18 +54,18 @@ class Head(nn.Module):
         return functional.huber_loss(scores.float(), truth, delta=self.delta)
 
     def calibrate(self, scores: Tensor, y: Tensor) -> None:
-        """Make the interval as wide as the errors on rows that training has not seen, [N, 1] each.
+        """Set the interval's width by the errors on rows that training has not seen, [N, 1] each.
 
-        Split conformal prediction: the ceil((N + 1) * coverage)-th smallest absolute error. New rows of the same kind
-        then lie inside with at least that probability, whatever the network is worth (Lei, G'Sell, Rinaldo, Tibshirani
-        and Wasserman, "Distribution-free predictive inference for regression", JASA 2018, theorem 2.2). With fewer
-        rows than that needs, the largest error.
+        Split conformal prediction: the ceil((N + 1) * coverage)-th smallest absolute error. New rows from the same
+        distribution then lie inside with at least that probability, however good the network is (Lei, G'Sell, Rinaldo,
+        Tibshirani and Wasserman, "Distribution-free predictive inference for regression", JASA 2018, theorem 2.2). With
+        too few rows for that, the largest error.
         """
         errors = ((y - self.mean) / self.std - scores.float()).abs().flatten().sort().values
-        place = min(len(errors), math.ceil((len(errors) + 1) * self.coverage))
-        self.halfwidth.copy_(errors[place - 1])
+        rank = min(len(errors), math.ceil((len(errors) + 1) * self.coverage))
+        self.halfwidth.copy_(errors[rank - 1])
 
-    def answer(self, scores: Tensor) -> dict[str, Tensor]:
-        """Scores [N, 1] -> {"value": float32 [N, 1], "interval": [N, 2]} in the target's own unit."""
+    def predict(self, scores: Tensor) -> dict[str, Tensor]:
+        """Scores [N, 1] -> {"value": float32 [N, 1], "interval": [N, 2]} in the target's unit."""
         value, reach = scores.float() * self.std + self.mean, self.halfwidth * self.std
         return {"value": value, "interval": torch.cat([value - reach, value + reach], dim=1)}

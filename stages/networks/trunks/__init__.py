@@ -1,1 +1,1 @@
-"""From the tokens of all blocks to one vector: a module for each trunk, found by its name."""
+"""Trunks, from the tokens of all blocks to one vector: a module for each, found by its name."""

@@ -1,4 +1,4 @@
-"""Joins the tokens of all blocks, one after another."""
+"""A trunk that concatenates the tokens of all blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joins the tokens of all blocks and refines them in residual steps."""
+"""A trunk that concatenates the tokens of all blocks and applies residual blocks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Trunk(nn.Module):
     """List of tokens [N, T_i, D_i] -> features [N, width].
 
     The ResNet for tables of Gorishniy et al., "Revisiting deep learning models for tabular data" (NeurIPS 2021), with
-    layer instead of batch statistics, so that resumed runs and several processes agree.
+    layer norm instead of batch norm, so that resumed runs and several processes agree.
 
     Args:
         width: of the features.
-        depth: residual steps.
-        expansion: how much wider a step is inside.
-        dropout: inside each step.
+        depth: number of residual blocks.
+        expansion: inner width of a block over that of the features.
+        dropout: inside each block.
     """
 
     def __init__(

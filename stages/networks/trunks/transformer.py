@@ -1,4 +1,4 @@
-"""Lets the tokens of all blocks look at one another."""
+"""A trunk of self-attention over the tokens of all blocks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from stages.networks.attention import Layer
 
 
 class Trunk(nn.Module):
-    """List of tokens [N, T_i, D_i] -> features [N, width], those of a token of its own.
+    """List of tokens [N, T_i, D_i] -> features [N, width] of an added token, as BERT's [CLS].
 
     Over `linear` numbers and `embedding` categories this is the FT-Transformer of Gorishniy et al., "Revisiting deep
     learning models for tabular data" (NeurIPS 2021).
 
     Args:
-        width: of every token; blocks of another size are projected to it.
-        depth: layers.
-        heads: of each layer.
-        expansion: how much wider a layer is inside.
-        dropout: of attention and inside.
+        width: size of every token; blocks of another size are projected to it.
+        depth: number of layers.
+        heads: number of attention heads in each layer.
+        expansion: width of a layer's feed-forward part over that of its tokens.
+        dropout: of attention and feed-forward parts.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class Trunk(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: list[Tensor]) -> Tensor:
-        own = self.own.expand(tokens[0].shape[0], -1, -1)
-        x = torch.cat([own, *(fit(token) for fit, token in zip(self.fit, tokens, strict=True))], dim=1)
+        added = self.own.expand(tokens[0].shape[0], -1, -1)
+        x = torch.cat([added, *(fit(token) for fit, token in zip(self.fit, tokens, strict=True))], dim=1)
         for layer in self.layers:
             x = layer(x)
         return torch.relu(self.norm(x[:, 0]))

@@ -74,7 +74,7 @@ class Toy(NamedTuple):
         raw = {column.name: [row.get(column.name) for row in rows] for column in self.schema.features}
         with torch.no_grad():
             blocks = [torch.from_numpy(array) for array in self.schema.encode(raw).values()]
-            return self.network.answer(self.network(blocks))["probabilities"].numpy()
+            return self.network.predict(self.network(blocks))["probabilities"].numpy()
 
     def show(self, release: str) -> None:
         """Move the public name to a release."""

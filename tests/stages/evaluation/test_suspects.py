@@ -1,4 +1,4 @@
-"""Samples to look at: wrong labels and strange samples that were planted come first, for every kind of target."""
+"""Suspects: planted wrong labels and outliers come first, for every kind of target."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def paths(finished):
 
 @pytest.fixture(scope="module")
 def planted(paths, tmp_path_factory):
-    """The digits' arrays with one label of thirty another, and the rows of these; and the suspects."""
+    """The rows of wrong labels, one in thirty, that are planted among the digits; and the suspects found."""
     folder = tmp_path_factory.mktemp("planted") / "arrays"
     shutil.copytree(paths["arrays"], folder)
     draw, wrong = np.random.default_rng(0), []
@@ -39,17 +39,17 @@ def planted(paths, tmp_path_factory):
     return wrong, suspects.find(net, schema, folder)
 
 
-def test_planted_labels_are_the_most_in_doubt(planted):
-    wrong, found = planted
-    assert len(found.rows) == 1797 and len(wrong) > 40
-    worst = found.rows[found.worst(found.doubts, len(wrong))].tolist()
+def test_planted_labels_are_the_most_doubtful(planted):
+    wrong, suspected = planted
+    assert len(suspected.rows) == 1797 and len(wrong) > 40
+    worst = suspected.rows[suspected.worst(suspected.doubts, len(wrong))].tolist()
     assert len(set(worst) & set(wrong)) >= 0.9 * len(wrong)
 
 
-def test_they_are_listed_with_what_the_others_tell(planted, paths, tmp_path):
-    wrong, found = planted
+def test_suspects_are_listed_with_the_prediction_of_their_neighbors(planted, paths, tmp_path):
+    wrong, suspected = planted
     schema = Schema.load(paths["schema"])
-    suspects.write(found, schema, paths["table"], tmp_path / "suspects.csv")
+    suspects.write(suspected, schema, paths["table"], tmp_path / "suspects.csv")
     with (tmp_path / "suspects.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["suspect"] for row in rows] == ["label"] * suspects.LISTED + ["outlier"] * suspects.LISTED
@@ -61,16 +61,16 @@ def test_they_are_listed_with_what_the_others_tell(planted, paths, tmp_path):
     assert int(first["row"]) in wrong and first["neighbours"].partition(", ")[0] == first["label"]  # the table is right
 
 
-def test_of_many_samples_some_of_each_split_are_looked_at(paths, monkeypatch):
+def test_of_many_samples_some_of_each_split_are_searched(paths, monkeypatch):
     monkeypatch.setattr(suspects, "MOST", 100)
     schema = Schema.load(paths["schema"])
-    found = suspects.find(network.load(paths["weights"], schema), schema, paths["arrays"])
-    shares = {name: (found.split == name).mean() for name in SPLITS}
-    assert len(found.rows) == 100 and shares == pytest.approx({"train": 0.69, "val": 0.1, "test": 0.21}, abs=0.02)
+    suspected = suspects.find(network.load(paths["weights"], schema), schema, paths["arrays"])
+    shares = {name: (suspected.split == name).mean() for name in SPLITS}
+    assert len(suspected.rows) == 100 and shares == pytest.approx({"train": 0.69, "val": 0.1, "test": 0.21}, abs=0.02)
 
 
 class Passing:
-    """A network that leaves its only block as it is."""
+    """A network whose features are its only block."""
 
     class trunk:
         width = 2
@@ -79,7 +79,7 @@ class Passing:
         return blocks[0]
 
 
-def test_amounts_that_the_others_do_not_have_and_samples_far_from_them(tmp_path):
+def test_planted_numbers_and_outliers_are_found(tmp_path):
     draw = np.random.default_rng(0)
     schema = Schema((), Column("price", "target_number", {}, {"mean": 0.0, "std": 1.0, "coverage": 0.9}))
     for split, rows in zip(SPLITS, np.split(np.arange(300), [200, 250]), strict=True):
@@ -90,14 +90,14 @@ def test_amounts_that_the_others_do_not_have_and_samples_far_from_them(tmp_path)
             x[2] = 30.0
         (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
         array[:] = x
-    found = suspects.find(Passing(), schema, tmp_path)
-    assert set(found.rows[found.worst(found.doubts, 3)]) == {1, 201, 251}
-    assert found.rows[found.worst(found.distances, 1)] == [252]
+    suspected = suspects.find(Passing(), schema, tmp_path)
+    assert set(suspected.rows[suspected.worst(suspected.doubts, 3)]) == {1, 201, 251}
+    assert suspected.rows[suspected.worst(suspected.distances, 1)] == [252]
 
 
 @pytest.mark.parametrize("kind", ["target_number", "target_class"])
-def test_a_split_of_one_row_beside_many_is_looked_at_or_left_out(tmp_path, monkeypatch, kind):
-    """Evenly spread samples may miss a small split altogether."""
+def test_a_split_of_one_row_may_be_left_out(tmp_path, monkeypatch, kind):
+    """Evenly spread samples may miss a small split."""
     monkeypatch.setattr(suspects, "MOST", 10)
     fitted = {"labels": ["a", "b"], "mean": 0.0, "std": 1.0, "coverage": 0.9}
     schema = Schema((), Column("price", kind, {}, fitted))
@@ -105,6 +105,6 @@ def test_a_split_of_one_row_beside_many_is_looked_at_or_left_out(tmp_path, monke
         y = np.zeros((len(rows), 1)) if kind == "target_number" else np.zeros(len(rows), np.int64)
         (array,) = create_split(tmp_path / split, rows, y, [type("Tensor", (), {"dtype": "float32", "shape": (2,)})])
         array[:] = 0.0
-    found = suspects.find(Passing(), schema, tmp_path)
-    assert len(found.rows) == 10 and "val" not in found.split
-    assert np.isfinite(found.doubts).all() and np.isfinite(found.distances).all()
+    suspected = suspects.find(Passing(), schema, tmp_path)
+    assert len(suspected.rows) == 10 and "val" not in suspected.split
+    assert np.isfinite(suspected.doubts).all() and np.isfinite(suspected.distances).all()

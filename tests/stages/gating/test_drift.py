@@ -1,4 +1,4 @@
-"""What is kept of a data set, the distances between two, and that data which have moved are refused by name."""
+"""Statistics of a data set, the distance between two, and the drift figures that name a column."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy import stats
 from stages import profile
 from stages.core.errors import UserError
 from stages.gating import drift
-from stages.gating.verdict import DATA
+from stages.gating.evidence import DATA
 from stages.schema import Column, Schema
 from stages.settings import params
 from stages.tables import distributions, table
@@ -56,19 +56,19 @@ def words(text):
     ],
 )
 def test_a_distance_by_hand(old, new, far, moved):
-    found = distance(old, new)
-    assert found.value == pytest.approx(far)
+    apart = distance(old, new)
+    assert apart.value == pytest.approx(far)
     if far:
-        assert found.moved == moved
+        assert apart.moved == moved
 
 
-def test_words_and_numbers_are_no_distance_apart():
+def test_words_and_numbers_have_no_distance():
     assert distance(numbers(1, 2), words("1 2")) is None
     assert distance(numbers(), numbers(1)) is None
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 6])
-def test_that_of_numbers_is_kolmogorov_and_smirnovs(decimals):
+def test_the_distance_of_numbers_is_kolmogorov_and_smirnovs(decimals):
     draw = np.random.default_rng(0)
     old, new = draw.normal(0, 2, 3000).round(decimals), draw.gumbel(0.5, 2, 2000).round(decimals)
     exact = stats.ks_2samp(old, new).statistic
@@ -77,11 +77,11 @@ def test_that_of_numbers_is_kolmogorov_and_smirnovs(decimals):
         assert distance(of_numbers(old), of_numbers(new)).value == pytest.approx(exact)
 
 
-def test_more_words_than_are_kept_count_together():
+def test_words_beyond_the_most_frequent_are_counted_together():
     many = of_words((f"word {number}", 1) for number in range(1000))
     assert len(many.counts) == distributions.WORDS and many.others == 1000 - distributions.WORDS
     others = of_words((f"other {number}", 1) for number in range(1000))
-    assert distance(many, others).value == 0.0  # nothing tells
+    assert distance(many, others).value == 0.0  # both hold nothing but rare words
     assert distance(many, of_words([("word 7", 600), *((f"word {number}", 1) for number in range(400))])).value > 0.5
 
 
@@ -89,7 +89,7 @@ values = st.lists(st.none() | st.integers(0, 5) | st.floats(-1e6, 1e6), min_size
 
 
 @given(values, values)
-def test_a_distance_lies_between_0_and_1_and_is_the_same_from_either_side(old, new):
+def test_a_distance_lies_between_0_and_1_and_is_symmetric(old, new):
     for made in (
         lambda each: of_numbers(np.array(each, np.float64)),
         lambda each: of_words((None if value is None else f"{value:.0f}", 1) for value in each),
@@ -101,15 +101,15 @@ def test_a_distance_lies_between_0_and_1_and_is_the_same_from_either_side(old, n
 
 @pytest.mark.parametrize("labels", [2, 10, 50])
 def test_chance_alone_makes_no_drift(labels):
-    """The smallest splits that are judged, a thousand times over."""
+    """Over a thousand pairs of the smallest splits that are judged."""
     draw = np.random.default_rng(labels)
     beyond = []
     for _ in range(500):
         kinds = draw.integers(0, labels, 400)
-        amounts = draw.normal(size=400)
+        numbers = draw.normal(size=400)
         of_kinds = [of_words((str(kind), 1) for kind in half) for half in (kinds[:200], kinds[200:])]
-        of_amounts = [of_numbers(half) for half in (amounts[:200], amounts[200:])]
-        beyond += [found.value - found.chance for found in (distance(*of_kinds), distance(*of_amounts))]
+        of_both = [of_numbers(half) for half in (numbers[:200], numbers[200:])]
+        beyond += [apart.value - apart.chance for apart in (distance(*of_kinds), distance(*of_both))]
     assert max(beyond) < BOUNDS.max_distance - 0.05 and abs(np.mean(beyond)) < 0.02
 
 
@@ -130,12 +130,12 @@ def row(number, draw, shift=0.0):
 def described(tmp_path):
     """The statistics file of a table of 900 rows, three splits in turn."""
 
-    def make(folder="here", row_group_size=100, **said):
+    def make(folder="here", row_group_size=100, **options):
         here = tmp_path / folder
         draw = np.random.default_rng(0)
         here.mkdir()
         types = pa.schema({name: pa.string() for name in ("town", "remark", "remark.script")})
-        rows = [row(number, draw, **said) for number in range(900)]
+        rows = [row(number, draw, **options) for number in range(900)]
         cells = pa.Table.from_pylist(rows)
         cells = cells.cast(pa.schema([types.field(f.name) if f.name in types.names else f for f in cells.schema]))
         parquet.write_table(cells, here / "table.parquet", row_group_size=row_group_size)
@@ -148,13 +148,13 @@ def described(tmp_path):
     return make
 
 
-def test_each_column_is_told_by_its_facts_or_its_values(described):
-    told = distributions.load(described())
+def test_statistics_describe_each_column_by_its_facts_or_values(described):
+    statistics = distributions.load(described())
     of_remarks = ["remark.length", "remark.words", "remark.script"]
-    assert list(told) == ["price", "age", "town", *of_remarks, "since.year"]
-    assert told["age"]["train"].rows == 300 and told["age"]["train"].missing == 6
-    assert set(told["town"]["test"].counts) == {"Ulm", "Bonn", "Jena"}
-    assert told["remark.script"]["train"].missing == 30
+    assert list(statistics) == ["price", "age", "town", *of_remarks, "since.year"]
+    assert statistics["age"]["train"].rows == 300 and statistics["age"]["train"].missing == 6
+    assert set(statistics["town"]["test"].counts) == {"Ulm", "Bonn", "Jena"}
+    assert statistics["remark.script"]["train"].missing == 30
 
 
 def test_the_bytes_do_not_depend_on_how_the_table_is_read(described, monkeypatch):
@@ -163,11 +163,11 @@ def test_the_bytes_do_not_depend_on_how_the_table_is_read(described, monkeypatch
     assert described("pieces", row_group_size=7).read_bytes() == whole
 
 
-def test_of_many_rows_some_are_looked_at(described, monkeypatch):
+def test_statistics_of_many_rows_use_a_sample(described, monkeypatch):
     monkeypatch.setattr(profile, "MOST", 100)
-    told = distributions.load(described())
-    assert {each.rows for splits in told.values() for each in splits.values()} == {100}
-    years = told["since.year"]["train"].cuts
+    statistics = distributions.load(described())
+    assert {summary.rows for splits in statistics.values() for summary in splits.values()} == {100}
+    years = statistics["since.year"]["train"].cuts
     assert (years[0], years[-1]) == (2000.0, 2017.0)  # evenly: from the first to the last
 
 
@@ -175,31 +175,31 @@ def figures(old, new, state="answers", bounds=BOUNDS):
     return {figure.name: figure for figure in drift.figures(old, new, state, bounds)}
 
 
-def test_what_has_moved_is_named(described):
+def test_a_column_that_drifted_is_named(described):
     old, new = distributions.load(described()), distributions.load(described("later", shift=30.0))
-    found = figures(old, new)
-    moved = [name for name, figure in found.items() if not figure.note and figure.value > figure.most]
+    by_name = figures(old, new)
+    moved = [name for name, figure in by_name.items() if not figure.note and figure.value > figure.most]
     assert moved == ["age: as the champion's"]
-    assert found[moved[0]].about == DATA
-    assert "age is not as in the champion's training rows: median 41 -> 71. " in found[moved[0]].reason
+    assert by_name[moved[0]].about == DATA
+    assert "age is not as in the champion's training rows: median 41 -> 71. " in by_name[moved[0]].reason
     accepted = drift.Bounds(0.2, {"age": 1.0}, 0.2, 200)
     assert all(figure.note or figure.value <= figure.most for figure in figures(old, new, bounds=accepted).values())
 
 
-def test_a_test_split_unlike_the_training_rows_is_named():
+def test_a_test_split_that_differs_from_the_training_rows_is_named():
     train, test = words("a a a a b " * 100), words("a b b b b " * 100)
-    found = figures({}, {"label": {"train": train, "test": test}}, "none")["label: test as train"]
-    assert found.value == pytest.approx(0.6, abs=0.03) and found.value > found.most
-    assert "label is not as in the training rows: share of 'a' 0.8 -> 0.2. " in found.reason
+    figure = figures({}, {"label": {"train": train, "test": test}}, "none")["label: test as train"]
+    assert figure.value == pytest.approx(0.6, abs=0.03) and figure.value > figure.most
+    assert "label is not as in the training rows: share of 'a' 0.8 -> 0.2. " in figure.reason
 
 
-def test_columns_that_came_and_went_are_told(described):
+def test_columns_that_are_gone_or_of_another_kind_are_noted(described):
     new = dict(distributions.load(described()))
     old = new | {"height": new["age"], "town": new["price"]}
-    found = figures(old, new)
-    note = "columns beside the champion's are gone: height; of another kind: town"
-    assert found["columns: as the champion's"].note == note
-    assert "town: as the champion's" not in found and "price: as the champion's" in found
+    by_name = figures(old, new)
+    note = "compared with the champion's, columns are gone: height; of another kind: town"
+    assert by_name["columns: as the champion's"].note == note
+    assert "town: as the champion's" not in by_name and "price: as the champion's" in by_name
 
 
 @pytest.mark.parametrize("state", ["none", "itself"])
@@ -208,7 +208,7 @@ def test_without_another_champion_only_test_and_train_are_compared(described, st
     assert {name.partition(": ")[2] for name in figures({}, new, state)} == {"test as train"}
 
 
-def test_a_champion_without_statistics_and_too_few_rows_are_told(described):
+def test_a_champion_without_statistics_and_too_few_rows_are_noted(described):
     new = distributions.load(described())
     assert "before statistics" in figures({}, new)["as the champion's"].note
     few = figures(new, new, bounds=drift.Bounds(0.2, {}, 0.2, 301))
@@ -217,7 +217,7 @@ def test_a_champion_without_statistics_and_too_few_rows_are_told(described):
     )
 
 
-def test_a_damaged_file_is_a_persons_to_mend(tmp_path):
+def test_a_damaged_statistics_file_is_an_error(tmp_path):
     path = tmp_path / "statistics.json"
     for text in ("{", "[]", '{"age": {"train": {"rows": 3}}}'):
         path.write_text(text)
@@ -225,8 +225,8 @@ def test_a_damaged_file_is_a_persons_to_mend(tmp_path):
             distributions.load(path)
 
 
-def test_darker_pictures_than_the_champions_are_refused_by_name(done):
-    """Through ingest, validate, prepare and profile; the verdict is the gate's own function."""
+def test_pictures_darker_than_the_champions_are_refused_by_name(done):
+    """Through ingest, validate, prepare and profile."""
     from PIL import Image
 
     paths = {name: done.folder / path for name, path in params.paths(done.folder / "dvc.yaml").items()}
@@ -235,10 +235,10 @@ def test_darker_pictures_than_the_champions_are_refused_by_name(done):
         dark = done.folder / "data/raw/dark" / path.relative_to(done.folder / "data/builtin/digits")
         dark.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(path) as picture:
-            picture.point(lambda grey: grey // 2).save(dark)
+            picture.point(lambda gray: gray // 2).save(dark)
     done.params(data={"path": "data/raw/dark"})
     done.run("dvc", "repro", "profile")
-    found = figures(released, distributions.load(paths["statistics"]))
-    moved = {name for name, figure in found.items() if figure.value > figure.most}
+    by_name = figures(released, distributions.load(paths["statistics"]))
+    moved = {name for name, figure in by_name.items() if figure.value > figure.most}
     assert moved == {"image.brightness: as the champion's", "image.contrast: as the champion's"}
-    assert "median" in found["image.brightness: as the champion's"].reason
+    assert "median" in by_name["image.brightness: as the champion's"].reason

@@ -1,4 +1,4 @@
-"""Every test row is in one slice, of its own value or range."""
+"""Slices: every test row is in one slice, by its value or range."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ texts = st.lists(st.none() | st.sampled_from("abc") | st.text(min_size=1, max_si
 numbers = st.lists(st.sampled_from([math.nan, 0.0, 1.0, 1.0000001, 1e9]) | st.floats(-1e6, 1e6), max_size=99)
 
 
-def each_once(cuts, cells, missing):
-    """Every row in one slice, ascending, with names of their own; nothing at all where all are missing."""
+def is_partition(cuts, cells, missing):
+    """Whether each row is in one slice, rows ascend and names differ; no slice if all cells are missing."""
     if all(missing):
         return cuts == []
     rows = sorted(row for cut in cuts for row in cut.at.tolist())
     ascending = all(cut.at.tolist() == sorted(cut.at.tolist()) and len(cut.at) for cut in cuts)
-    lacking = [row for cut in cuts if cut.value == slices.MISSING for row in cut.at]
+    without = [row for cut in cuts if cut.value == slices.MISSING for row in cut.at]
     named = len({cut.value for cut in cuts}) == len(cuts)
-    return rows == [*range(len(cells))] and ascending and named and lacking == np.flatnonzero(missing).tolist()
+    return rows == [*range(len(cells))] and ascending and named and without == np.flatnonzero(missing).tolist()
 
 
 @given(texts)
 def test_texts_are_cut_by_value(cells):
     cuts = slices.cut(cells, 4)
-    assert each_once(cuts, cells, [cell is None for cell in cells])
+    assert is_partition(cuts, cells, [cell is None for cell in cells])
     for cut in (cut for cut in cuts if cut.value not in (slices.MISSING, slices.OTHERS)):
         assert {cells[row] for row in cut.at} == {cut.value}
     assert len(cuts) <= slices.MOST + 2
@@ -45,7 +45,7 @@ def test_texts_are_cut_by_value(cells):
 def test_numbers_are_cut_into_ranges(cells, bins):
     cells = np.array(cells, np.float64)
     cuts = slices.cut(cells, bins)
-    assert each_once(cuts, cells, np.isnan(cells))
+    assert is_partition(cuts, cells, np.isnan(cells))
     ranges = [cut for cut in cuts if cut.span]
     assert len(ranges) <= bins
     for cut in ranges:
@@ -60,13 +60,13 @@ def as_listed(cuts):
     return [{"by": "town", "value": cut.value, "span": cut.span} for cut in cuts]
 
 
-def test_rare_values_are_one_slice():
+def test_rare_values_share_one_slice():
     cells = [str(number) for number in range(slices.MOST + 9)] * 2 + ["0"]
     cuts = slices.cut(cells, 4)
     assert (cuts[-1].value, len(cuts[-1].at), len(cuts)) == (slices.OTHERS, 18, slices.MOST + 1)
 
 
-def test_ranges_are_named_so_that_they_differ():
+def test_ranges_have_distinct_names():
     cuts = slices.cut(np.array([0.0, 0.1, 1.00001, 1.00002, 1.00003, 1.00004]), 3)
     assert [cut.value for cut in cuts] == ["0 to 0.1", "1.00001 to 1.00002", "1.00003 to 1.00004"]
     assert [cut.value for cut in slices.cut(np.array([8.0] * 9 + [1230.0]), 4)] == ["8", "1230"]

@@ -1,4 +1,4 @@
-"""From any evidence to a verdict; and no worse evidence that turns a refusal into a pass."""
+"""Any evidence gives a verdict, and worse evidence never turns a refusal into a pass."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.gating.verdict import (
+from stages.gating.evidence import (
     COMPARED,
     NO_DIFFERENCE,
-    PASS,
-    REFUSE,
+    ControlEvidence,
     Difference,
     Estimate,
     Evidence,
     Figure,
-    OfSlices,
     Policy,
     Slice,
-    Tried,
-    judge,
+    SliceBounds,
 )
+from stages.gating.verdict import PASS, REFUSE, judge
 
-SLOW = [HealthCheck.too_slow]  # a busy machine is no fault
+SLOW = [HealthCheck.too_slow]  # a busy machine is not an error
 settings.register_profile("here", derandomize=True, deadline=None, database=None, suppress_health_check=SLOW)
 settings.load_profile("here")
 STATES = ("none", "itself", "incompatible", "lost", "answers")
@@ -41,7 +39,7 @@ BY = ("label", "length")
 
 
 def policies(bound_ms):
-    """Policies whose latency bound is drawn from `bound_ms`."""
+    """Policies with a latency bound from `bound_ms`."""
     return st.builds(
         Policy,
         thresholds=bounds,
@@ -49,7 +47,7 @@ def policies(bound_ms):
         level=st.floats(0.001, 0.499),
         p99_ms=bound_ms,
         approval=st.lists(st.sampled_from([*GROUPS, *NAMES])),
-        slices=st.dictionaries(st.sampled_from(BY), st.builds(OfSlices, bounds, margins, st.integers(2, 50))),
+        slices=st.dictionaries(st.sampled_from(BY), st.builds(SliceBounds, bounds, margins, st.integers(2, 50))),
     )
 
 
@@ -65,7 +63,7 @@ no_controls = st.just(())
 
 
 def evidences(number, controls=no_controls):
-    """Evidence whose figures are drawn from `number`."""
+    """Evidence with values from `number`."""
     return st.builds(
         Evidence,
         release=st.just("0123456789ab"),
@@ -108,10 +106,10 @@ def evidences(number, controls=no_controls):
 EXPECTED = ("threshold", "parity", "latency")
 controls = st.lists(
     st.builds(
-        Tried,
+        ControlEvidence,
         name=st.text(),
         what=st.text(),
-        expected=st.sampled_from([*EXPECTED, NO_DIFFERENCE, "nothing known"]),
+        expected=st.sampled_from([*EXPECTED, NO_DIFFERENCE, "something else"]),
         evidence=st.none() | evidences(anything),
         inapplicable=st.text(min_size=1),
     ),
@@ -121,18 +119,18 @@ controls = st.lists(
 
 @given(evidences(anything, controls), policies(anything))
 def test_any_evidence_gives_a_verdict_with_its_reasons(evidence, policy):
-    said = judge(evidence, policy)
-    refused = [criterion for criterion in said["criteria"] if not criterion["holds"]]
-    asked = all({each["about"], each["name"]} & set(policy.approval) for each in refused)
-    assert said["verdict"] == ("pass" if not refused else "needs a person" if asked else "refuse")
-    assert all(criterion["reason"] for criterion in refused)
-    assert all(criterion["holds"] in (True, False) for criterion in said["criteria"])
-    assert len(said["controls"]) == len(evidence.controls)
-    json.dumps(said, allow_nan=False)
+    verdict = judge(evidence, policy)
+    failed = [criterion for criterion in verdict["criteria"] if not criterion["holds"]]
+    acceptable = all({criterion["about"], criterion["name"]} & set(policy.approval) for criterion in failed)
+    assert verdict["verdict"] == ("pass" if not failed else "needs a person" if acceptable else "refuse")
+    assert all(criterion["reason"] for criterion in failed)
+    assert all(criterion["holds"] in (True, False) for criterion in verdict["criteria"])
+    assert len(verdict["controls"]) == len(evidence.controls)
+    json.dumps(verdict, allow_nan=False)
 
 
 def lowered(measured, thresholds, less):
-    """Farther beyond what each is bounded by; those that are bounded at both ends are gone."""
+    """Move each metric past its bound, and drop those that are bounded at both ends."""
     at_least = {name for name, bound in thresholds.items() if bound["min"] is not None}
     at_most = {name for name, bound in thresholds.items() if bound["max"] is not None}
     return {
@@ -147,7 +145,7 @@ def widened(differences, less):
 
 
 @given(evidences(share, controls), policies(share), st.data())
-def test_worse_evidence_is_never_better(evidence, policy, data):
+def test_worse_evidence_never_turns_a_refusal_into_a_pass(evidence, policy, data):
     less, before = data.draw(st.floats(0, 1)), judge(evidence, policy)["verdict"]
     if before == PASS:
         return
@@ -173,49 +171,48 @@ def test_worse_evidence_is_never_better(evidence, policy, data):
 
 
 @given(evidences(anything), evidences(anything), st.sampled_from(EXPECTED), policies(anything))
-def test_a_control_that_is_not_refused_for_its_own_reason_refuses(evidence, bad, expected, policy):
-    control = Tried("bad", "a bad model", expected, bad)
-    said = judge(replace(evidence, controls=[control]), policy)
-    (fared,) = said["controls"]
+def test_a_control_that_is_not_refused_for_the_expected_reason_refuses(evidence, bad, expected, policy):
+    verdict = judge(replace(evidence, controls=[ControlEvidence("bad", "a bad model", expected, bad)]), policy)
+    (control,) = verdict["controls"]
     alone = judge(bad, policy)
-    own = any(each["about"] == expected and not each["holds"] for each in alone["criteria"])
+    refused = any(criterion["about"] == expected and not criterion["holds"] for criterion in alone["criteria"])
     if expected == "threshold" and not policy.thresholds:
-        assert fared["outcome"] == "not applicable"
-    elif own:
-        assert (fared["outcome"], fared["holds"]) == ("refused", True)
+        assert control["outcome"] == "not applicable"
+    elif refused:
+        assert (control["outcome"], control["holds"]) == ("refused", True)
     else:
-        assert fared["outcome"] == ("passed" if alone["verdict"] == "pass" else "another reason")
-        assert said["verdict"] == "refuse" and said["criteria"][-1]["reason"] == fared["told"] != ""
+        assert control["outcome"] == ("passed" if alone["verdict"] == "pass" else "another reason")
+        assert verdict["verdict"] == "refuse" and verdict["criteria"][-1]["reason"] == control["told"] != ""
 
 
 @given(evidences(share), policies(share))
-def test_the_candidate_beside_itself_must_not_differ(evidence, policy):
-    known = replace(evidence, champion={"state": "answers", "outcome": "itself"})
-    control = Tried("itself", "the candidate", NO_DIFFERENCE, known)
-    said = judge(replace(evidence, controls=[control]), policy)
-    other = any(each.value != 0 or each.better for each in evidence.differences.values())
-    compared = judge(known, policy)["criteria"]
-    worse = {each["name"] for each in compared if not each["holds"]} & {
-        COMPARED + name for name in evidence.differences
-    }
-    assert said["controls"][0]["holds"] == (not other and not worse)
+def test_the_candidate_compared_with_itself_must_not_differ(evidence, policy):
+    itself = replace(evidence, champion={"state": "answers", "outcome": "itself"})
+    control = ControlEvidence("itself", "the candidate", NO_DIFFERENCE, itself)
+    verdict = judge(replace(evidence, controls=[control]), policy)
+    differs = any(difference.value != 0 or difference.better for difference in evidence.differences.values())
+    failed = {criterion["name"] for criterion in judge(itself, policy)["criteria"] if not criterion["holds"]}
+    worse = failed & {COMPARED + name for name in evidence.differences}
+    assert verdict["controls"][0]["holds"] == (not differs and not worse)
 
 
 @given(evidences(anything), policies(anything))
-def test_a_slice_is_judged_as_the_whole_would_be(evidence, policy):
-    """With the bounds of its slices, and only where it has the rows."""
-    said = judge(evidence, policy)["criteria"]
-    for each in (each for each in evidence.slices if each.by in policy.slices):
-        asked, where = policy.slices[each.by], f" where {each.by} is {each.value}"
-        alone = replace(evidence, measured=each.measured, differences=each.differences, slices=())
-        whole = judge(alone, replace(policy, thresholds=asked.thresholds, margins=asked.margins, slices={}))["criteria"]
-        enough = each.rows >= asked.min_rows
+def test_a_slice_is_judged_like_a_whole_test_split(evidence, policy):
+    """With bounds of its own, and only if it has enough rows."""
+    criteria = judge(evidence, policy)["criteria"]
+    names = ("name", "value", "holds", "interval", "rows")
+    of_slices = [tuple(criterion[name] for name in names) for criterion in criteria if criterion["about"] == "slice"]
+    for part in (part for part in evidence.slices if part.by in policy.slices):
+        bounds, where = policy.slices[part.by], f" where {part.by} is {part.value}"
+        alone = replace(evidence, measured=part.measured, differences=part.differences, slices=())
+        alone_policy = replace(policy, thresholds=bounds.thresholds, margins=bounds.margins, slices={})
+        enough = part.rows >= bounds.min_rows
         expected = [
-            (f"{one['name']}{where}", one["value"], one["holds"], one["interval"], each.rows)
-            for one in whole
-            if enough and one["about"] in ("threshold", "champion") and one["bound"] not in ("needed", "at least one")
+            (f"{criterion['name']}{where}", criterion["value"], criterion["holds"], criterion["interval"], part.rows)
+            for criterion in judge(alone, alone_policy)["criteria"]
+            if criterion["about"] in ("threshold", "champion") and criterion["bound"] not in ("needed", "at least one")
         ]
-        names = ("name", "value", "holds", "interval", "rows")
-        found = [tuple(one[name] for name in names) for one in said if one["about"] == "slice"]
-        assert all(one in found for one in expected)
-        assert enough or any(one["rows"] == each.rows and one["note"] and one["holds"] for one in said)
+        if enough:
+            assert all(criterion in of_slices for criterion in expected)
+        else:
+            assert any(each["rows"] == part.rows and each["note"] and each["holds"] for each in criteria)

@@ -1,4 +1,4 @@
-"""One table with a picture, numbers, a category and a sentence, through the whole line."""
+"""One table with a picture, numbers, a category and a text, through the whole pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.project import clone
 SIGHT = {"0": "round", "1": "thin", "7": "slanted"}
 ROBUSTNESS = {
     "image": {"flip": {"max_changed": 1.0}},
-    "said": {"case": {"max_changed": 0.0}, "blanks": {"max_changed": 0.0}, "typos": {"by": 1.0, "max_changed": 1.0}},
+    "remark": {"case": {"max_changed": 0.0}, "blanks": {"max_changed": 0.0}, "typos": {"by": 1.0, "max_changed": 1.0}},
     "category": {"missing": {"by": 0.5, "max_changed": 1.0}},
     "slant": {"noise": {"by": 0.5, "max_changed": 1.0}, "missing": {"by": 1.0, "max_changed": 1.0}},
 }
@@ -27,7 +27,7 @@ SENTENCES = ["It looks {} to me.", "somewhat {}, I would say", "{}!", "A figure 
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
-    """A clone after a run on three kinds of digits, each with what somebody says of it."""
+    """A clone after a run on three digits, each with a sentence about its look."""
     try:
         find_server()
     except UserError as error:
@@ -40,18 +40,18 @@ def line(tmp_path_factory):
     for label, word in SIGHT.items():
         (made.folder / "data/builtin/digits" / label).rename(folder / label)
         for path in sorted((folder / label).iterdir()):
-            said = chance.choice(SENTENCES).format(word) if chance.random() < 0.8 else ""
+            remark = chance.choice(SENTENCES).format(word) if chance.random() < 0.8 else ""
             pen = chance.choice(["ink", "pencil", ""])
-            rows.append([f"{label}/{path.name}", said, pen, chance.gauss(float(label), 4), "?", label])
+            rows.append([f"{label}/{path.name}", remark, pen, chance.gauss(float(label), 4), "?", label])
     chance.shuffle(rows)
     rows[3][0] = "gone.png"
     rows[4][0] = "../../../params.yaml"
     rows[5][3] = "1,5"
     with (folder / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["picture", "said", "pen", "slant", "empty", "digit"])
+        writer.writerow(["picture", "remark", "pen", "slant", "empty", "digit"])
         writer.writerows(rows)
-    features = {"picture": "image", "said": "text", "pen": "category", "slant": "number"}
+    features = {"picture": "image", "remark": "text", "pen": "category", "slant": "number"}
     made.params(
         data={"path": "data/raw/mixed", "format": "csv"},
         schema={"features": features, "target": {"digit": "class"}},
@@ -63,8 +63,8 @@ def line(tmp_path_factory):
         measure={"requests": 20},
         gate={"thresholds": {"accuracy": {"min": 0.9}}, "slices": {}, "p99_ms": 1000.0, "robustness": ROBUSTNESS},
     )
-    said = made.millrace("run")
-    assert "pass: release" in said
+    output = made.millrace("run")
+    assert "pass: release" in output
     return made
 
 
@@ -78,34 +78,34 @@ def test_faulty_rows_are_named_with_their_column(line):
     )
 
 
-def test_each_kind_travels_in_its_own_way(line):
+def test_the_release_holds_the_code_of_its_kinds_only(line):
     names = {path.name for path in (line.folder / "models/repository").glob("*_encode/1/stages/schema/kinds/*.py")}
     assert names == {"__init__.py", "image.py", "text.py", "category.py", "number.py"}
     schema = json.loads((line.folder / "data/schema.json").read_text())
     assert [column["kind"] for column in schema["features"]] == ["image", "text", "category", "number"]
 
 
-def test_every_kind_of_change_was_served(line):
+def test_every_perturbation_was_served(line):
     reports = line.folder / "reports"
-    own, changed = (np.load(reports / "answers" / f"{name}.npz")["probabilities"] for name in ("answers", "changed"))
+    before, changed = (np.load(reports / "answers" / f"{name}.npz")["probabilities"] for name in ("answers", "changed"))
     described = json.loads((reports / "answers" / "changed.json").read_text())["changes"]
     assert [each["what"] for each in described] == [
-        *("flip of image", "case of said", "blanks of said", "typos of said by 1", "missing of category by 0.5"),
+        *("flip of image", "case of remark", "blanks of remark", "typos of remark by 1", "missing of category by 0.5"),
         *("noise of slant by 0.5", "missing of slant by 1"),
     ]
-    moved = np.abs(changed - own).max((1, 2))
+    moved = np.abs(changed - before).max((1, 2))
     assert moved[[1, 2]].max() < 1e-5 < moved[[0, 3, 4, 5, 6]].min()
     judged = json.loads((reports / "verdict.json").read_text())["criteria"]
-    found = {each["name"]: each["value"] for each in judged if each["about"] == "robustness"}
-    others = (changed.argmax(2) != own.argmax(1)).mean(1)
-    assert list(found.values()) == pytest.approx(others.round(6)) and found["flip of image"] > 0
+    values = {each["name"]: each["value"] for each in judged if each["about"] == "robustness"}
+    shares = (changed.argmax(2) != before.argmax(1)).mean(1)
+    assert list(values.values()) == pytest.approx(shares.round(6)) and values["flip of image"] > 0
 
 
-def test_a_stock_client_asks_with_raw_values(line):
+def test_tritons_client_sends_raw_values(line):
     import tritonclient.http as triton
 
     picture = sorted((line.folder / "data/raw/mixed/7").iterdir())[0].read_bytes()
-    cells = {"picture": picture, "said": b"that is slanted", "pen": b"chalk", "slant": 9.5}
+    cells = {"picture": picture, "remark": b"that is slanted", "pen": b"chalk", "slant": 9.5}
     inputs = []
     for name, value in cells.items():
         number = isinstance(value, float)

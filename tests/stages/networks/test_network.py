@@ -13,7 +13,7 @@ from stages.evaluation.plots import target_class as plots_of_class
 from stages.networks.augmentations import image as augment_image
 from stages.networks.draws import Draws
 from stages.networks.heads import target_class
-from stages.networks.network import Network, augmenter, initialise, load, resolve, save
+from stages.networks.network import Network, augmenter, initialize, load, resolve, save
 from stages.schema import Column, Schema
 
 CNN = {"encoders": {"image": {"name": "cnn", "width": 8}}}
@@ -30,7 +30,7 @@ def schema(side=8, channels=1, labels=3, name="image"):
 def network(schema, model=CNN):
     torch.manual_seed(0)
     built = Network(schema, resolve(schema, model))
-    with torch.no_grad():  # zeros and ones would hide faults
+    with torch.no_grad():  # zeros and ones would hide errors
         for parameter in built.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return built.eval()
@@ -40,7 +40,7 @@ def pictures(rows, side=8, channels=1):
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (rows, side, side, channels), np.uint8))
 
 
-def test_a_sample_draws_the_same_in_whatever_batch():
+def test_a_sample_draws_the_same_numbers_in_any_batch():
     alone, amid = Draws(1, 2, torch.tensor([7])), Draws(1, 2, np.array([3, 7, 9]))
     for k in (1, 4):
         assert torch.equal(alone.uniform(k)[0], amid.uniform(k)[1])
@@ -82,7 +82,7 @@ def test_exported_network_agrees_with_torch(tmp_path, model, side, channels):
             self.network = built
 
         def forward(self, image):
-            return self.network.answer(self.network([image]))["probabilities"]
+            return self.network.predict(self.network([image]))["probabilities"]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,28 +102,28 @@ def test_exported_network_agrees_with_torch(tmp_path, model, side, channels):
         x = pictures(rows, side, channels)
         answered = session.run(["probabilities"], {"image": x.numpy()})[0]
         with torch.no_grad():
-            expected = built.answer(built([x]))["probabilities"]
+            expected = built.predict(built([x]))["probabilities"]
         assert answered.shape == (rows, 3) and np.abs(answered - expected.numpy()).max() < 1e-5
 
 
 @pytest.mark.parametrize("side", [1, 7, 8, 28, 64, 96, 224])
-def test_cnn_follows_the_size_of_the_picture(side):
+def test_cnn_adapts_to_the_size_of_the_picture(side):
     built = network(schema(side, 3), {"encoders": {"image": {"width": 4}}})
     encoder = built.encoders[0]
     assert encoder(pictures(2, side, 3)).shape == (2, *encoder.shape)
 
 
-def test_answers_of_a_row_do_not_depend_on_the_batch():
+def test_predictions_of_a_row_do_not_depend_on_the_batch():
     built, x = network(schema()), pictures(5)
     assert torch.allclose(built([x])[:1], built([x[:1]]), atol=1e-6)
 
 
-def test_block_names_may_hold_dots():
+def test_block_names_may_contain_dots():
     named = schema(name="photo.front")
     assert network(named, {"encoders": {"image": {"width": 4}}}).spec["encoders"]["photo.front"]["width"] == 4
 
 
-def test_a_block_comes_before_its_kind_and_defaults_are_written_out():
+def test_options_of_a_block_override_those_of_its_kind_and_defaults_are_written_out():
     model = {"encoders": {"image": {"name": "cnn"}, "photo": {"name": "mlp", "hidden": [5]}}}
     assert resolve(schema(name="photo"), model) == {
         "encoders": {"photo": {"name": "mlp", "hidden": [5], "dropout": 0.0}},
@@ -148,25 +148,25 @@ def test_a_block_comes_before_its_kind_and_defaults_are_written_out():
         ({"head": {"class_weights": "some"}}, "head.class_weights: Input should be 'none' or 'balanced'"),
     ],
 )
-def test_a_misspelt_name_is_an_error_that_names_the_nearest(model, message):
+def test_a_misspelled_name_is_an_error_that_names_the_nearest(model, message):
     with pytest.raises(ValueError) as error:
         resolve(schema(), model)
     assert message in str(error.value)
 
 
-def test_a_saved_network_says_what_it_is(tmp_path):
-    own, x = schema(), pictures(3)
-    built = network(own)
+def test_a_saved_network_stores_its_spec(tmp_path):
+    fitted, x = schema(), pictures(3)
+    built = network(fitted)
     for name in ("a", "b"):
         save(tmp_path / name, built.state_dict(), built.spec)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    loaded = load(tmp_path / "a", own)
+    loaded = load(tmp_path / "a", fitted)
     assert loaded.spec == built.spec and torch.equal(loaded([x]), built([x]))
     with safetensors.safe_open(tmp_path / "a", "pt") as file:
         assert list(file.metadata()) == ["network"] and json.loads(file.metadata()["network"]) == built.spec
 
 
-def test_loading_what_does_not_fit_is_an_error(tmp_path):
+def test_loading_a_file_that_does_not_fit_is_an_error(tmp_path):
     built = network(schema())
     save(tmp_path / "ours", built.state_dict(), built.spec)
     (tmp_path / "text").write_text("no weights")
@@ -181,25 +181,25 @@ def test_loading_what_does_not_fit_is_an_error(tmp_path):
             load(tmp_path / path, other)
 
 
-def test_initialising_from_other_weights(tmp_path):
+def test_initializing_from_other_weights(tmp_path):
     source = network(schema())
     save(tmp_path / "ours", source.state_dict(), source.spec)
     equal = Network(schema(), source.spec)
-    assert len(initialise(equal, tmp_path / "ours", {})) == len(source.state_dict())
+    assert len(initialize(equal, tmp_path / "ours", {})) == len(source.state_dict())
     assert torch.equal(equal.head.linear.weight, source.head.linear.weight)
 
     wider = Network(schema(labels=5), source.spec)
     with pytest.raises(ValueError, match=r"head.linear.weight is \[5, 16\] here and \[3, 16\] there"):
-        initialise(wider, tmp_path / "ours", {})
-    filled = initialise(wider, tmp_path / "ours", {"encoders": "encoders"})
+        initialize(wider, tmp_path / "ours", {})
+    filled = initialize(wider, tmp_path / "ours", {"encoders": "encoders"})
     assert filled and all(name.startswith("encoders.0.") for name in filled)
     assert torch.equal(wider.encoders[0].layers[0].weight, source.encoders[0].layers[0].weight)
 
 
-def test_initialising_by_names_of_another_project(tmp_path):
+def test_initializing_by_a_name_map(tmp_path):
     safetensors.torch.save_file({"fc.weight": torch.ones(3, 16), "rest": torch.zeros(2)}, tmp_path / "theirs")
     built = network(schema(), MLP)
-    assert initialise(built, tmp_path / "theirs", {"fc.weight": "head.linear.weight"}) == ["head.linear.weight"]
+    assert initialize(built, tmp_path / "theirs", {"fc.weight": "head.linear.weight"}) == ["head.linear.weight"]
     assert built.head.linear.weight.eq(1).all()
     for name_map, message in (
         ({"fc.wieght": "head.linear.weight"}, "did you mean 'fc.weight'"),
@@ -207,7 +207,7 @@ def test_initialising_by_names_of_another_project(tmp_path):
         ({}, "head.linear.weight is not in the file"),
     ):
         with pytest.raises(ValueError, match=message):
-            initialise(built, tmp_path / "theirs", name_map)
+            initialize(built, tmp_path / "theirs", name_map)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -222,7 +222,7 @@ def test_initialising_by_names_of_another_project(tmp_path):
         {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
     ],
 )
-def test_augmented_pictures_keep_their_form_and_belong_to_their_sample(options, channels):
+def test_augmented_pictures_keep_their_shape_and_depend_on_their_sample(options, channels):
     x = pictures(6, 12, channels)
     augment = augmenter(schema(12, channels), {"image": options})
     whole = augment([x], Draws(0, 1, np.arange(6)))[0]
@@ -252,7 +252,7 @@ def test_shift_and_flip_by_hand():
     assert torch.equal(mirrored, x.flip(2))
 
 
-def test_no_augmentation_leaves_pictures_alone():
+def test_no_augmentation_returns_the_same_pictures():
     x = pictures(2)
     assert augmenter(schema(), {})([x], Draws(0, 0, np.arange(2)))[0] is x
 
@@ -266,13 +266,13 @@ def test_no_augmentation_leaves_pictures_alone():
         ({"imag": {}}, "augment: no block or kind 'imag'; did you mean 'image'?"),
     ],
 )
-def test_misspelt_augmentation(options, message):
+def test_a_misspelled_augmentation_is_an_error(options, message):
     with pytest.raises(ValueError) as error:
         augmenter(schema(), options)
     assert message in str(error.value)
 
 
-def test_balanced_loss_weighs_labels_alike():
+def test_balanced_loss_weighs_classes_equally():
     target = schema().target  # 1, 2 and 3 training samples
     head = target_class.Head(target, 4, class_weights="balanced")
     y = torch.tensor([0, 1, 1, 2, 2, 2])
@@ -294,35 +294,35 @@ def test_metrics_agree_with_scikit_learn(labels):
     for half in (slice(0, 77), slice(77, 200)):
         collection.update(torch.from_numpy(probabilities[half]), torch.from_numpy(y[half]))
     computed = collection.compute()
-    found, best = metrics_of_class.scalars(computed, target), probabilities.argmax(1)
-    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, best))
-    each = reference.precision_recall_fscore_support(y, best, labels=range(labels))
-    for name, expected in zip(("precision", "recall", "f1"), each, strict=False):
-        assert found[f"{name}_macro"] == pytest.approx(expected.mean(), abs=1e-6)
-        assert [found[f"{name}[{label}]"] for label in target.fitted["labels"]] == pytest.approx(list(expected))
-    assert found["recall_worst"] == pytest.approx(min(each[1]))
+    values, best = metrics_of_class.scalars(computed, target), probabilities.argmax(1)
+    assert values["accuracy"] == pytest.approx(reference.accuracy_score(y, best))
+    scores = reference.precision_recall_fscore_support(y, best, labels=range(labels))
+    for name, expected in zip(("precision", "recall", "f1"), scores, strict=False):
+        assert values[f"{name}_macro"] == pytest.approx(expected.mean(), abs=1e-6)
+        assert [values[f"{name}[{label}]"] for label in target.fitted["labels"]] == pytest.approx(list(expected))
+    assert values["recall_worst"] == pytest.approx(min(scores[1]))
     hits = metrics_of_class.hits(probabilities, y, target)
     assert {name: hit[among].mean() for name, (hit, among) in hits.items()} == pytest.approx(
-        {name: found[name] for name in ("accuracy", *(f"recall[{label}]" for label in target.fitted["labels"]))}
+        {name: values[name] for name in ("accuracy", *(f"recall[{label}]" for label in target.fitted["labels"]))}
     )
-    each_auroc = [reference.roc_auc_score(y == code, probabilities[:, code]) for code in range(labels)]
-    assert found["auroc"] == pytest.approx(np.mean(each_auroc), abs=1e-5)
-    assert 0 < found["calibration_error"] < 1
+    aurocs = [reference.roc_auc_score(y == code, probabilities[:, code]) for code in range(labels)]
+    assert values["auroc"] == pytest.approx(np.mean(aurocs), abs=1e-5)
+    assert 0 < values["calibration_error"] < 1
     assert computed["confusion"].tolist() == reference.confusion_matrix(y, best).tolist()
 
 
-def test_labels_that_the_split_lacks_do_not_count():
+def test_classes_without_samples_do_not_count():
     collection = metrics_of_class.metrics(schema(labels=4).target)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         collection.update(torch.eye(4)[[0, 1, 1]] * 0.9 + 0.025, torch.tensor([0, 1, 1]))
-        found = collection.compute()
+        values = collection.compute()
     for name in ("accuracy", "precision_macro", "recall_macro", "recall_worst", "f1_macro", "auroc"):
-        assert found[name] == 1
+        assert values[name] == 1
 
 
-def test_a_label_that_is_answered_but_never_true_costs_the_macro_averages_nothing_of_its_own():
-    """Three of ten labels: a mistake within them, and one beside them that takes no precision from the three."""
+def test_a_class_that_is_predicted_but_never_true_has_no_part_in_macro_averages():
+    """Three of ten classes have samples. One mistake is within the three, one is another class."""
     from sklearn import metrics as reference
 
     target, truth = schema(labels=10).target, np.repeat([0, 1, 2], 20)
@@ -330,32 +330,32 @@ def test_a_label_that_is_answered_but_never_true_costs_the_macro_averages_nothin
         best = np.r_[first, truth[1:]]
         collection = metrics_of_class.metrics(target)
         collection.update(torch.eye(10)[best], torch.from_numpy(truth))
-        found = collection.compute()
+        values = collection.compute()
         each = reference.precision_recall_fscore_support(truth, best, labels=range(3), zero_division=0)
         for name, expected in zip(("precision_macro", "recall_macro", "f1_macro"), each, strict=False):
-            assert found[name].item() == pytest.approx(expected.mean())
-        assert found["recall_worst"].item() == pytest.approx(0.95)
+            assert values[name].item() == pytest.approx(expected.mean())
+        assert values["recall_worst"].item() == pytest.approx(0.95)
 
 
-def test_where_every_label_occurs_macro_averages_are_torchmetrics_own_to_the_last_bit():
+def test_with_samples_of_every_class_macro_averages_equal_torchmetrics_to_the_last_bit():
     from torchmetrics.classification import MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
     random, y = np.random.default_rng(0), torch.arange(70) % 7
-    own, target = (MulticlassPrecision, MulticlassRecall, MulticlassF1Score), schema(labels=7).target
+    classes, target = (MulticlassPrecision, MulticlassRecall, MulticlassF1Score), schema(labels=7).target
     for _ in range(20):
-        answers = torch.from_numpy(random.dirichlet(np.ones(7), 70)).float()
+        predictions = torch.from_numpy(random.dirichlet(np.ones(7), 70)).float()
         collection = metrics_of_class.metrics(target)
-        collection.update(answers, y)
-        found = collection.compute()
-        for name, metric in zip(("precision_macro", "recall_macro", "f1_macro"), own, strict=True):
-            assert found[name].item() == metric(7, average="macro")(answers, y).item()
+        collection.update(predictions, y)
+        values = collection.compute()
+        for name, metric in zip(("precision_macro", "recall_macro", "f1_macro"), classes, strict=True):
+            assert values[name].item() == metric(7, average="macro")(predictions, y).item()
 
 
-def test_what_true_labels_do_not_define_is_named_whatever_is_answered():
+def test_metrics_that_the_true_classes_do_not_define_are_listed():
     target = schema(labels=3).target
     names = target.fitted["labels"]
-    lacking = {f"{metric}[{names[2]}]" for metric in metrics_of_class.METRICS_BY_LABEL}
-    assert metrics_of_class.undefined(np.array([0, 1, 1]), target) == lacking
+    undefined = {f"{metric}[{names[2]}]" for metric in metrics_of_class.METRICS_BY_LABEL}
+    assert metrics_of_class.undefined(np.array([0, 1, 1]), target) == undefined
     assert metrics_of_class.undefined(np.array([0, 1, 2]), target) == set()
     assert "auroc" in metrics_of_class.undefined(np.array([1, 1, 1]), target)
 

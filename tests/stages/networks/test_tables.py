@@ -1,4 +1,4 @@
-"""Encoders and trunks of tables, and the head of an amount: missing values, unknown words, the exported graph."""
+"""Encoders and trunks of tables, and the head of a regression: missing values, unknown words, the exported graph."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCALED = (
     FEATURES[3],
 )
 CLASS = Column("label", "target_class", {}, {"labels": ["no", "yes"], "counts": [200, 100]})
-AMOUNT = Column("price", "target_number", {}, {"mean": 100.0, "std": 20.0, "coverage": 0.8})
+NUMBER = Column("price", "target_number", {}, {"mean": 100.0, "std": 20.0, "coverage": 0.8})
 RAW = {
     "age": [20.0, None, 1e6, 55.0, -3.0],
     "job": ["cook", None, "unheard of", "smith", "clerk"],
@@ -64,15 +64,15 @@ def network(schema, spec):
 
 
 @pytest.mark.parametrize("features", [FEATURES, SCALED], ids=["standard", "scaled"])
-@pytest.mark.parametrize("target", [CLASS, AMOUNT], ids=["class", "number"])
+@pytest.mark.parametrize("target", [CLASS, NUMBER], ids=["class", "number"])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_the_exported_graph_answers_as_the_network(spec, target, features):
+def test_the_exported_graph_agrees_with_the_network(spec, target, features):
     schema = Schema(features, target)
     built, x = network(schema, spec), blocks(schema)
     with torch.no_grad():
         if hasattr(built.head, "calibrate"):
             built.head.calibrate(built(x), torch.full((5, 1), 90.0))
-        expected = torch.cat(list(built.answer(built(x)).values()), dim=1).numpy()
+        expected = torch.cat(list(built.predict(built(x)).values()), dim=1).numpy()
     session = onnxruntime.InferenceSession(to_onnx(built, schema))
     assert np.isfinite(expected).all()
     scale = next(iter(schema.outputs().values())).scale
@@ -83,7 +83,7 @@ def test_the_exported_graph_answers_as_the_network(spec, target, features):
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_every_weight_learns(spec):
+def test_every_weight_has_a_gradient(spec):
     schema = Schema(FEATURES, CLASS)
     built, x = network(schema, spec), blocks(schema)
     built.head.loss(built(x), torch.tensor([0, 1, 0, 1, 0])).backward()
@@ -91,7 +91,7 @@ def test_every_weight_learns(spec):
 
 
 @pytest.mark.parametrize("name", ["piecewise", "linear"])
-def test_a_missing_number_is_not_the_mean(name):
+def test_a_missing_number_differs_from_the_mean(name):
     schema = Schema((FEATURES[0],), CLASS)
     encoder = network(schema, {"encoders": {"number": {"name": name}}}).encoders[0]
     mean = torch.tensor([[FEATURES[0].fitted["mean"]], [math.nan]])
@@ -99,14 +99,14 @@ def test_a_missing_number_is_not_the_mean(name):
     assert missing.isfinite().all() and not torch.allclose(known, missing)
 
 
-@pytest.mark.parametrize("part", [numbers.Standardise, lambda block: numbers.Pieces(block, 8)])
-def test_a_declared_value_stands_for_a_missing_number(part):
+@pytest.mark.parametrize("part", [numbers.Standardize, lambda block: numbers.Pieces(block, 8)])
+def test_a_fill_value_replaces_a_missing_number(part):
     (block,) = Schema((FEATURES[0], SCALED[0]), CLASS).blocks()
     fill = SCALED[0].fitted["fill"]
     learned, declared = part(block)(torch.tensor([[math.nan, math.nan]]))[0]
-    told, same = part(block)(torch.tensor([[fill, fill]]))[0]
-    assert torch.equal(declared[0], same[0]) and not torch.equal(learned, told)
-    assert numbers.Standardise(block)(torch.tensor([[math.nan, 3.0]]))[0, :, 1].tolist() == [1, 0]
+    filled, same = part(block)(torch.tensor([[fill, fill]]))[0]
+    assert torch.equal(declared[0], same[0]) and not torch.equal(learned, filled)
+    assert numbers.Standardize(block)(torch.tensor([[math.nan, 3.0]]))[0, :, 1].tolist() == [1, 0]
 
 
 def test_scores_by_hand():
@@ -116,9 +116,9 @@ def test_scores_by_hand():
     plain = Column("y", "number", {}, {"mean": 1.0, "std": 2.0, "knots": [0.0, 1.0]})
     (block,) = Schema((quantile, plain), CLASS).blocks()
     x = torch.tensor([-3e38, -1.0, 0.5, 2.0, 3.0, 3e38, math.nan])
-    found = numbers.Standardise(block)(torch.stack([x, torch.full_like(x, 5.0)], dim=1))
-    assert found[:, 0].tolist() == [[-2, 0], [-2, 0], [-1, 0], [0.5, 0], [1, 0], [1, 0], [-2, 1]]
-    assert found[:, 1].tolist() == [[2, 0]] * 7
+    standardized = numbers.Standardize(block)(torch.stack([x, torch.full_like(x, 5.0)], dim=1))
+    assert standardized[:, 0].tolist() == [[-2, 0], [-2, 0], [-1, 0], [0.5, 0], [1, 0], [1, 0], [-2, 1]]
+    assert standardized[:, 1].tolist() == [[2, 0]] * 7
 
 
 def test_pieces_by_hand():
@@ -129,14 +129,14 @@ def test_pieces_by_hand():
     assert torch.allclose(Pieces(block, 3)(values)[:, 0], torch.tensor(expected), atol=1e-6)
 
 
-def test_columns_of_one_block_have_words_of_their_own():
+def test_columns_of_one_block_have_separate_embeddings():
     schema = Schema((FEATURES[1], FEATURES[3]), CLASS)
     encoder = network(schema, {}).encoders[0]
     tokens = encoder(torch.tensor([[2, 2]], dtype=torch.int32))
     assert tokens.shape == (1, 2, 16) and not torch.allclose(tokens[0, 0], tokens[0, 1])
 
 
-def test_hidden_tokens_are_not_looked_at():
+def test_hidden_tokens_get_no_attention():
     torch.manual_seed(0)
     layer, x = Layer(8, 2, 2.0, 0.0).eval(), torch.randn(2, 5, 8)
     hidden = torch.tensor([[False, False, False, True, True]] * 2)
@@ -148,82 +148,84 @@ def test_hidden_tokens_are_not_looked_at():
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"),
+    ("spec", "message"),
     [
         ({"encoders": {"number": {"name": "embedding"}}}, "the block 'number' holds no codes: give it another encoder"),
         ({"encoders": {"category": {"name": "linear"}}}, "the block 'category' has no fitted mean for each column"),
         ({"trunk": {"name": "transformer", "width": 10, "heads": 4}}, "size 10 does not divide among 4 heads"),
     ],
 )
-def test_parts_that_do_not_fit_are_told(spec, words):
-    with pytest.raises(ValueError) as caught:
+def test_parts_that_do_not_fit_are_an_error(spec, message):
+    with pytest.raises(ValueError) as error:
         network(Schema(FEATURES, CLASS), spec)
-    assert words in str(caught.value)
+    assert message in str(error.value)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    head = target_number.Head(AMOUNT, 4)
+def test_intervals_hold_the_truth_with_their_coverage():
+    head = target_number.Head(NUMBER, 4)
     truth = torch.from_numpy(DRAW.normal(100, 20, (20_000, 1)).astype(np.float32))
     scores = (truth - 100) / 20 + torch.from_numpy(DRAW.standard_t(3, (20_000, 1)).astype(np.float32))
     head.calibrate(scores[:9], truth[:9])
     errors = (scores[:9] - (truth[:9] - 100) / 20).abs().flatten().sort().values
     assert head.halfwidth == pytest.approx(float(errors[7]), rel=1e-5)  # the 8th of 9: 10 * 0.8
     head.calibrate(scores[:2000], truth[:2000])
-    low, high = head.answer(scores[2000:])["interval"].unbind(1)
+    low, high = head.predict(scores[2000:])["interval"].unbind(1)
     inside = ((low <= truth[2000:, 0]) & (truth[2000:, 0] <= high)).float().mean()
     assert 0.77 < inside < 0.83
-    head.calibrate(scores[:1], truth[:1])  # too few for any promise: the largest error
+    head.calibrate(scores[:1], truth[:1])  # too few for the coverage: the largest error
     assert head.halfwidth == pytest.approx(float((scores[0] - (truth[0] - 100) / 20).abs()), rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
-def test_the_loss_of_an_amount_is_in_its_standard_deviations(loss):
-    head = target_number.Head(AMOUNT, 4, loss=loss)
+def test_the_loss_of_a_regression_is_in_standard_deviations(loss):
+    head = target_number.Head(NUMBER, 4, loss=loss)
     scores = torch.tensor([[0.5], [-1.0]])
-    truth = head.answer(scores)["value"]
+    truth = head.predict(scores)["value"]
     assert truth[:, 0].tolist() == [110.0, 80.0]
     assert head.loss(scores, truth) == 0
     assert head.loss(scores, truth + 20) == pytest.approx({"mse": 1.0, "mae": 1.0, "huber": 0.5}[loss])
 
 
-def test_metrics_of_an_amount_agree_with_scikit_learn():
+def test_metrics_of_a_regression_agree_with_scikit_learn():
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
     truth = DRAW.normal(100, 20, (50, 1)).astype(np.float32)
-    said = truth + DRAW.normal(0, 5, (50, 1)).astype(np.float32)
-    metrics = metrics_of_number.metrics(AMOUNT)
+    predicted = truth + DRAW.normal(0, 5, (50, 1)).astype(np.float32)
+    metrics = metrics_of_number.metrics(NUMBER)
     for part in (slice(0, 20), slice(20, 50)):
-        metrics.update(torch.from_numpy(said[part]), torch.from_numpy(truth[part]))
-    found = metrics_of_number.scalars(metrics.compute(), AMOUNT)
-    assert set(found) == set(metrics_of_number.METRICS)
-    assert found["rmse"] == pytest.approx(mean_squared_error(truth, said) ** 0.5, rel=1e-5)
-    assert found["mae"] == pytest.approx(mean_absolute_error(truth, said), rel=1e-5)
-    assert found["r2"] == pytest.approx(r2_score(truth, said), rel=1e-5)
+        metrics.update(torch.from_numpy(predicted[part]), torch.from_numpy(truth[part]))
+    values = metrics_of_number.scalars(metrics.compute(), NUMBER)
+    assert set(values) == set(metrics_of_number.METRICS)
+    assert values["rmse"] == pytest.approx(mean_squared_error(truth, predicted) ** 0.5, rel=1e-5)
+    assert values["mae"] == pytest.approx(mean_absolute_error(truth, predicted), rel=1e-5)
+    assert values["r2"] == pytest.approx(r2_score(truth, predicted), rel=1e-5)
 
 
-def test_r2_of_amounts_far_from_zero_and_of_one():
+def test_r2_of_numbers_far_from_zero_and_of_one_number():
     from sklearn.metrics import r2_score
 
-    pascals = replace(AMOUNT, fitted=AMOUNT.fitted | {"mean": 101325.0})
+    pascals = replace(NUMBER, fitted=NUMBER.fitted | {"mean": 101325.0})
     truth = DRAW.normal(101325, 5, (500, 1)).astype(np.float32)
-    said = truth + DRAW.normal(0, 2, (500, 1)).astype(np.float32)
+    predicted = truth + DRAW.normal(0, 2, (500, 1)).astype(np.float32)
     metrics = metrics_of_number.metrics(pascals)
-    metrics.update(torch.from_numpy(said), torch.from_numpy(truth))
-    assert float(metrics.compute()["r2"]) == pytest.approx(r2_score(truth.astype(float), said.astype(float)), rel=1e-9)
+    metrics.update(torch.from_numpy(predicted), torch.from_numpy(truth))
+    assert float(metrics.compute()["r2"]) == pytest.approx(
+        r2_score(truth.astype(float), predicted.astype(float)), rel=1e-9
+    )
     metrics.reset()
-    metrics.update(torch.from_numpy(said[:1]), torch.from_numpy(truth[:1]))
+    metrics.update(torch.from_numpy(predicted[:1]), torch.from_numpy(truth[:1]))
     assert np.isnan(metrics_of_number.scalars(metrics.compute(), pascals)["r2"])
 
 
-def test_the_worst_answers_come_first():
-    answers, truth = {"value": np.array([[1.0], [9.0], [4.0]])}, np.array([[1.0], [5.0], [5.0]])
-    assert samples_of_number.worst(answers, truth).tolist() == [1, 2, 0]
-    assert set(plots_of_number.plots(answers, truth, AMOUNT)) == {"answers", "residuals"}
+def test_the_worst_predictions_come_first():
+    predictions, truth = {"value": np.array([[1.0], [9.0], [4.0]])}, np.array([[1.0], [5.0], [5.0]])
+    assert samples_of_number.worst(predictions, truth).tolist() == [1, 2, 0]
+    assert set(plots_of_number.plots(predictions, truth, NUMBER)) == {"answers", "residuals"}
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 def test_r2_does_not_depend_on_the_unit(unit):
-    """torchmetrics takes squares that add up to less than 1e-4 for none, and r2 for 1."""
+    """torchmetrics treats a sum of squares below 1e-4 as 0, and r2 as 1."""
     target = Column("price", "target_number", {}, {"mean": 0.0, "std": unit})
     truth = torch.tensor([[-1.0], [0.0], [1.0]]) * unit
     metrics = metrics_of_number.metrics(target)
@@ -232,14 +234,14 @@ def test_r2_does_not_depend_on_the_unit(unit):
     assert metrics_of_number.undefined(truth.numpy(), target) == set()
 
 
-def test_r2_of_amounts_that_are_all_alike_is_undefined():
+def test_r2_of_equal_numbers_is_undefined():
     target = Column("price", "target_number", {}, {"mean": 7.0, "std": 2.0})
-    alike = torch.full((9, 1), 5.0)
+    equal = torch.full((9, 1), 5.0)
     metrics = metrics_of_number.metrics(target)
-    metrics.update(alike + 1, alike)
+    metrics.update(equal + 1, equal)
     assert np.isnan(float(metrics.compute()["r2"]))
     assert (
-        metrics_of_number.undefined(alike.numpy(), target)
-        == metrics_of_number.undefined(alike[:1].numpy(), target)
+        metrics_of_number.undefined(equal.numpy(), target)
+        == metrics_of_number.undefined(equal[:1].numpy(), target)
         == {"r2"}
     )

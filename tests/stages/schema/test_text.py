@@ -103,7 +103,7 @@ def test_the_exported_graph_answers_as_the_network(spec):
     session = onnxruntime.InferenceSession(to_onnx(built, SCHEMA))
     (x,) = SCHEMA.encode({"said": TEXTS[:5] + STRANGE}).values()
     with torch.no_grad():
-        expected = built.answer(built([torch.from_numpy(x)]))["probabilities"].numpy()
+        expected = built.predict(built([torch.from_numpy(x)]))["probabilities"].numpy()
     for rows in (slice(0, 14), slice(3, 4), slice(9, 12)):
         (answered,) = session.run(None, {"said": x[rows]})
         assert np.abs(answered - expected[rows]).max() < 1e-5

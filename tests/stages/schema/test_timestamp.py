@@ -102,7 +102,7 @@ def test_the_exported_graph_answers_as_the_network():
     (x,) = SCHEMA.encode(RAW).values()
     assert x.shape == (6, 14)
     with torch.no_grad():
-        expected = built.answer(built([torch.from_numpy(x)]))["probabilities"].numpy()
+        expected = built.predict(built([torch.from_numpy(x)]))["probabilities"].numpy()
     session = onnxruntime.InferenceSession(to_onnx(built, SCHEMA))
     for rows in (slice(0, 6), slice(4, 5)):
         (answered,) = session.run(None, {"timestamp": x[rows]})

@@ -135,7 +135,7 @@ def answered_alike(name, made):
     raw = raw_rows(made, schema)
     net = network.load(made.folder / "models/weights.safetensors", schema)
     with torch.no_grad():
-        outputs = net.answer(net([torch.from_numpy(array) for array in schema.encode(raw).values()]))
+        outputs = net.predict(net([torch.from_numpy(array) for array in schema.encode(raw).values()]))
     outputs = {output: array.numpy() for output, array in outputs.items()}
     expected = flattened(Served(schema, 1, f"{name}_{release(made)}").answers(outputs, probabilities=True))
     rows = [dict(zip(raw, cells, strict=True)) for cells in zip(*raw.values(), strict=True)]

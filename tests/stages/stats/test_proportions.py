@@ -1,4 +1,4 @@
-"""Intervals of shares against figures from print and from scipy, and how often they are wrong with few samples."""
+"""Intervals of proportions and medians against published numbers and scipy, and how often they are wrong."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def pairs(both, ours, theirs, neither):
 
 
 @pytest.mark.parametrize(("hits", "samples"), [(0, 10), (10, 10), (7, 10), (1, 300), (299, 300)])
-def test_the_interval_of_one_share_is_exact(hits, samples):
+def test_the_interval_of_a_share_equals_scipys(hits, samples):
     low, high = proportions.interval(np.arange(samples) < hits, 0.05)
     expected = binomtest(hits, samples).proportion_ci(confidence_level=0.9, method="exact")
-    assert (low, high) == pytest.approx((expected.low, expected.high))
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_the_interval_of_a_difference_is_that_in_print():
+def test_the_interval_of_a_difference_equals_the_published_one():
     """Fagerland, Lydersen, Laake: "Recommended tests and confidence intervals for paired binomial proportions", 2014.
 
     Bentur's 21 patients, of whom 1, 1, 7 and 12: -0.286 with (-0.517, -0.026) at 95 %.
@@ -35,8 +35,8 @@ def test_the_interval_of_a_difference_is_that_in_print():
 
 
 @pytest.mark.parametrize("samples", [1, 2, 20, 381])
-def test_samples_that_show_no_difference_leave_one_possible(samples):
-    """n samples without one on which two models differ: z^2 / (n + z^2), the end of Wilson's interval of 0."""
+def test_without_an_observed_difference_the_lower_end_is_below_zero(samples):
+    """If two models never differ on n samples, it is -z^2 / (n + z^2), by Wilson's interval of 0."""
     all_hit, z = np.ones(samples, bool), 1.6448536
     value, low, error = proportions.difference(all_hit, all_hit, level=0.05)
     assert (value, low) == (0, pytest.approx(-(z**2) / (samples + z**2)))
@@ -45,7 +45,7 @@ def test_samples_that_show_no_difference_leave_one_possible(samples):
 
 @pytest.mark.parametrize("level", [0.01, 0.05, 0.499, 0.4999])
 @pytest.mark.parametrize("samples", [2, 500, 20_000])
-def test_a_further_loss_lowers_the_end_and_makes_the_samples_look_no_fewer(level, samples):
+def test_a_further_loss_lowers_the_end_but_not_the_error(level, samples):
     both = samples - 2
     before = proportions.difference(*pairs(both, ours=1, theirs=0, neither=1), level)
     after = proportions.difference(*pairs(both, ours=1, theirs=1, neither=0), level)
@@ -53,7 +53,7 @@ def test_a_further_loss_lowers_the_end_and_makes_the_samples_look_no_fewer(level
     assert before[1] < before[0]
 
 
-def test_the_ends_of_what_can_be():
+def test_the_largest_and_smallest_differences():
     hit, missed = np.ones(9, bool), np.zeros(9, bool)
     assert proportions.difference(missed, hit, level=0.05)[:2] == (-1, -1)
     assert proportions.difference(hit, missed, level=0.05)[0] == 1
@@ -61,7 +61,7 @@ def test_the_ends_of_what_can_be():
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 20])
-def test_a_middle_lies_beyond_its_ends_where_the_signed_rank_test_says_so(count):
+def test_the_ends_of_a_center_agree_with_the_signed_rank_test(count):
     draw = np.random.default_rng(count)
     for shift in np.linspace(-1, 1, 21):
         values = draw.normal(shift, size=count)
@@ -71,8 +71,8 @@ def test_a_middle_lies_beyond_its_ends_where_the_signed_rank_test_says_so(count)
             assert lies == (wilcoxon(values, alternative=side, method="exact").pvalue <= 0.05)
 
 
-def recorded(draw, sessions=measure.SESSIONS, pairs=10):
-    """Milliseconds of two models that are alike, where half of the time everything takes fifty times as long."""
+def latencies(draw, sessions=measure.SESSIONS, pairs=10):
+    """Latencies of two equal models; in half of the sessions everything takes fifty times as long."""
     load = draw.choice([1.0, 50.0], (sessions, 1))
     return (load * draw.lognormal(0, 0.3, (sessions, pairs)) for _ in range(2))
 
@@ -82,16 +82,16 @@ def is_refused(ours, theirs):
     return not figure.note and figure.value > figure.most
 
 
-def test_bursts_that_slow_both_models_do_not_hide_a_ratio():
-    ours, theirs = recorded(np.random.default_rng(0))
+def test_bursts_that_slow_both_models_do_not_change_the_ratio():
+    ours, theirs = latencies(np.random.default_rng(0))
     assert not is_refused(ours, theirs) and is_refused(ours * 2, theirs)
 
 
-def test_a_model_just_as_slow_as_is_allowed_is_refused_as_often_as_the_level_says():
-    """A burst may hit one model alone, for a session long; the order is drawn, so it is either one."""
+def test_a_model_at_the_bound_is_refused_no_more_often_than_the_level():
+    """A burst may hit one model alone for a whole session, either one with equal chance."""
     draw, refused = np.random.default_rng(0), []
     for _ in range(400):
-        ours, theirs = recorded(draw)
+        ours, theirs = latencies(draw)
         hit = draw.choice([0.1, 1.0, 10.0], (len(ours), 1))
         refused.append(is_refused(1.5 * ours * hit, theirs))
     assert proportions.interval(np.array(refused), 0.01)[0] <= 0.05
