@@ -56,13 +56,13 @@ class Tally(NamedTuple):
 
 def main(data: Path, table: Path, rejects: Path) -> None:
     """Read every sample in DATA into TABLE (Parquet), and list in REJECTS (CSV) what could not be read."""
-    chosen = params.load("ingest")
-    schema = sections.declared(chosen.schema.features, chosen.schema.target)
+    parameters = params.load("ingest")
+    schema = sections.declared(parameters.schema.features, parameters.schema.target)
     started = time.monotonic()
     with command.replacing(table) as rows, command.replacing(rejects) as faults:
-        by = chosen.split.by, chosen.split.column
-        keep = tuple(chosen.schema.keep)
-        tally = ingest(data, chosen.data.format, chosen.data.options, schema, rows, faults, _cores(), *by, keep)
+        by = parameters.split.by, parameters.split.column
+        keep = tuple(parameters.schema.keep)
+        tally = ingest(data, parameters.data.format, parameters.data.options, schema, rows, faults, _cores(), *by, keep)
     rate = tally.rows / (time.monotonic() - started)
     print(f"{data}: {tally.rows:,} rows, {tally.rejects:,} rejects, {rate:,.0f} rows/s")
 
@@ -91,14 +91,14 @@ def ingest(
         raise UserError(f"{data} does not exist: bring your data there with `millrace data add`")
     source = sources.source(format)
     form = sections.options(source, options, "data.options")
-    asked = schema
+    wanted = schema
     if sections.WAYS[by]:
         sources.has(column, source.columns(data, form), f"{data} ({format})", "split.column")
-        asked = sources.asking(schema, column)
+        wanted = sources.asking(schema, column)
     for name in keep:
         sources.has(name, source.columns(data, form), f"{data} ({format})", "schema.keep")
-        asked = sources.asking(asked, name)
-    chunks = source.chunks(data, asked, form)
+        wanted = sources.asking(wanted, name)
+    chunks = source.chunks(data, wanted, form)
     task = functools.partial(encode, format=format, schema=schema, by=by, column=column, keep=keep)
     encoded = _in_order(task, chunks, workers)
     tally = Tally(0, 0, ())
@@ -155,8 +155,8 @@ def _by_column(
     if faults:
         sound = arrow.array(np.delete(np.arange(len(places)), list(faults)), pa.int64())
         places, split, *cells = (values.take(sound) for values in (places, split, *cells))
-    told = zip(schema.features, cells, strict=False)  # most kinds tell nothing, and need no list
-    raw = (values.to_pylist() if kind(column.kind).facts(()) else () for column, values in told)
+    features = zip(schema.features, cells, strict=False)  # most kinds tell nothing, and need no list
+    raw = (values.to_pylist() if kind(column.kind).facts(()) else () for column, values in features)
     table = arrow_schema(schema, by, keep)
     facts = [arrow.array(values, table.field(name).type) for name, values in _facts(raw, schema.features).items()]
     ids = arrow.identities(cells[: len(schema.features)])
@@ -261,10 +261,10 @@ def _features(rows: list[Row], features: tuple[Column, ...]) -> Iterator[list[An
 
 
 def _reasons(tally: Tally) -> str:
-    told = [f"{source} {reason}" for source, reason in tally.reasons]
-    if tally.rejects > len(told):
-        told.append(f"{tally.rejects - len(told):,} more")
-    return "; ".join(told) or "there is none"
+    reasons = [f"{source} {reason}" for source, reason in tally.reasons]
+    if tally.rejects > len(reasons):
+        reasons.append(f"{tally.rejects - len(reasons):,} more")
+    return "; ".join(reasons) or "there is none"
 
 
 class _Table:

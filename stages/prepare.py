@@ -29,15 +29,17 @@ Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
 
 def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     """Turn the accepted rows of the table into arrays and a fitted schema."""
-    said = params.load("prepare")
-    declared = sections.declared(said.schema.features, said.schema.target)
+    parameters = params.load("prepare")
+    declared = sections.declared(parameters.schema.features, parameters.schema.target)
     ids, official = table.ids(source), table.column(source, "_split")
     sound = np.flatnonzero(~set_aside(source, quarantine) | (official == "test"))  # figures must compare with others'
-    keys = read_keys(source, declared.target, said.split.by, said.split.column, sound)
-    assigned = assign(ids[sound], official[sound], said.split.val, said.split.test, said.split.by, keys)
+    keys = read_keys(source, declared.target, parameters.split.by, parameters.split.column, sound)
+    assigned = assign(
+        ids[sound], official[sound], parameters.split.val, parameters.split.test, parameters.split.by, keys
+    )
     assigned, copies = remove(assigned, ids[sound])
     removed = {"quarantined": len(ids) - len(sound), "copies of a later split": copies}
-    if said.split.by == "group":
+    if parameters.split.by == "group":
         assigned, removed["of a group in a later split"] = remove(assigned, keys)
     rows = {split: sound[assigned == split] for split in SPLITS}
     check(rows)
@@ -188,8 +190,8 @@ def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarr
             except ValueError as fault:
                 faults.append(f"{place}: {fault}")
         more = [f"{len(faults) - FEW:,} more"] if len(faults) > FEW else []
-        told = "; ".join([*faults[:FEW], *more]) or str(error)
-        raise UserError(f"{where}: {told}. Mend these samples, or take them out of the data") from error
+        listed = "; ".join([*faults[:FEW], *more]) or str(error)
+        raise UserError(f"{where}: {listed}. Mend these samples, or take them out of the data") from error
 
 
 def summarise(folder: Path, rows: dict[str, np.ndarray], removed: dict[str, int], read: dict[str, Path]) -> None:

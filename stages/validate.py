@@ -34,14 +34,14 @@ FEW = 5  # sources and values that are shown of one fault
 
 def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None:
     """Report on the table and set its faulty rows aside; refuse it (exit code 3) if it is faulty as a whole."""
-    said = params.load("validate")
+    parameters = params.load("validate")
     threading.Thread(target=_great_expectations).start()  # takes seconds of one core; the table is read by another
-    declared = sections.declared(said.schema.features, said.schema.target)
-    suite = build(declared, said.validate.columns)
+    declared = sections.declared(parameters.schema.features, parameters.schema.target)
+    suite = build(declared, parameters.validate.columns)
     rows, rejected = read(table, declared, suite), read_rejects(rejects)
-    limits = {"quarantined": said.validate.max_quarantined, "rejected": said.validate.max_rejected}
-    leaks = (said.validate.warn_leakage, said.validate.max_leakage)
-    report = check(rows, rejected, declared, suite, said.validate.min_rows, limits, leaks)
+    limits = {"quarantined": parameters.validate.max_quarantined, "rejected": parameters.validate.max_rejected}
+    leaks = (parameters.validate.warn_leakage, parameters.validate.max_leakage)
+    report = check(rows, rejected, declared, suite, parameters.validate.min_rows, limits, leaks)
     with command.replacing(quarantine) as whole:
         write_quarantine(whole, table, report.quarantined)
     with command.replacing(validation) as folder:
@@ -90,16 +90,16 @@ def read(path: Path, declared: Schema, suite: Suite) -> pd.DataFrame:
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(path) as table:
-        there = table.schema_arrow.names
+        names = table.schema_arrow.names
         own = ["_id", "_split", "_source", declared.target.name]
         for name in own:
-            if name not in there:
+            if name not in names:
                 raise UserError(f"{path} has no column {name!r}: run ingest again")
-        facts = [name for column in declared.features for name in there if name.startswith(f"{column.name}.")]
-        said = [*_values(declared), *(kwargs.get("column") for _, kwargs in suite)]
-        named = [name for name in said if name in there]
+        facts = [name for column in declared.features for name in names if name.startswith(f"{column.name}.")]
+        judged = [*_values(declared), *(kwargs.get("column") for _, kwargs in suite)]
+        present = [name for name in judged if name in names]
         rows = {}
-        for name in dict.fromkeys(own + facts + named):
+        for name in dict.fromkeys(own + facts + present):
             cells = table.read(columns=[name]).column(name)
             rows[name] = (
                 pd.Series(keys(cells)).mask(cells.is_null().to_pandas()) if name == "_id" else cells.to_pandas()
@@ -154,11 +154,11 @@ def check(
     enough = {"min_value": max(1, min_rows), "description": "number of rows" + (" left" if aside else "")}
     of_table = [("expect_table_row_count_to_be_between", enough), *(of_table if len(left) else [])]
     whole, table_results = _validate("table", left, of_table)
-    told, leakage_results = _validate_leakage(leakage.scores(left, target), target, *leaks)
+    leaks_found, leakage_results = _validate_leakage(leakage.scores(left, target), target, *leaks)
     alike, label_results = _validate_labels(left[target], target)
     results = {"rows": row_results, "shares": share_results, "table": table_results, "leakage": leakage_results}
     results |= {"labels": label_results} if alike else {}
-    return Report(len(rows), len(rejected), quarantined, [*whole, *lost, *told, *alike, *findings], results)
+    return Report(len(rows), len(rejected), quarantined, [*whole, *lost, *leaks_found, *alike, *findings], results)
 
 
 def derive(rows: pd.DataFrame, target: str) -> pd.DataFrame:
@@ -227,7 +227,8 @@ def _parted(suite: Suite) -> tuple[Suite, Suite]:
     def of_rows(name: str) -> bool:
         return issubclass(get_expectation_impl(name), ColumnMapExpectation)
 
-    return [said for said in suite if of_rows(said[0])], [said for said in suite if not of_rows(said[0])]
+    rows = [(name, kwargs) for name, kwargs in suite if of_rows(name)]
+    return rows, [(name, kwargs) for name, kwargs in suite if not of_rows(name)]
 
 
 def _validate(name: str, rows: pd.DataFrame, suite: Suite) -> tuple[list[Finding], dict[str, Any]]:
@@ -249,7 +250,7 @@ def _validate(name: str, rows: pd.DataFrame, suite: Suite) -> tuple[list[Finding
     validator = Validator(whole, form, {"dataframe": rows[named]})
     validated = validator.validate_expectation_suite(gx.ExpectationSuite(name, expectations=expected))
     results = sorted(validated.results, key=lambda result: result.expectation_config.meta["order"])
-    findings = [_finding(rows, *said, result) for said, result in zip(suite, results, strict=True)]
+    findings = [_finding(rows, *expectation, result) for expectation, result in zip(suite, results, strict=True)]
     return findings, {"statistics": validated.statistics, "results": [_reproducible(result) for result in results]}
 
 
@@ -356,8 +357,8 @@ def _reproducible(result: Any) -> dict[str, Any]:
     for long in ("unexpected_list", "unexpected_index_list", "unexpected_index_query"):
         result.result.pop(long, None)
     tree: dict[str, Any] = result.to_json_dict()
-    errors = [said for said in tree.pop("exception_info").values() if isinstance(said, dict)]
-    return tree | {"errors": [said["exception_message"] for said in errors]}
+    errors = [error for error in tree.pop("exception_info").values() if isinstance(error, dict)]
+    return tree | {"errors": [error["exception_message"] for error in errors]}
 
 
 def write_quarantine(path: Path, table: Path, quarantined: Mapping[int, list[str]]) -> None:

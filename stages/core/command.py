@@ -177,15 +177,15 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
     terminal = sys.stderr.isatty()
     with _bar() if terminal else contextlib.nullcontext(_line) as tell:
         done, started = 0, time.monotonic()
-        told = started
+        reported = started
 
         def count(more: int) -> None:
-            nonlocal done, told
+            nonlocal done, reported
             done += more
             now = time.monotonic()
-            if now - told >= (BAR_S if terminal else LINE_S):
+            if now - reported >= (BAR_S if terminal else LINE_S):
                 tell(f"{done:,} {what}, {done / (now - started):,.0f}/s")
-                told = now
+                reported = now
 
         yield count
 

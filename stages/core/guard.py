@@ -19,7 +19,7 @@ import threading
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-INTERRUPTED_S, ASKED_S, SPARED_S = 3, 15, 10
+INTERRUPT_S, ASK_S, SPARE_S = 3, 15, 10
 POLL_S = 0.05
 
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
@@ -58,16 +58,16 @@ def below(process: int) -> set[int]:
 def _end_with_holder(started: "subprocess.Popen[bytes]", how: str) -> None:
     os.read(0, 1)  # nothing is ever written: this returns when the other end is closed
     began = time.monotonic()
-    told: set[int] = set()
+    interrupted: set[int] = set()
     while started.poll() is None:
         waited = time.monotonic() - began
-        everything = below(os.getpid())
-        others = {started.pid} if how == "ask" else everything - ({started.pid} if how == "spare" else set())
-        _send(signal.SIGINT, others - told)  # once: a second one would break off its clean-up
-        told |= others
-        if waited > (ASKED_S if how == "ask" else INTERRUPTED_S):
-            _send(signal.SIGKILL, everything if how == "ask" else others)
-        if waited > (ASKED_S if how == "ask" else SPARED_S):
+        processes = below(os.getpid())
+        targets = {started.pid} if how == "ask" else processes - ({started.pid} if how == "spare" else set())
+        _send(signal.SIGINT, targets - interrupted)  # once: a second one would break off its clean-up
+        interrupted |= targets
+        if waited > (ASK_S if how == "ask" else INTERRUPT_S):
+            _send(signal.SIGKILL, processes if how == "ask" else targets)
+        if waited > (ASK_S if how == "ask" else SPARE_S):
             os.killpg(0, signal.SIGKILL)
         time.sleep(POLL_S)
 

@@ -68,7 +68,7 @@ class Schema(Section):
         if not isinstance(tree, dict):
             return tree
         return {
-            role: {name: {"kind": said} if isinstance(said, str) else said for name, said in columns.items()}
+            role: {name: {"kind": value} if isinstance(value, str) else value for name, value in columns.items()}
             if isinstance(columns, dict)
             else columns
             for role, columns in tree.items()
@@ -225,13 +225,13 @@ class Params(Section):
     def _columns(self) -> Params:
         declared = self.schema_.unfitted()
         columns = {column.name: column for column in (*declared.features, declared.target)}
-        said = self.validate_.columns
-        for name in said:
+        expected = self.validate_.columns
+        for name in expected:
             if name not in columns:
                 raise ValueError(f"validate.columns.{name}: there is no such column{nearest(name, columns)}")
         for name, column in columns.items():
-            _no_other_kinds(column, said.get(name, {}))
-            options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
+            _no_other_kinds(column, expected.get(name, {}))
+            options(expectations.of(column.kind), expected.get(name, {}), f"validate.columns.{name}")
         _changes(declared, self.gate.robustness)
         described = distributions.described(declared)
         for name in self.gate.drift.columns:
@@ -273,23 +273,23 @@ def declared(features: dict[str, Options], target: dict[str, Options]) -> schema
     Raises:
         ValueError: an unknown kind or option, with the nearest one.
     """
-    ((name, said),) = target.items()
-    columns = tuple(_column(name, said, f"schema.features.{name}", "") for name, said in features.items())
-    return schema.Schema(columns, _column(name, said, f"schema.target.{name}", "target_"))
+    ((name, declaration),) = target.items()
+    columns = tuple(_column(name, declaration, f"schema.features.{name}", "") for name, declaration in features.items())
+    return schema.Schema(columns, _column(name, declaration, f"schema.target.{name}", "target_"))
 
 
-def options(module: Any, said: dict[str, Any], key: str) -> Any:
+def options(module: Any, values: dict[str, Any], key: str) -> Any:
     """`said` as the module's `Options`.
 
     Raises:
         ValueError: an unknown name (with the nearest), a wrong type, or a value out of range.
     """
-    unknown = [name for name in said if name not in _names(module)]
+    unknown = [name for name in values if name not in _names(module)]
     if unknown:
         names = [field.name for field in fields(module.Options)]
         raise ValueError(f"{key}.{unknown[0]} is unknown{nearest(unknown[0], names)}")
     try:
-        return TypeAdapter(module.Options).validate_json(json.dumps(said, default=str), strict=True)
+        return TypeAdapter(module.Options).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ValueError("; ".join(explain(fault, key) for fault in error.errors())) from error
 
@@ -310,10 +310,10 @@ def explain(fault: Any, within: str = "") -> str:
     return text if not key or text.startswith(f"{key}.") else f"{key}: {text}{given}"
 
 
-def _no_other_kinds(column: schema.Column, said: dict[str, Any]) -> None:
+def _no_other_kinds(column: schema.Column, values: dict[str, Any]) -> None:
     """Raise ValueError where something is expected of a column that only columns of another kind can be held to."""
     kinds = [*feature_kinds(), *(f"target_{name}" for name in target_kinds())]
-    for option in (option for option in said if option not in _names(expectations.of(column.kind))):
+    for option in (option for option in values if option not in _names(expectations.of(column.kind))):
         if others := {kind.removeprefix("target_") for kind in kinds if option in _names(expectations.of(kind))}:
             kind = column.kind.removeprefix("target_")
             known = f"is for {', '.join(sorted(others))}, and {column.name} is of kind {kind}"
@@ -321,14 +321,14 @@ def _no_other_kinds(column: schema.Column, said: dict[str, Any]) -> None:
             raise ValueError(f"validate.columns.{column.name}.{option} {known}: {remedy}")
 
 
-def _changes(declared: schema.Schema, said: dict[str, dict[str, Change]]) -> None:
+def _changes(declared: schema.Schema, limits: dict[str, dict[str, Change]]) -> None:
     """Raise ValueError for what is no change of these columns, or not by such an amount; it names the key."""
     kinds = {name: name for name in feature_kinds()} | {column.name: column.kind for column in declared.features}
-    for key, changed in said.items():
+    for key, changes in limits.items():
         if key not in kinds:
             raise ValueError(f"gate.robustness.{key}: there is no such column or kind{nearest(key, kinds)}")
         known = perturbations.of(kinds[key])
-        for name, change in changed.items():
+        for name, change in changes.items():
             where = f"gate.robustness.{key}.{name}"
             if name not in known:
                 raise ValueError(f"{where}: there is no such change{nearest(name, known)}")
@@ -362,14 +362,16 @@ def _keys(model: Any) -> dict[str, Any]:
     return {field.alias or name: field.annotation for name, field in fields.items()}
 
 
-def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Column:
+def _column(name: str, declaration: dict[str, Any], key: str, prefix: str) -> schema.Column:
     known = target_kinds() if prefix else feature_kinds()
-    if "kind" not in said:
+    if "kind" not in declaration:
         raise ValueError(f"{key}.kind is missing: write `{name}: KIND`, one of {', '.join(known)}")
-    if said["kind"] not in known:
-        raise ValueError(f"{key}.kind: there is no kind {said['kind']!r}{nearest(str(said['kind']), known)}")
-    kind = prefix + said["kind"]
-    chosen = {option: value for option, value in said.items() if option != "kind"}
+    if declaration["kind"] not in known:
+        raise ValueError(
+            f"{key}.kind: there is no kind {declaration['kind']!r}{nearest(str(declaration['kind']), known)}"
+        )
+    kind = prefix + declaration["kind"]
+    chosen = {option: value for option, value in declaration.items() if option != "kind"}
     module: Any = schema.target_kind(kind) if prefix else schema.kind(kind)
     protocol = schema.Target if prefix else schema.Kind
     parts = [*protocol.__annotations__, *(part for part in vars(protocol) if not part.startswith("_"))]

@@ -58,8 +58,8 @@ class Distance:
 def described(schema: Schema) -> list[str]:
     """The table's columns that tell what a sample is: the target, and of each feature the facts or else the values."""
     facts = {column.name: kind(column.kind).facts(()) for column in schema.features}
-    told = [[f"{name}.{fact}" for fact in found] or [name] for name, found in facts.items()]
-    return [schema.target.name, *(name for names in told for name in names)]
+    described = [[f"{name}.{fact}" for fact in values] or [name] for name, values in facts.items()]
+    return [schema.target.name, *(name for names in described for name in names)]
 
 
 def of_numbers(values: np.ndarray) -> Numbers:
@@ -106,8 +106,8 @@ def dump(statistics: Statistics, path: Path) -> None:
     """Write them, a line for each column; equal ones give equal bytes."""
     lines = []
     for name, splits in statistics.items():
-        told = {split: asdict(summary) for split, summary in splits.items()}
-        lines.append(f"{json.dumps(name)}: {json.dumps(told, separators=(',', ':'))}")
+        summaries = {split: asdict(summary) for split, summary in splits.items()}
+        lines.append(f"{json.dumps(name)}: {json.dumps(summaries, separators=(',', ':'))}")
     Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
@@ -120,7 +120,7 @@ def load(path: Path) -> Statistics:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         return {
-            name: {split: (Numbers if "cuts" in told else Words)(**told) for split, told in splits.items()}
+            name: {split: (Numbers if "cuts" in fields else Words)(**fields) for split, fields in splits.items()}
             for name, splits in tree.items()
         }
     except (ValueError, TypeError, AttributeError) as error:
@@ -153,42 +153,48 @@ def common(old: Words, new: Words) -> dict[str, tuple[float, float]]:
             return one.counts.get(word, 0) / one.rows
         return min(other.counts[word] / other.rows, min(one.counts.values()) / one.rows)  # rarer than those it lists
 
-    told = {word: (share(word, old, new), share(word, new, old)) for word in dict.fromkeys([*old.counts, *new.counts])}
-    rest = [1 - each.missing / each.rows - sum(pair[i] for pair in told.values()) for i, each in enumerate((old, new))]
-    return told | {"": (max(0.0, rest[0]), max(0.0, rest[1]))}
+    pairs = {word: (share(word, old, new), share(word, new, old)) for word in dict.fromkeys([*old.counts, *new.counts])}
+    rest = [
+        1 - words.missing / words.rows - sum(pair[i] for pair in pairs.values()) for i, words in enumerate((old, new))
+    ]
+    return pairs | {"": (max(0.0, rest[0]), max(0.0, rest[1]))}
 
 
 def _of_numbers(old: Numbers, new: Numbers) -> Distance:
     at = np.union1d(old.cuts, new.cuts)
-    missing = np.array([each.missing / each.rows for each in (old, new)])
-    was, now = (np.concatenate([[share], *shares(each, at)]) for share, each in zip(missing, (old, new), strict=True))
+    missing = np.array([summary.missing / summary.rows for summary in (old, new)])
+    was, now = (
+        np.concatenate([[share], *shares(summary, at)]) for share, summary in zip(missing, (old, new), strict=True)
+    )
     gaps = np.abs(now - was)
     most = int(gaps.argmax())
     chance = math.sqrt(math.pi / 2) * math.log(2) * math.sqrt(1 / old.rows + 1 / new.rows)
     middle = median(old), median(new)
     if 2 * gaps[0] >= gaps[most] or not len(at):
-        moved = _said("share of missing", *missing)
+        moved = _change_text("share of missing", *missing)
     elif middle[0] != middle[1]:
         moved = "median {:.6g} -> {:.6g}".format(*middle)
     else:
         place = (most - 1) % len(at)
-        moved = _said(
+        moved = _change_text(
             f"share of values {'below' if most <= len(at) else 'up to'} {at[place]:.4g}:", was[most], now[most]
         )
     return Distance(float(gaps[most]), chance, moved)
 
 
 def _of_words(old: Words, new: Words) -> Distance:
-    told = {f"share of {word!r}" if word else "share of other words": pair for word, pair in common(old, new).items()}
-    told["share of missing"] = (old.missing / old.rows, new.missing / new.rows)
-    was, now = np.array(list(told.values())).T
+    pairs = {f"share of {word!r}" if word else "share of other words": pair for word, pair in common(old, new).items()}
+    pairs["share of missing"] = (old.missing / old.rows, new.missing / new.rows)
+    was, now = np.array(list(pairs.values())).T
     pooled = (was * old.rows + now * new.rows) / (old.rows + new.rows)
     spread = np.sqrt(2 / math.pi * pooled * (1 - pooled) * (1 / old.rows + 1 / new.rows))
     most = int(np.abs(now - was).round(9).argmax())  # of equal ones the first, whatever their last bits
     return Distance(
-        float(np.abs(now - was).sum() / 2), float(spread.sum() / 2), _said(list(told)[most], was[most], now[most])
+        float(np.abs(now - was).sum() / 2),
+        float(spread.sum() / 2),
+        _change_text(list(pairs)[most], was[most], now[most]),
     )
 
 
-def _said(what: str, old: float, new: float) -> str:
+def _change_text(what: str, old: float, new: float) -> str:
     return f"{what} {old:.4g} -> {new:.4g}"

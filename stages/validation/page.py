@@ -54,10 +54,10 @@ def _section(title: str, content: str, more: int = 0) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{content}{rest}</section>" if content else ""
 
 
-def _items(said: list[tuple[str, str]]) -> str:
+def _items(notes: list[tuple[str, str]]) -> str:
     items = [
         f'<li><b class="{html.escape(word)}">{html.escape(word)}</b> {html.escape(sentence)}</li>'
-        for word, sentence in said
+        for word, sentence in notes
     ]
     return f"<ul>{''.join(items)}</ul>" if items else ""
 

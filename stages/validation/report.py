@@ -34,8 +34,8 @@ class Finding:
 
     @property
     def bound(self) -> dict[str, Any]:
-        said_elsewhere = ("column", "severity", "description", "notes", "meta")
-        return {name: value for name, value in self.kwargs.items() if name not in said_elsewhere}
+        not_bounds = ("column", "severity", "description", "notes", "meta")
+        return {name: value for name, value in self.kwargs.items() if name not in not_bounds}
 
     def tell(self) -> str:
         """The sentence, with how many rows and a few of their sources."""

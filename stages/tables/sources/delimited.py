@@ -130,21 +130,21 @@ def read_columns(chunk: Chunk) -> Columns:
     """
     if chunk.files:
         raise ValueError("each file that a cell names is looked at by itself")
-    said, meant = (array(list(each), pa.string()) for each in (chunk.meaning.keys(), chunk.meaning.values()))
-    cells = {name: _texts(chunk.cells.column(name), said, meant) for name in chunk.columns}
+    written, meant = (array(list(each), pa.string()) for each in (chunk.meaning.keys(), chunk.meaning.values()))
+    cells = {name: _texts(chunk.cells.column(name), written, meant) for name in chunk.columns}
     cells |= {name: _plain(cells[name], chunk.marks) for name in chunk.marked}
     return Columns(numbered(chunk.name, chunk.numbers), chunk.split, cells, chunk.faults)
 
 
-def _texts(cells: pa.Array, said: pa.Array, meant: pa.Array) -> pa.Array:
+def _texts(cells: pa.Array, written: pa.Array, meant: pa.Array) -> pa.Array:
     """Cells [N] of bytes as texts, and where they are among `said` as what is `meant`."""
     texts = pc.utf8_trim_whitespace(cells.cast(pa.string()))
     if b"\0" in bytes(texts.buffers()[2] or b""):
         raise ValueError("holds a NUL byte")
-    found = pc.index_in(texts, value_set=said)
-    if found.null_count == len(found):
+    places = pc.index_in(texts, value_set=written)
+    if places.null_count == len(places):
         return texts
-    return pc.if_else(found.is_valid(), meant.take(found), texts)
+    return pc.if_else(places.is_valid(), meant.take(places), texts)
 
 
 def plain(text: str, marks: Marks) -> str:

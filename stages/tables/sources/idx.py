@@ -121,9 +121,9 @@ def _opened(path: Path, ranks: tuple[int, ...]) -> Iterator[tuple[Stream, tuple[
             shape = _shape(file, path, ranks)
         except _BROKEN as error:
             raise UserError(f"{path} cannot be read: {error}") from error
-        held, said = os.path.getsize(path) - 4 - 4 * len(shape), math.prod(shape)
-        if not zipped and held != said:
-            raise UserError(f"{path} holds {held:,} values, but its header says {said:,}")
+        held, expected = os.path.getsize(path) - 4 - 4 * len(shape), math.prod(shape)
+        if not zipped and held != expected:
+            raise UserError(f"{path} holds {held:,} values, but its header says {expected:,}")
         yield file, shape
 
 
@@ -144,20 +144,20 @@ def _shape(file: Stream, path: Path, ranks: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _read(file: Stream, size: int, path: Path, before: int, said: int) -> bytes:
+def _read(file: Stream, size: int, path: Path, offset: int, expected: int) -> bytes:
     try:
         values = file.read(size)
     except _BROKEN as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if len(values) < size:
-        raise UserError(f"{path} holds {before + len(values):,} values, but its header says {said:,}")
+        raise UserError(f"{path} holds {offset + len(values):,} values, but its header says {expected:,}")
     return values
 
 
-def _ended(file: Stream, path: Path, said: int) -> None:
+def _ended(file: Stream, path: Path, expected: int) -> None:
     try:
         more = file.read(1)
     except _BROKEN as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if more:
-        raise UserError(f"{path} holds more than the {said:,} values that its header says")
+        raise UserError(f"{path} holds more than the {expected:,} values that its header says")

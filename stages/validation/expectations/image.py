@@ -51,5 +51,5 @@ def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
     found = set(rows[f"{column}.mode"].dropna().unique())
     modes = [mode for mode in PLAIN_MODES if mode in found]
     smallest, largest = int(min(side.min() for side in sides)), int(max(side.max() for side in sides))
-    said = {"min_side": max(1, smallest // 2), "max_side": 2 * largest}
-    return {**said, **({"modes": modes} if modes else {})}
+    sizes = {"min_side": max(1, smallest // 2), "max_side": 2 * largest}
+    return {**sizes, **({"modes": modes} if modes else {})}

@@ -69,8 +69,8 @@ def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
     longest = 2 * max(1, int(rows[f"{column}.length"].max()))
     step = 10 ** max(0, math.floor(math.log10(longest)) - 1)
     scripts = sorted(rows[f"{column}.script"].dropna().unique())
-    said = {"max_length": math.ceil(longest / step) * step}
-    return {**said, **({"scripts": scripts} if scripts else {}), "max_missing": missing}
+    length = {"max_length": math.ceil(longest / step) * step}
+    return {**length, **({"scripts": scripts} if scripts else {}), "max_missing": missing}
 
 
 @functools.cache
