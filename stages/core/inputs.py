@@ -16,7 +16,7 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from stages.core import closure, lockfile
+from stages.core import closure, dvc_files, lockfile
 from stages.core.closure import OURS, Closure
 from stages.core.errors import Misuse, UserError
 from stages.core.lockfile import LOCK
@@ -237,27 +237,16 @@ def forget(stage: str) -> None:
 
 def recorded(dependency: str, lock: bytes, root: Path = Path()) -> dict[str, str]:
     """File of a dependency -> its MD5, as DVC has recorded it where it was made or added."""
-    from ruamel.yaml import YAML
-
-    known: dict[str, str] = {}
+    made: dict[str, str] = {}
     with contextlib.suppress(UserError):
-        known = lockfile.outputs(lockfile.parse(lock))
+        made = lockfile.outputs(lockfile.parse(lock))
     for path in (Path(dependency), *Path(dependency).parents):
-        pointer = root / f"{path}.dvc"
-        if pointer.is_file():
-            (out,) = YAML(typ="safe").load(pointer.read_text(encoding="utf-8"))["outs"]
-            known[str(path)] = out["md5"]
-        if (md5 := known.get(str(path), "")) and not md5.endswith(".dir"):
-            return {"": md5}
+        md5 = dvc_files.pointer_outs(root / path).get(root / path) or made.get(str(path), "")
+        if md5.endswith(dvc_files.FOLDER):
+            files = dvc_files.members(dvc_files.cache(root), md5)
+            return dvc_files.below(files, Path(dependency).relative_to(path).as_posix())
         if md5:
-            listing = lockfile.cache(root) / "files" / "md5" / md5[:2] / md5[2:]
-            entries = json.loads(listing.read_bytes()) if listing.exists() else []
-            files = {entry["relpath"]: entry["md5"] for entry in entries}
-            inside = Path(dependency).relative_to(path).as_posix()
-            if inside in files:
-                return {"": files[inside]}
-            prefix = "" if inside == "." else f"{inside}/"
-            return {name.removeprefix(prefix): files[name] for name in files if name.startswith(prefix)}
+            return {"": md5}
     return {}
 
 
@@ -271,7 +260,7 @@ def _unlike(root: Path, note: Mapping[str, Any], entry: Mapping[str, Any], lock:
         if path not in note["files"] or note["files"][path] == _digest(_identities(root / path)):
             continue  # still the file that was used, which DVC has hashed since
         hashes = note["hashes"].get(path) or recorded(path, lock, root)
-        if md5 != (hashes.get("") or lockfile.folder_md5(hashes)):
+        if md5 != (hashes.get("") or dvc_files.folder_md5(hashes)):
             yield f"{path} changed"
 
 

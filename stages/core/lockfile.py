@@ -8,12 +8,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.core import dvc_files
 from stages.core.errors import Misuse, UserError
 
 LOCK = "dvc.lock"
@@ -128,9 +128,7 @@ def withdraw(root: Path, stage: str, since: float) -> None:
     text = (root / LOCK).read_text(encoding="utf-8")
     replace(root / LOCK, _block(stage).sub("", text, count=1).encode())
     for path in cached:
-        path.unlink()
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()  # DVC fails on an empty one
+        dvc_files.remove_run(path)
 
 
 def cached_runs(root: Path, stage: str, since: float) -> list[Path]:
@@ -138,11 +136,8 @@ def cached_runs(root: Path, stage: str, since: float) -> list[Path]:
 
     DVC writes one whenever it records a run; an entry that git or a person has put into dvc.lock has none so new.
     """
-    from ruamel.yaml import YAML
-
     recorded = entry((root / LOCK).read_bytes(), stage)
-    new = [path for path in (cache(root) / "runs").glob("*/*/*") if path.stat().st_mtime >= since]
-    return [path for path in new if YAML(typ="safe").load(path.read_text(encoding="utf-8")) == recorded]
+    return [path for path, run in dvc_files.recorded_runs(dvc_files.cache(root), since) if run == recorded]
 
 
 def move_last(names: Sequence[str], root: Path = Path()) -> None:
@@ -168,27 +163,6 @@ def entry(content: bytes, stage: str) -> Any:
 def outputs(recorded: Mapping[str, Any]) -> dict[str, str]:
     """Path -> MD5 of every output."""
     return {out["path"]: out["md5"] for stage in recorded.values() for out in stage.get("outs", []) if "md5" in out}
-
-
-def cache(root: Path) -> Path:
-    """Where DVC keeps its objects.
-
-    Raises:
-        UserError: DVC does not say.
-    """
-    command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"`dvc cache dir` failed: {done.stderr.strip()}")
-    return root / done.stdout.strip()
-
-
-def folder_md5(files: Mapping[str, str]) -> str:
-    """DVC's MD5 of a folder with these files, path -> MD5."""
-    import hashlib
-
-    listed = json.dumps([{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())])
-    return f"{hashlib.md5(listed.encode()).hexdigest()}.dir"
 
 
 def replace(path: Path, content: bytes) -> None:

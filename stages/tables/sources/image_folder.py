@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.core import dvc_files
 from stages.core.errors import UserError
 from stages.schema import Schema
 from stages.tables.sources import NoOptions, Reject, Sample, split_named, two_columns
@@ -19,7 +19,6 @@ CHUNK_FILES = 256
 CHUNK_BYTES = 4 << 20  # a chunk with the file that passes this is complete, so few large files are in flight
 
 _IGNORED = {b"thumbs.db", b"desktop.ini", b"__macosx"}
-_DVC_CACHE = re.compile(rb"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 class Found(NamedTuple):
@@ -169,7 +168,7 @@ def _file(root: bytes, path: bytes, split: str | None, label: str, fault: str = 
 def _led_out(root: bytes, link: bytes) -> str:
     """Why a link is not followed: it leads out of the data set, and not into DVC's cache of it."""
     target = os.path.realpath(link)
-    if target.startswith(root + b"/") or _DVC_CACHE.search(target):
+    if target.startswith(root + b"/") or dvc_files.is_object(target):
         return ""
     return f"a link out of the data set, to {_readable(target)}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.releases.release import from_champion
-from stages.core.cached import damaged, remedy
+from stages.core.dvc_files import damaged, remedy
 from stages.core.errors import UserError
 from tests.support.project import Clone
 from tests.support.releases import flipped
