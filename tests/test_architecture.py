@@ -105,6 +105,12 @@ ADDED = [
         "from stages.core import errors  # !",
         "may not import stages.core.errors",
     ),
+    (
+        import_faults,
+        "stages/schema/kinds/image.py",
+        "def f():\n    from stages.schema.views import of  # !",
+        "ships with a model, and stages.schema.views does not",
+    ),
     (import_faults, "stages/validation/expectations/image.py", "import numpy  # !", "may not import numpy"),
     (
         import_faults,

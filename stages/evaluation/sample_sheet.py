@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.schema import Column, Schema, kind, target_kind
+from stages.schema import Column, Schema, target_kind, views
 from stages.tables import table
 
 MOST = 24  # samples of a sheet
@@ -72,7 +72,7 @@ def sample(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> N
             place.set_axis_off()
             middle = 1 - (i + 0.5) / len(columns)
             axes.text(0.45, middle, column.name[:16], ha="right", va="center", fontsize=5, parse_math=False)
-        kind(column.kind).draw(values[column.name], place)
+        views.of(column.kind).draw(values[column.name], place)
         if len(columns) > 1:
             for text in place.texts:  # beside the column's name
                 text.set(x=0.0, horizontalalignment="left", text=shorten(text.get_text(), LETTERS, placeholder="…"))

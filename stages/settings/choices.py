@@ -27,6 +27,7 @@ def modules(listed: Listed) -> Mapping[str, Iterable[str]]:
     encoders = {schema.kind(kind).ENCODER for kind in features}
     return {
         "stages.schema.kinds": [*features, target],
+        "stages.schema.views": [*features, target],
         "stages.validation.expectations": [*features, target],
         "stages.gating.perturbations": features,
         "stages.tables.sources": [sources.file(listed.data.format)],

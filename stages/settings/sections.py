@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_valid
 from stages import schema
 from stages.core.words import modules, nearest
 from stages.gating import perturbations
-from stages.schema import kinds
+from stages.schema import kinds, views
 from stages.settings.gate import Change, Gate
 from stages.settings.section import Positive, Section, Share
 from stages.tables import distributions, sources
@@ -379,5 +379,6 @@ def _column(name: str, declaration: dict[str, Any], key: str, prefix: str) -> sc
         raise ValueError(
             f"stages/schema/kinds/{kind}.py lacks {', '.join(lacking)}: see what the other files there have"
         )
+    views.of(kind)
     options(module, chosen, key)
     return schema.Column(name, kind, chosen)

@@ -72,11 +72,15 @@ FLOORS = [
 
 
 BY_NAME = (
-    *("stages/schema/kinds", "stages/validation/expectations", "stages/gating/perturbations"),
+    *("stages/schema/kinds", "stages/schema/views", "stages/validation/expectations"),
+    "stages/gating/perturbations",
     *("stages/tables/sources", "stages/networks/augmentations"),
     *("stages/networks/encoders", "stages/networks/trunks", "stages/networks/heads", "stages/trees"),
     *("stages/evaluation/metrics", "stages/evaluation/plots", "stages/evaluation/samples"),
 )
+
+
+SHIPPED = ("stages/schema/__init__.py", "stages/schema/kinds/")  # copied into every exported model
 
 
 # The files that know what a picture is, beside those that bear the kind's name.
@@ -174,10 +178,12 @@ def import_faults(root: Path) -> list[str]:
                 fault = f"imports the verb {module}: stages share files alone"
             elif top == "flows" and not file.startswith("flows/"):
                 fault = "nothing imports flows/"
+            elif within(module, "stages.schema.views") and file.startswith(SHIPPED):
+                fault = f"ships with a model, and {module} does not"
             elif not within(module, ours) and module not in PROJECT:
                 fault = f"may not import {module}"
             elif (
-                folder in BY_NAME[:3]
+                folder in BY_NAME[:4]
                 and folder not in file
                 and Path(file_of(module, root)).name not in ("__init__.py", Path(file).name)  # a kind's own file
                 and not module.endswith(".*")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -33,12 +33,6 @@ class Options:
 def raw(value: Any) -> str | None:
     """As text; blank and NaN are missing."""
     return None if value is None or value != value or value == "" else str(value)
-
-
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like words out of a set, 0 to 1."""
-    distinct = len({str(value) for value in values})
-    return 0.8 if distinct <= max(20, len(values) / 20) else 0.3 if distinct <= len(values) / 2 else 0.0
 
 
 def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
@@ -75,8 +69,3 @@ def transform(values: Iterable[str | None], fitted: dict[str, Any]) -> np.ndarra
 def tensor(fitted: dict[str, Any]) -> Tensor:
     """int32 (1,)."""
     return Tensor("int32", (1,))
-
-
-def draw(value: str | None, axes: Any) -> None:
-    """As text."""
-    axes.text(0.5, 0.5, "missing" if value is None else value[:24], ha="center", va="center", fontsize=7)

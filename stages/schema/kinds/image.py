@@ -11,7 +11,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ _SIGNIFICANT, _BITS_PER_SAMPLE = "significant bits", 258  # in `info` of a pictu
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SMALL = 4096  # bytes of a file in which nothing but pixels takes time
 _SCANS = 16  # of a JPEG, over all of its pixels; usual are 1 and, progressive, up to 14
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `_open` refuses what is too large
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_header` refuses what is too large
 # No format that Pillow reads begins with four such letters and goes on like that.
 _BASE64 = re.compile(rb"(?:data:[^,]{0,99};base64,)?([A-Za-z0-9+/]{4}[A-Za-z0-9+/\r\n]*+={0,2}\s*+)")
 _PACK = struct.Struct("<256q").pack  # several times as fast as numpy is at a list
@@ -106,11 +106,6 @@ def received(value: bytes) -> bytes:
         return value
 
 
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like pictures or names of pictures, 0 to 1."""
-    return sum(map(_likely, values)) / max(1, len(values))
-
-
 def facts(values: Iterable[bytes]) -> dict[str, np.ndarray]:
     """Size and mode as stored; brightness and contrast (mean and deviation of grey, 0 to 255) as seen.
 
@@ -136,23 +131,23 @@ def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
     Where training pictures of over 8 bits a sample do not say how many count: `bits`, those of the largest sample.
     """
     widths, heights, grey, largest, bits = [], [], True, 0, options.bits or 0
-    for value in _each(chunks):
-        picture = _open(value)
+    for value in _values(chunks):
+        picture = open_header(value)
         largest = max(largest, _cost(picture, value))
         turned = picture.format != "TIFF" and _orientation(picture) >= 5  # Pillow gives a TIFF's size as turned
         width, height = picture.size[::-1] if turned else picture.size
         widths.append(width)
         heights.append(height)
         grey = grey and picture.mode in _GREY
-        bits = bits if options.bits else max(bits, _bits(picture))
+        bits = bits if options.bits else max(bits, bits_used(picture))
     if not widths:
         raise ValueError("there is no training picture to fit on")
     shape = _size(widths, heights, options)
     size: dict[str, Any] = {"height": shape[0], "width": shape[1], "channels": options.channels or (1 if grey else 3)}
     size |= {"bits": bits} if bits else {}
     counts_Cx256 = np.zeros((size["channels"], 256), np.int64)  # whole numbers: the order of the pictures cannot matter
-    for value in _each(chunks):
-        counts_Cx256 += np.array(_resized(_open(value), size).histogram(), np.int64).reshape(-1, 256)
+    for value in _values(chunks):
+        counts_Cx256 += np.array(_resized(open_header(value), size).histogram(), np.int64).reshape(-1, 256)
     mean, std = _moments(counts_Cx256)
     std[std < 1.0] = 1.0  # a constant channel is left as it is
     bound = options.max_pixels or max(LEAST_PIXELS, ROOM * largest)
@@ -166,7 +161,7 @@ def transform(values: Iterable[bytes], fitted: dict[str, Any]) -> np.ndarray:
     """
     pictures, total = [], 0
     for value in values:
-        pictures.append(_open(value, fitted.get("max_pixels", MAX_PIXELS)))
+        pictures.append(open_header(value, fitted.get("max_pixels", MAX_PIXELS)))
         total += _cost(pictures[-1], value)
         if total > fitted.get("max_cost", math.inf):
             raise TooMuch(
@@ -189,15 +184,9 @@ def tensor(fitted: dict[str, Any]) -> Tensor:
     return Tensor("uint8", (fitted["height"], fitted["width"], fitted["channels"]), layout="FORMAT_NHWC")
 
 
-def draw(value: bytes, axes: Any) -> None:
-    """The picture on a matplotlib axes; one of over 8 bits a sample from black to its own white."""
-    axes.imshow(np.asarray(upright(value, "RGB", {"bits": _bits(_open(value)) or 16})))
-    axes.set_axis_off()
-
-
 def upright(value: bytes, mode: str, fitted: Mapping[str, Any]) -> Image.Image:
     """The picture as people see it, as `mode` ("L" or "RGB")."""
-    return _upright(_open(value), mode, fitted)
+    return _upright(open_header(value), mode, fitted)
 
 
 def _upright(picture: Image.Image, mode: str, fitted: Mapping[str, Any]) -> Image.Image:
@@ -206,20 +195,11 @@ def _upright(picture: Image.Image, mode: str, fitted: Mapping[str, Any]) -> Imag
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _likely(value: Any) -> bool:
-    if not isinstance(value, bytes):
-        return os.path.splitext(str(value))[1].lower() in Image.registered_extensions()
-    try:
-        return bool(_open(value))
-    except ValueError:
-        return False
-
-
 def _drawn(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
 
 
-def _each(chunks: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+def _values(chunks: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
     return (value for chunk in chunks for value in chunk)
 
 
@@ -239,7 +219,7 @@ def _moments(counts_Nx256: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(np.maximum((counts_Nx256 @ (levels * levels)) / pixels - mean**2, 0.0))
 
 
-def _open(value: bytes, most: int = MAX_PIXELS) -> Image.Image:
+def open_header(value: bytes, most: int = MAX_PIXELS) -> Image.Image:
     """The picture, of which nothing but the header is read.
 
     Raises:
@@ -350,7 +330,7 @@ def _samples(picture: Image.Image) -> tuple[np.ndarray, int]:
     return samples_HxW, bits
 
 
-def _bits(picture: Image.Image) -> int:
+def bits_used(picture: Image.Image) -> int:
     """How many bits, at least 8, the largest sample of a picture of over 8 takes; 0 where its file says how many."""
     if picture.mode not in _WIDE:
         return 0
@@ -401,9 +381,9 @@ def _facts(value: bytes) -> tuple[int, int, str, int, bytes, float]:
 
     Greys of a picture of over 8 bits are finer where its samples are small: else one that is dark would be blank.
     """
-    picture = _open(value)
+    picture = open_header(value)
     width, height, mode, frames = *picture.size, picture.mode, _frames(picture)
-    bits = min(16, _bits(picture)) or 16
+    bits = min(16, bits_used(picture)) or 16
     return width, height, mode, frames, _PACK(*_decode(picture, "L", bits).histogram()), 2.0 ** (bits - 16)
 
 

@@ -41,8 +41,8 @@ def raw(value: Any) -> float | None:
     except OverflowError:  # a whole number without bounds
         number = math.inf
     except (TypeError, ValueError):
-        bare = _bare(value)
-        hint = f": write {bare}" if _is_number(bare) else ""
+        bare = without_marks(value)
+        hint = f": write {bare}" if is_finite(bare) else ""
         raise ValueError(f"{_short(value)} is no number{hint}") from None
     if math.isinf(number) or abs(number) > LARGEST:
         raise ValueError(f"{_short(value)} is no finite 32-bit number")
@@ -54,18 +54,6 @@ def raws(values: np.ndarray) -> np.ndarray:
     if (np.abs(values) > LARGEST).any():
         raise ValueError("a number is not finite in 32 bits")
     return np.where(np.isnan(values), np.nan, values)  # as there are several NaNs
-
-
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like numbers, 0 to 1."""
-    if not are_meant(values):
-        return 0.0
-    return 0.9 if len(set(values)) > 10 or any("." in str(value) for value in values) else 0.5
-
-
-def are_meant(values: Sequence[Any]) -> bool:
-    """Whether nearly all cells are numbers, be they infinite or written otherwise than `raw` takes them."""
-    return sum(map(_meant, values)) >= 0.95 * len(values)
 
 
 def facts(values: Iterable[float | None]) -> dict[str, np.ndarray]:
@@ -112,11 +100,6 @@ def tensor(fitted: dict[str, Any]) -> Tensor:
     return Tensor("float32", (1,))
 
 
-def draw(value: float | None, axes: Any) -> None:
-    """As text."""
-    axes.text(0.5, 0.5, "missing" if value is None else f"{value:.6g}", ha="center", va="center", fontsize=7)
-
-
 def _scores(quantiles: np.ndarray, knots: np.ndarray) -> list[float]:
     """The normal deviate of each knot [K], of the middle of the quantiles [Q] that are equal to it."""
     first, behind = (np.searchsorted(quantiles, knots, side) for side in ("left", "right"))
@@ -129,21 +112,12 @@ def _stored(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-def _meant(value: Any) -> bool:
-    try:
-        return not math.isnan(float(value))
-    except OverflowError:
-        return True
-    except (TypeError, ValueError):
-        return _is_number(_bare(value))
-
-
-def _bare(value: Any) -> str:
+def without_marks(value: Any) -> str:
     """Without a mark between thousands, and with a point for a decimal comma."""
     return re.sub(r"(?<=\d)[, ](?=\d{3})", "", str(value)).replace(",", ".")
 
 
-def _is_number(text: str) -> bool:
+def is_finite(text: str) -> bool:
     try:
         return math.isfinite(float(text))
     except ValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -25,11 +25,6 @@ def raw(value: Any) -> str | None:
     """As text; blank is missing."""
     text = "" if value is None or value != value else str(value)
     return text or None
-
-
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells look like labels, 0 to 1: any cells do, the fewer different ones the better."""
-    return max(0.2, 1 - len({str(value) for value in values}) / max(1, len(values)))
 
 
 def strata(values: Iterable[str]) -> np.ndarray:

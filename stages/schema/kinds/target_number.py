@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stages.schema import Tensor
-from stages.schema.kinds.number import are_meant, raw, raws
+from stages.schema.kinds.number import raw, raws
 
 __all__ = [
     "RAW",
@@ -18,7 +18,6 @@ __all__ = [
     "agree",
     "answers",
     "fit",
-    "likely",
     "outputs",
     "raw",
     "raws",
@@ -38,13 +37,6 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.coverage < 1:
             raise ValueError(f"coverage must be between 0 and 1, not {self.coverage}")
-
-
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells look like amounts, 0 to 1: numbers, and many different ones."""
-    if not are_meant(values):
-        return 0.0
-    return 0.9 if len(set(values)) > 20 else 0.1
 
 
 def strata(values: Iterable[float]) -> np.ndarray:

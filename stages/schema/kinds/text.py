@@ -6,7 +6,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,6 @@ class Options:
 def raw(value: Any) -> str | None:
     """As text; blank and NaN are missing."""
     return None if value is None or value != value or not str(value).strip() else str(value)
-
-
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like sentences, 0 to 1."""
-    several = sum(len(str(value).split()) >= 3 for value in values) / max(1, len(values))
-    return 0.85 if several > 0.5 and len({str(value) for value in values}) > 20 else 0.2 * several
 
 
 def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
@@ -94,14 +88,6 @@ def words(text: str, most: int) -> list[str]:
     """The first words of a text, in lower case and composed (NFC)."""
     plain = unicodedata.normalize("NFC", text[: most * _LONGEST]).lower()
     return _WORD.findall(plain)[:most]
-
-
-def draw(value: str | None, axes: Any) -> None:
-    """Its beginning, wrapped."""
-    import textwrap
-
-    shown = "\n".join(textwrap.wrap((value or "missing")[:140], 22))
-    axes.text(0.5, 0.5, shown, ha="center", va="center", fontsize=6, parse_math=False)
 
 
 def _facts(text: str) -> tuple[int, int, str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from stages.schema import Tensor
 RAW, PACKED, OPTIONAL, ENCODER = "str", True, True, "linear"
 
 WIDTH = 7  # sine and cosine of the place in the day, the week and the year; days since 2000
-_ISO = re.compile(  # not datetime.fromisoformat, which takes more in a later Python
+ISO = re.compile(  # not datetime.fromisoformat, which takes more in a later Python
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?(?: ?(Z|[+-]\d\d:?\d\d))?)?"
 )
 _EPOCH = datetime(1970, 1, 1)
@@ -35,11 +35,6 @@ def raw(value: Any) -> str | None:
     text = str(value).strip()
     _parsed(text)
     return text
-
-
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like moments, 0 to 1: all are ISO dates or timestamps."""
-    return 0.95 if values and all(_ISO.fullmatch(str(value).strip()) for value in values) else 0.0
 
 
 def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
@@ -68,11 +63,6 @@ def tensor(fitted: dict[str, Any]) -> Tensor:
     return Tensor("float32", (WIDTH,))
 
 
-def draw(value: str | None, axes: Any) -> None:
-    """As text."""
-    axes.text(0.5, 0.5, "missing" if value is None else value[:24], ha="center", va="center", fontsize=7)
-
-
 def _row(value: str | None) -> list[float]:
     if not value:
         return [math.nan] * WIDTH
@@ -96,7 +86,7 @@ def _parsed(text: str) -> tuple[datetime, timedelta]:
     Raises:
         ValueError: it is neither.
     """
-    if found := _ISO.fullmatch(text):
+    if found := ISO.fullmatch(text):
         *parts, zone = found.groups()
         try:
             year, month, day, hour, minute, second = (int(part or 0) for part in parts)

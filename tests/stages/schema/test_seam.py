@@ -39,9 +39,6 @@ class Options:
 def raw(value):
     return float(value)
 
-def likely(values):
-    return 0.0
-
 def facts(values):
     return {}
 
@@ -57,9 +54,16 @@ def transform(values, fitted):
 
 def tensor(fitted):
     return Tensor("float32", (1,))
+''',
+    "stages/schema/views/level.py": '''
+"""How a level is seen."""
+from stages.schema.views import draw_text
+
+def likely(values):
+    return 0.0
 
 def draw(value, axes):
-    axes.text(0.5, 0.5, f"{value:.2f}")
+    draw_text(f"{value:.2f}", axes)
 ''',
     "stages/schema/kinds/remark.py": '''
 """A word, or none."""
@@ -77,9 +81,6 @@ class Options:
 def raw(value):
     return value or None
 
-def likely(values):
-    return 0.0
-
 def facts(values):
     return {"letters": np.array([len(value or "") for value in values], np.int64)}
 
@@ -92,9 +93,16 @@ def transform(values, fitted):
 
 def tensor(fitted):
     return Tensor("int32", (1,))
+''',
+    "stages/schema/views/remark.py": '''
+"""How a remark is seen."""
+from stages.schema.views import draw_text
+
+def likely(values):
+    return 0.0
 
 def draw(value, axes):
-    axes.text(0.5, 0.5, value or "")
+    draw_text(value or "", axes)
 ''',
     "stages/validation/expectations/level.py": '''
 """What is expected of a level."""

@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import stages.schema.kinds
+import stages.schema.views
 from stages.core.errors import UserError
 from stages.settings import params
 from tests.support.project import ROOT
@@ -278,22 +279,38 @@ def test_several_mistakes_are_told_at_once(project):
     assert "split is missing; train.epochs: Input should be greater" in said
 
 
-def test_two_blocks_of_one_name_are_told(project, monkeypatch):
-    (project / "pack.py").write_text(
-        "from stages.schema.kinds.category import *\nfrom stages.schema.kinds.category import Options\nPACKED = True\n",
-        encoding="utf-8",
-    )
-    monkeypatch.setattr(stages.schema.kinds, "__path__", [*stages.schema.kinds.__path__, str(project)])
+def new_kind(project, monkeypatch, name, kind, view=""):
+    """Add a kind to this process: the text of its module, and of its view's."""
+    for package, text in ((stages.schema.kinds, kind), (stages.schema.views, view)):
+        folder = project / package.__name__
+        folder.mkdir()
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+        if text:
+            (folder / f"{name}.py").write_text(text, encoding="utf-8")
+
+
+WORD = "from stages.schema.kinds.category import *\nfrom stages.schema.kinds.category import Options\nPACKED = True\n"
+
+
+def test_two_blocks_of_the_same_name_are_an_error(project, monkeypatch):
+    new_kind(project, monkeypatch, "pack", WORD, "from stages.schema.views.category import *\n")
     put("schema.features", {"a": "pack", "pack": "image"})
     assert fault() == "schema: the column 'pack' has the name of a kind whose columns travel together: rename it"
 
 
-def test_a_kind_that_lacks_a_part_is_told(project, monkeypatch):
-    (project / "half.py").write_text("RAW, PACKED, OPTIONAL, ENCODER = 'str', True, True, 'embedding'\n")
-    monkeypatch.setattr(stages.schema.kinds, "__path__", [*stages.schema.kinds.__path__, str(project)])
+def test_a_kind_that_lacks_a_part_is_an_error(project, monkeypatch):
+    new_kind(project, monkeypatch, "half", "RAW, PACKED, OPTIONAL, ENCODER = 'str', True, True, 'embedding'\n")
     put("schema.features", {"a": "half"})
-    lacking = "Options, raw, likely, facts, fit, transform, tensor, draw"
+    lacking = "Options, raw, facts, fit, transform, tensor"
     assert fault() == f"schema: stages/schema/kinds/half.py lacks {lacking}: see what the other files there have"
+
+
+@pytest.mark.parametrize(("view", "words"), [("", "is missing"), ("def likely(values): ...", "lacks draw")])
+def test_a_kind_without_a_whole_view_is_an_error(project, monkeypatch, view, words):
+    name = f"kind{len(view)}"
+    new_kind(project, monkeypatch, name, WORD, view)
+    put("schema.features", {"a": name})
+    assert fault().startswith(f"schema: stages/schema/views/{name}.py {words}: see")
 
 
 @pytest.mark.parametrize(("written", "value"), [("1e-3", 0.001), ("3E-4", 0.0003), ("1", 1.0), ("0.5", 0.5)])
