@@ -80,7 +80,7 @@ class Stage:
 def pipeline() -> State[Any]:
     """Run what changed in the current folder's dvc.yaml; publish metrics, plots and verdict."""
     try:
-        lockfile.settled()
+        lockfile.check_conflicts()
         for mended in lockfile.recover(Path()):
             get_run_logger().warning(mended)
         stages = plan()
@@ -89,8 +89,8 @@ def pipeline() -> State[Any]:
         if any(state.is_cancelled() for state in states.values()):
             return Cancelled(message="cancelled; the next run goes on from here")
         paths = declared_paths()
-        settled = [stage for stage in stages if states[stage.name].name in ("Completed", "Refused")]
-        publish(paths, {out for stage in settled for out in stage.outs})
+        check_conflicts = [stage for stage in stages if states[stage.name].name in ("Completed", "Refused")]
+        publish(paths, {out for stage in check_conflicts for out in stage.outs})
         state = conclude(states, paths)
         if state.is_completed() and "verdict" in paths:
             tell(paths)

@@ -33,7 +33,7 @@ def parse(path: Path = Path("params.yaml")) -> Params:
     try:
         tree = _yaml(path)
     except MarkedYAMLError as error:
-        lockfile.settled(path.parent)
+        lockfile.check_conflicts(path.parent)
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise Misuse(f"{path}, line {line}: {error.problem}") from error
     except (OSError, UnicodeDecodeError, YAMLError) as error:
@@ -77,7 +77,7 @@ def paths(graph: Path = Path("dvc.yaml")) -> dict[str, str]:
     try:
         return dict(_yaml(graph)["vars"][0]["paths"])
     except (YAMLError, LookupError, TypeError) as error:
-        lockfile.settled(graph.parent)
+        lockfile.check_conflicts(graph.parent)
         line = (
             f", line {error.problem_mark.line + 1}" if isinstance(error, MarkedYAMLError) and error.problem_mark else ""
         )

@@ -310,7 +310,9 @@ def circle_faults(root: Path) -> list[str]:
         for file in sources(root):
             for _, module, _ in imports(root, file):
                 looked_up = module.endswith(".*")
-                for other in filter(None, closure.brought(module, {}, root) if looked_up else [file_of(module, root)]):
+                for other in filter(
+                    None, closure.executed_files(module, {}, root) if looked_up else [file_of(module, root)]
+                ):
                     if not (other.endswith("/__init__.py") and file.startswith(other.removesuffix("__init__.py"))):
                         arrows.setdefault(level(file), set()).add(level(other))
         try:

@@ -161,14 +161,17 @@ CONCERNED = {
     "graph": (edit("dvc.yaml", "params: [train.rate, ", "params: ["), "copy in dvc.yaml changed"),
     "graph's deps": (edit("dvc.yaml", "      - stages/schema/kinds\n", ""), "copy in dvc.yaml changed"),
     "code": (edit("stages/core/command.py", "import time", "import time  #"), "stages/core/command.py changed"),
-    "new code": (lambda folder: (folder / "stages/schema/kinds/new.py").touch(), "stages/schema/kinds/new.py came"),
+    "new code": (
+        lambda folder: (folder / "stages/schema/kinds/new.py").touch(),
+        "stages/schema/kinds/new.py was added",
+    ),
     "code gone": (
         lambda folder: (folder / "stages/schema/kinds/text.py").unlink(),
-        "stages/schema/kinds/text.py is gone",
+        "stages/schema/kinds/text.py was removed",
     ),
     "data": (edit("data/1", "one", "eno"), "data/1 changed"),
     "data under another inode": (swapped, "data/1 changed"),
-    "more data": (lambda folder: (folder / "data/3").write_text("three"), "data/3 came"),
+    "more data": (lambda folder: (folder / "data/3").write_text("three"), "data/3 was added"),
     "made data": (edit("made/b", "raw", "war"), "made/b changed"),
     "lock of what made the data": (
         lambda folder: (folder / "dvc.lock").write_text(
@@ -270,7 +273,7 @@ def test_files_between_the_stages_end_and_dvcs_look(project: Clone, kind: str) -
 def test_a_file_that_dvc_has_recorded_is_not_hashed_at_the_start(project: Clone, monkeypatch) -> None:
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(inputs, "_current", None)
-    snapshot = inputs.take("copy", ["made", "data", "out.txt"], time.time() + 1)
+    snapshot = inputs.take_snapshot("copy", ["made", "data", "out.txt"], time.time() + 1)
     assert "made" not in snapshot.hashes and {"data", "stages/schema/kinds"} < snapshot.hashes.keys()
     assert inputs.recorded("made/a", snapshot.lock) == {"": inputs.recorded("made", snapshot.lock)["a"]}
     assert list(snapshot.changes()) == []
@@ -280,10 +283,10 @@ def test_code_that_changed_while_the_process_began(project: Clone, monkeypatch) 
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(inputs, "_current", None)
     began = (
-        (inputs.OURS / "stages/core/command.py").stat().st_ctime
+        (inputs.ROOT / "stages/core/command.py").stat().st_ctime
     )  # this process runs no code of the project's folder
-    with pytest.raises(inputs.Changed, match="changed as the stage began"):
-        inputs.take("copy", [], began - 1)
+    with pytest.raises(inputs.Changed, match="changed as the stage started"):
+        inputs.take_snapshot("copy", [], began - 1)
 
 
 def test_a_command_that_dvc_read_before_an_edit(project: Clone) -> None:
