@@ -27,15 +27,15 @@ def digits(folder: Path) -> None:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)  # 64 values of 0 to 16 each
-    grey_NxHxW = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
+    gray_NxHxW = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
     for label in set(labels):
         (folder / str(label)).mkdir(parents=True)
-    for index, (grey, label) in enumerate(zip(grey_NxHxW, labels, strict=True)):
-        Image.fromarray(grey).save(folder / str(label) / f"{index:04d}.png")
+    for index, (gray, label) in enumerate(zip(gray_NxHxW, labels, strict=True)):
+        Image.fromarray(gray).save(folder / str(label) / f"{index:04d}.png")
 
 
 def breast_cancer(folder: Path) -> None:
-    """scikit-learn's 569 tumours, 30 measurements of each, as a table with the words malignant and benign."""
+    """scikit-learn's 569 tumors, 30 measurements of each, as a table with the words malignant and benign."""
     from sklearn.datasets import load_breast_cancer
 
     bunch = load_breast_cancer()

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.schema import Kind, Target, Vectorised
+from stages.schema import Kind, Target, Vectorized
 
 TYPES = {"bytes": pa.binary(), "str": pa.string(), "float64": pa.float64()}  # by RAW
 
@@ -26,7 +26,7 @@ def raw(cells: pa.Array, module: Kind | Target) -> tuple[pa.Array, dict[int, str
     """
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
-    if isinstance(module, Vectorised) and (numbers := _numbers(cells)) is not None:
+    if isinstance(module, Vectorized) and (numbers := _numbers(cells)) is not None:
         with contextlib.suppress(ValueError):  # `raw` says which cell is odd, and whether it is wrong
             return array(module.raws(numbers), TYPES[module.RAW]), {}
     found, faults = [], {}

@@ -82,7 +82,7 @@ def _apportioned(sizes: np.ndarray, share: float, room: np.ndarray) -> np.ndarra
 def _count(cell: str | None) -> float:
     number = None if cell is None else _number(cell)
     if number is None:
-        raise ValueError("missing" if cell is None else f"{cell!r} is no number, as others are")
+        raise ValueError("missing" if cell is None else f"{cell!r} is not a number, as others are")
     return number
 
 
@@ -93,7 +93,7 @@ def _moment(cell: str | None) -> float:
     try:
         moment = datetime.fromisoformat(cell)
     except ValueError:
-        raise ValueError(f"{cell!r} is no ISO date or timestamp, such as 2024-12-31 or 2024-12-31T23:59") from None
+        raise ValueError(f"{cell!r} is not an ISO date or timestamp, such as 2024-12-31 or 2024-12-31T23:59") from None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)
 

@@ -119,7 +119,7 @@ def test_digits_are_scikit_learns(tmp_path):
 def test_a_row_for_each_sample(folder, read):
     picture = png()
     rows, rejects = read(folder({"train/cat/1.png": picture}))
-    grey = np.asarray(Image.open(io.BytesIO(picture)))
+    gray = np.asarray(Image.open(io.BytesIO(picture)))
     assert rows == [
         {
             "_id": hashlib.sha256(struct.pack("<q", len(picture)) + picture).hexdigest(),
@@ -131,8 +131,8 @@ def test_a_row_for_each_sample(folder, read):
             "image.height": 4,
             "image.mode": "L",
             "image.frames": 1,
-            "image.brightness": round(grey.mean(), 4),
-            "image.contrast": round(grey.std(), 4),
+            "image.brightness": round(gray.mean(), 4),
+            "image.contrast": round(gray.std(), 4),
         }
     ]
     assert rejects == {}

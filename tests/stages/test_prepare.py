@@ -34,7 +34,7 @@ def name(sample):
     return hashlib.sha256(str(sample).encode()).hexdigest()
 
 
-def row(number, label="cat", split=None, sample=None, grey=None):
+def row(number, label="cat", split=None, sample=None, gray=None):
     """One row of a table; equal `sample`s are the same picture."""
     sample = number if sample is None else sample
     pixels = np.frombuffer(bytes.fromhex(name(sample))[:6], np.uint8).reshape(3, 2)
@@ -42,7 +42,7 @@ def row(number, label="cat", split=None, sample=None, grey=None):
         "_id": name(sample),
         "_split": split,
         "_source": f"{label}/{number}.png",
-        "image": image.raw(pixels if grey is None else np.full((3, 2), grey, np.uint8)),
+        "image": image.raw(pixels if gray is None else np.full((3, 2), gray, np.uint8)),
         "label": label,
     }
 
@@ -200,10 +200,10 @@ def test_before_an_official_test_split_the_latest_are_val(stage):
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
-        (["2024-01-01", "soon", "2024-01-03"], "'soon' is no ISO date or timestamp, such as 2024-12-31"),
-        (["2024-01-01", "2024", "2024-01-03"], "'2024' is no ISO date or timestamp"),
-        (["1", "2024-01-01", "3"], "'2024-01-01' is no number, as others are"),
-        (["1", "inf", "3"], "'inf' is no number, as others are"),
+        (["2024-01-01", "soon", "2024-01-03"], "'soon' is not an ISO date or timestamp, such as 2024-12-31"),
+        (["2024-01-01", "2024", "2024-01-03"], "'2024' is not an ISO date or timestamp"),
+        (["1", "2024-01-01", "3"], "'2024-01-01' is not a number, as others are"),
+        (["1", "inf", "3"], "'inf' is not a number, as others are"),
         (["1", None, "3"], "missing"),
     ],
 )
@@ -318,10 +318,10 @@ def test_a_quarantined_copy_of_a_later_split_takes_no_training_row_along(stage):
 
 
 def test_statistics_are_of_the_training_rows_alone(stage):
-    greys = {"train": 10, "val": 100, "test": 200}
+    grays = {"train": 10, "val": 100, "test": 200}
     rows = [
-        row(f"{split}{number}", str(number % 2), split, grey=grey)
-        for split, grey in greys.items()
+        row(f"{split}{number}", str(number % 2), split, gray=gray)
+        for split, gray in grays.items()
         for number in range(4)
     ]
     rows[0]["image"] = image.raw(np.full((3, 2), 30, np.uint8))
@@ -380,8 +380,8 @@ def test_an_unknown_label_of_an_official_test_row_is_an_error_that_names_the_row
     with pytest.raises(UserError) as caught:
         stage(rows, quarantined=rows[-5:])
     assert str(caught.value) == (
-        "test split, column label: eel/odd0.png: no training sample is labelled eel;"
-        " eel/odd1.png: no training sample is labelled eel; eel/odd2.png: no training sample is labelled eel;"
+        "test split, column label: eel/odd0.png: no training sample is labeled eel;"
+        " eel/odd1.png: no training sample is labeled eel; eel/odd2.png: no training sample is labelled eel;"
         " 2 more. Mend these samples, or take them out of the data"
     )
 

@@ -158,7 +158,7 @@ def plain(text: str, marks: Marks) -> str:
     signs = {".", ",", *marks} - {""}
     if signs & set(text) and not set(text) - signs - set("0123456789+-eE"):
         between = f" and {marks.thousands!r} between thousands" if marks.thousands else ""
-        raise ValueError(f"{text!r} is no number with the decimal mark {marks.decimal!r}{between}: see data.options")
+        raise ValueError(f"{text!r} is not a number with the decimal mark {marks.decimal!r}{between}: see data.options")
     return text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Others lose something on the way to grey or RGB: CMYK and LAB their colours, F and I their range.
+# Others lose something on the way to gray or RGB: CMYK and LAB their colors, F and I their range.
 PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -16,7 +16,7 @@ class Options:
     max_side: int = 10_000
     modes: tuple[str, ...] = PLAIN_MODES  # Pillow's names
     max_frames: int = 1  # more is an animation
-    min_contrast: float = 0.0  # the deviation of grey, 0 to 255, must be above it
+    min_contrast: float = 0.0  # the deviation of gray, 0 to 255, must be above it
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_side <= self.max_side:

@@ -176,7 +176,7 @@ def test_typed_columns_of_parquet(tmp_path, values, type):
 
 
 def test_a_whole_number_beyond_all_bounds_is_told():
-    with pytest.raises(ValueError, match="is no finite 32-bit number"):
+    with pytest.raises(ValueError, match="is not a finite 32-bit number"):
         number.raw(10**400)
 
 

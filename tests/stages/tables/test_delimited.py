@@ -99,17 +99,17 @@ def test_numbers_are_written_with_other_marks(tmp_path, marks, cell, number):
 @pytest.mark.parametrize(
     ("marks", "cell", "words"),
     [
-        ({"decimal": ","}, "1.5", "'1.5' is no number with the decimal mark ','"),
-        ({"decimal": ","}, "1.234", "'1.234' is no number with the decimal mark ','"),
-        ({"decimal": ","}, "1,2,3", "'1,2,3' is no number with the decimal mark ','"),
-        ({"thousands": ","}, "1,2,3", "'1,2,3' is no number with the decimal mark '.' and ',' between thousands"),
-        ({"thousands": ","}, "1,23", "'1,23' is no number"),
-        ({"thousands": ","}, "0,123", "'0,123' is no number"),
-        ({"thousands": ","}, "1,2345", "'1,2345' is no number"),
-        ({"thousands": ","}, "1234,567", "'1234,567' is no number"),
-        ({"thousands": ","}, "1.234,5", "'1.234,5' is no number"),
-        ({"decimal": ",", "thousands": "."}, "1.2", "'1.2' is no number with the decimal mark ',' and '.' between"),
-        ({"decimal": ",", "thousands": "."}, "1,234.5", "'1,234.5' is no number"),
+        ({"decimal": ","}, "1.5", "'1.5' is not a number with the decimal mark ','"),
+        ({"decimal": ","}, "1.234", "'1.234' is not a number with the decimal mark ','"),
+        ({"decimal": ","}, "1,2,3", "'1,2,3' is not a number with the decimal mark ','"),
+        ({"thousands": ","}, "1,2,3", "'1,2,3' is not a number with the decimal mark '.' and ',' between thousands"),
+        ({"thousands": ","}, "1,23", "'1,23' is not a number"),
+        ({"thousands": ","}, "0,123", "'0,123' is not a number"),
+        ({"thousands": ","}, "1,2345", "'1,2345' is not a number"),
+        ({"thousands": ","}, "1234,567", "'1234,567' is not a number"),
+        ({"thousands": ","}, "1.234,5", "'1.234,5' is not a number"),
+        ({"decimal": ",", "thousands": "."}, "1.2", "'1.2' is not a number with the decimal mark ',' and '.' between"),
+        ({"decimal": ",", "thousands": "."}, "1,234.5", "'1,234.5' is not a number"),
     ],
 )
 def test_numbers_with_marks_in_wrong_places_are_rejected(tmp_path, marks, cell, words):

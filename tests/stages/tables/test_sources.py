@@ -97,7 +97,7 @@ def test_a_class_beside_splits_is_a_mistake(folder):
         samples(image_folder, path)
 
 
-def test_unlabelled_official_test_files_are_rejects(folder):
+def test_unlabeled_official_test_files_are_rejects(folder):
     path = folder("train/cat/1.png", "test/2.png")
     assert rejects(image_folder, path) == {"test/2.png": "lies beside the class folders, not in one"}
 
@@ -286,10 +286,10 @@ def test_a_file_that_is_there_twice_is_read_once(mnist):
     assert len(samples(idx, mnist(TRAIN | {f"{name}.gz": content for name, content in TRAIN.items()}))) == 5
 
 
-def test_colour_in_idx(mnist):
-    colour = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)
-    found = samples(idx, mnist(TRAIN | {"train-images-idx3-ubyte": packed(colour)}))
-    assert np.array_equal([each.values["image"] for each in found], colour)
+def test_color_in_idx(mnist):
+    color = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)
+    found = samples(idx, mnist(TRAIN | {"train-images-idx3-ubyte": packed(color)}))
+    assert np.array_equal([each.values["image"] for each in found], color)
 
 
 def test_idx_is_streamed_in_chunks(mnist, monkeypatch):
