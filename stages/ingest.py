@@ -93,11 +93,11 @@ def ingest(
     form = sections.options(source, options, "data.options")
     wanted = schema
     if sections.WAYS[by]:
-        sources.has(column, source.columns(data, form), f"{data} ({format})", "split.column")
-        wanted = sources.asking(schema, column)
+        sources.require_column(column, source.columns(data, form), f"{data} ({format})", "split.column")
+        wanted = sources.with_column(schema, column)
     for name in keep:
-        sources.has(name, source.columns(data, form), f"{data} ({format})", "schema.keep")
-        wanted = sources.asking(wanted, name)
+        sources.require_column(name, source.columns(data, form), f"{data} ({format})", "schema.keep")
+        wanted = sources.with_column(wanted, name)
     chunks = source.chunks(data, wanted, form)
     task = functools.partial(encode, format=format, schema=schema, by=by, column=column, keep=keep)
     encoded = _in_order(task, chunks, workers)

@@ -109,7 +109,7 @@ def set_aside(source: Path, quarantine: Path) -> np.ndarray:
     with Path(quarantine).open(encoding="utf-8", newline="") as file:
         faulty = list(csv.DictReader(file))
     ids, sources = ([row[name] for row in faulty] for name in ("id", "source"))
-    return table.among(source, "_id", ids) & table.among(source, "_source", sources)  # no two rows have one source
+    return table.is_in(source, "_id", ids) & table.is_in(source, "_source", sources)  # no two rows have one source
 
 
 def check(rows: dict[str, np.ndarray]) -> None:
@@ -161,7 +161,7 @@ def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: 
         maps[split] = create_split(folder / split, positions, coded, tensors)
     for first, piece in table.pieces(source, [column.name for column in schema.features]):
         for split, positions in rows.items():
-            if not len(there := table.chosen(first, piece, positions)):
+            if not len(there := table.select(first, piece, positions)):
                 continue
             raw = {name: table.raw(there.column(name)) for name in there.column_names}
             place = slice(done[split], done[split] + len(there))

@@ -39,7 +39,7 @@ def summarise(source: Path, names: Sequence[str], rows: Mapping[str, np.ndarray]
     chunks: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for first, piece in table.pieces(source, names):
         for split, positions in rows.items():
-            there = table.chosen(first, piece, positions)
+            there = table.select(first, piece, positions)
             for name in names:
                 chunks[name, split] += there.column(name).chunks
     return {name: {split: summary(chunks[name, split]) for split in rows} for name in names}

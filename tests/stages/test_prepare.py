@@ -202,8 +202,8 @@ def test_before_an_official_test_split_the_latest_are_val(stage):
     [
         (["2024-01-01", "soon", "2024-01-03"], "'soon' is not an ISO date or timestamp, such as 2024-12-31"),
         (["2024-01-01", "2024", "2024-01-03"], "'2024' is not an ISO date or timestamp"),
-        (["1", "2024-01-01", "3"], "'2024-01-01' is not a number, as others are"),
-        (["1", "inf", "3"], "'inf' is not a number, as others are"),
+        (["1", "2024-01-01", "3"], "'2024-01-01' is not a number, as other cells are"),
+        (["1", "inf", "3"], "'inf' is not a number, as other cells are"),
         (["1", None, "3"], "missing"),
     ],
 )

@@ -130,7 +130,7 @@ def test_rows_that_cannot_be_read_are_told(tmp_path):
     (tmp_path / "t.csv").write_bytes("".join(["a,b,c\n", *rows]).encode("latin-1"))
     (doubt,) = guess.table(tmp_path / "t.csv", "csv").doubts
     assert doubt == (
-        "25 of 100 rows cannot be read: the first: t.csv row 3 is not UTF-8 (byte 0xf6): say data.options.encoding"
+        "25 of 100 rows cannot be read: the first: t.csv row 3 is not UTF-8 (byte 0xf6): set data.options.encoding"
     )
     assert guess.table(tmp_path / "t.csv", "csv", delimited.Options(encoding="latin-1")).doubts == []
 

@@ -742,7 +742,7 @@ def test_a_project_says_how_its_tables_are_written(toy: Toy, fresh: Any) -> None
         (["misspelt.csv"], 1, "misspelt.csv has no column 'amount': rename 'ammount', if that is meant"),
         (["other.csv"], 1, "other.csv has none of the model's columns: amount, town, remark"),
         (["empty.csv"], 1, "empty.csv: there is no row to ask about"),
-        (["broken.jsonl"], 1, "broken.jsonl cannot be read: its first row is no JSON"),
+        (["broken.jsonl"], 1, "broken.jsonl cannot be read: its first row is not JSON"),
         (["3"], 1, 'this model takes 3 columns: give \'{"amount": ..., '),
         (["{}", "--output", "out.txt"], 2, "--output out.txt must end in .csv, .parquet, .jsonl"),
         (["{}", "--server", "nonsense"], 2, "'nonsense' is no address of a server"),

@@ -64,14 +64,14 @@ def test_another_encoding(tmp_path):
 def test_utf_16_is_told_and_read_once_it_is_said(tmp_path, encoding, options):
     mark = "" if encoding == "utf-16" else "\ufeff"
     path = table(tmp_path, f"{mark}a,b,c\n1,größe,y\n".encode(encoding))
-    with pytest.raises(UserError, match=r"is not UTF-8 \(it looks like UTF-16\): say data\.options\.encoding: utf-16"):
+    with pytest.raises(UserError, match=r"is not UTF-8 \(it looks like UTF-16\): set data\.options\.encoding to utf-16"):
         rows(path, **options)
     assert rows(path, encoding="utf-16", **options)[-1].values == {"a": "1", "b": "größe", "c": "y"}
 
 
 def test_a_header_of_another_encoding_is_told(tmp_path):
     path = table(tmp_path, "a,b,c,größe\n1,x,y,2\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"table\.csv: its first row is not UTF-8: say data\.options\.encoding"):
+    with pytest.raises(UserError, match=r"table\.csv: its first row is not UTF-8: set data\.options\.encoding"):
         rows(path)
     assert rows(path, encoding="latin-1")[0].values == {"a": "1", "b": "x", "c": "y"}
 
@@ -125,7 +125,7 @@ def test_faulty_rows_are_rejected_by_their_number(tmp_path):
     assert rejects == {
         "table.csv row 3": "has 2 cells and not 3",
         "table.csv row 4": "has 4 cells and not 3",
-        "table.csv row 5": "is not UTF-8 (byte 0xff): say data.options.encoding",
+        "table.csv row 5": "is not UTF-8 (byte 0xff): set data.options.encoding",
         "table.csv row 6": "holds a NUL byte",
         "table.csv row 8": "has 2 cells and not 3 (is a quote in it never closed?)",
         "table.csv row 9": "belongs to the quote that row 8 opens",
@@ -183,8 +183,8 @@ def test_thousands_of_columns(tmp_path):
         ("", "is empty: it needs a header row, or names in data.options.columns"),
         ("a,b\n1,x\n", "has no column 'c', which params.yaml names under schema: it has a, b"),
         ("a,bb,c\n1,x,y\n", "has no column 'b', which params.yaml names under schema: did you mean 'bb'?"),
-        ("a,b,b\n1,x,y\n", "two columns are named 'b': if it has no header row, say data.options.columns"),
-        ("a,,c\n1,x,y\n", "column 2 has no name: if it has no header row, say data.options.columns"),
+        ("a,b,b\n1,x,y\n", "two columns are named 'b': if it has no header row, set data.options.columns"),
+        ("a,,c\n1,x,y\n", "column 2 has no name: if it has no header row, set data.options.columns"),
         (
             'a,b,c\n1,"' + "x" * 5_000_000,
             "the next one does not end: is a quote never closed, or the row longer than 1024 KiB",
@@ -211,7 +211,7 @@ def test_an_empty_folder_is_told(tmp_path):
         ({"encoding": "utf-9"}, "there is no encoding 'utf-9'"),
         ({"decimal": ";"}, "decimal must be '.' or ',', not ';'"),
         ({"thousands": "00"}, "thousands must be one mark, not '00'"),
-        ({"thousands": "."}, "decimal and thousands cannot both be '.': say the other one, too"),
+        ({"thousands": "."}, "decimal and thousands cannot both be '.': give both"),
     ],
 )
 def test_wrong_options_are_told(options, words):

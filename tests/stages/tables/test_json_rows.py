@@ -28,7 +28,7 @@ def test_an_object_on_each_line(tmp_path):
     found = rows(tmp_path)
     rejects = {each.source: each.reason for each in found if isinstance(each, Reject)}
     assert rejects == {
-        "train.jsonl row 2": "is no JSON: Expecting property name enclosed in double quotes at character 1",
+        "train.jsonl row 2": "is not JSON: Expecting property name enclosed in double quotes at character 1",
         "train.jsonl row 3": "is neither an object nor an array",
         "train.jsonl row 4": "is not UTF-8",
         "train.jsonl row 5": "the column 'said' holds nested values (an array): flatten it first",
@@ -55,7 +55,7 @@ def test_a_list_for_each_split(tmp_path):
     [
         ("[", {}, "cannot be read: "),
         ("3", {}, "holds no rows"),
-        ('{"some": []}', {}, "has no list train, val or test: say data.options.lists, one of some"),
+        ('{"some": []}', {}, "has no list train, val or test: set data.options.lists, one of some"),
         (
             '{"some": []}',
             {"lists": {"sum": "test"}},

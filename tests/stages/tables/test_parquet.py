@@ -80,7 +80,7 @@ def test_bytes_that_are_no_text_reject_their_row(tmp_path):
     with pytest.raises(ValueError, match="UTF8"):
         parquet.read_columns(chunk)
     first, second = parquet.read(chunk)
-    assert first == Reject("t.parquet row 1", "b: bytes that are no UTF-8 text") and second.values["b"] == "Ulm"
+    assert first == Reject("t.parquet row 1", "b: bytes that are not UTF-8 text") and second.values["b"] == "Ulm"
 
 
 def test_what_is_refused(tmp_path):

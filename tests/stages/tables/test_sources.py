@@ -93,7 +93,7 @@ def test_classes_may_be_called_like_splits(folder):
 
 def test_a_class_beside_splits_is_a_mistake(folder):
     path = folder("train/cat/1.png", "test/cat/2.png", "cat/3.png")
-    with pytest.raises(UserError, match="test/ holds folders, like a split, but cat/ beside it is none"):
+    with pytest.raises(UserError, match="test/ holds folders, like a split, but cat/ beside it is not one"):
         samples(image_folder, path)
 
 
