@@ -1,4 +1,4 @@
-"""Write the built-in data set, so that a fresh clone runs without a network."""
+"""Write the built-in data set, so that a fresh clone runs without network access."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def digits(folder: Path) -> None:
 
 
 def breast_cancer(folder: Path) -> None:
-    """scikit-learn's 569 tumors, 30 measurements of each, as a table with the words malignant and benign."""
+    """scikit-learn's 569 tumors with 30 measurements each, as a table with the classes malignant and benign."""
     from sklearn.datasets import load_breast_cancer
 
     bunch = load_breast_cancer()
@@ -43,7 +43,7 @@ def breast_cancer(folder: Path) -> None:
 
 
 def diabetes(folder: Path) -> None:
-    """scikit-learn's 442 patients, 10 measurements of each and how far the disease had come a year later."""
+    """scikit-learn's 442 patients, with 10 measurements each and the progression of the disease after a year."""
     from sklearn.datasets import load_diabetes
 
     bunch = load_diabetes(scaled=False)

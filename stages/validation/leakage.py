@@ -1,4 +1,4 @@
-"""How much of the target a single column tells: nearly all of it is seldom honest, and often the target in disguise."""
+"""How well a single column predicts the target. A nearly perfect column is often the target in another form."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-ROWS = 20_000  # that are looked at, drawn by chance
-FEWEST = 100  # under which chance alone would tell
+ROWS = 20_000  # rows in the random sample
+FEWEST = 100  # with fewer rows the scores would be mostly chance
 
 
 def scores(rows: pd.DataFrame, target: str) -> dict[str, float]:
-    """For each column of values or facts the share of the error that it takes away by itself, 0 to 1.
+    """Column of values or facts -> the share of the target's error that it removes by itself, 0 to 1.
 
-    A decision tree of that column learns from one half of the samples and is held against the other. Its error is
-    divided by that of the likeliest label or of the mean: for labels that is the share of wrong ones, for numbers the
-    squared distance, so that the score is R². {} for too few rows, for copies of one sample, and for a target that is
-    the same in all of them.
-    `rows` has `_id`; copies of a sample are all in one half.
+    A decision tree on that column is fitted to one half of the samples and tested on the other. Its error is divided by
+    that of a constant prediction, the most frequent class or the mean. The error is the share of wrong classes, or the
+    mean squared error of numbers, for which the score is R². Copies of a sample, equal in `_id`, are in the same half.
+
+    Returns:
+        {} if there are too few rows, only copies of one sample, or a constant target.
     """
     import numpy as np
     import pandas as pd

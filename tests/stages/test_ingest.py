@@ -240,7 +240,7 @@ def test_nothing_readable_is_a_mistake(folder, read, tmp_path):
 
 def test_empty_class_folders_are_a_mistake(tmp_path, read):
     (tmp_path / "set/cat").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no sample in .*/set can be read: there is none"):
+    with pytest.raises(UserError, match=r"no sample in .*/set can be read: it holds none"):
         read(tmp_path / "set")
 
 
@@ -303,7 +303,7 @@ def _end(number):
 
 
 def test_a_killed_worker_is_told_in_words():
-    with pytest.raises(UserError, match="a process that reads samples was killed, most likely for want of memory"):
+    with pytest.raises(UserError, match="a process that reads samples was killed, most likely because memory ran out"):
         list(ingest._in_order(_end, iter(range(3)), 2))
 
 

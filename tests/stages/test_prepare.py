@@ -382,7 +382,7 @@ def test_an_unknown_label_of_an_official_test_row_is_an_error_that_names_the_row
     assert str(caught.value) == (
         "test split, column label: eel/odd0.png: no training sample is labeled eel;"
         " eel/odd1.png: no training sample is labeled eel; eel/odd2.png: no training sample is labelled eel;"
-        " 2 more. Mend these samples, or take them out of the data"
+        " 2 more. Fix these samples, or remove them from the data"
     )
 
 

@@ -296,7 +296,7 @@ def test_a_column_that_tells_the_target_is_a_warning_and_may_be_a_limit(line, ca
     line.run(ingest, validate)
     said = capsys.readouterr().out
     assert "  warning: share of price that area tells by itself is 0.99" in said
-    assert ", over 0.95: unless it is known before the answer is, take its column out of schema.features" in said
+    assert ", over 0.95: unless it is known before the target is, take its column out of schema.features" in said
     params.edit({"validate": {"max_leakage": 0.9}})
     with pytest.raises(Refused, match=r"share of price that area tells by itself is 0\.99\d*, over 0\.9: unless"):
         line.run(validate)

@@ -163,7 +163,7 @@ def test_amounts():
         (lambda: number_expectations.Options(min=3, max=2), "min 3 is over max 2"),
         (lambda: number_expectations.Options(max_missing=2), "max_missing must be between 0 and 1, not 2"),
         (lambda: category_expectations.Options(max_missing=-1), "max_missing must be between 0 and 1, not -1"),
-        (lambda: category_expectations.Options(regex="("), "regex '(' is none: "),
+        (lambda: category_expectations.Options(regex="("), "regex '(' is not valid: "),
         (lambda: target_expectations.Options(min=3, max=2), "min 3 is over max 2"),
         (lambda: number_expectations.Options(min_distinct=0), "min_distinct must be at least 1, not 0"),
         (lambda: target_expectations.Options(min_distinct=0), "min_distinct must be at least 1, not 0"),

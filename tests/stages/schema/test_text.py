@@ -161,8 +161,8 @@ def test_the_servers_environment_makes_the_same_bytes(tmp_path):
     [
         ({"min_length": 5, "max_length": 4}, "min_length 5 must be between 0 and max_length 4"),
         ({"max_missing": 2}, "max_missing must be between 0 and 1, not 2"),
-        ({"scripts": ("Latn",)}, "scripts: no letter's Unicode name begins with 'Latn': say LATIN, GREEK or CJK"),
-        ({"regex": "["}, "regex '[' is none: "),
+        ({"scripts": ("Latn",)}, "scripts: no letter's Unicode name begins with 'Latn': try LATIN, GREEK or CJK"),
+        ({"regex": "["}, "regex '[' is not valid: "),
     ],
 )
 def test_wrong_expectations(options, words):

@@ -64,7 +64,9 @@ def test_another_encoding(tmp_path):
 def test_utf_16_is_told_and_read_once_it_is_said(tmp_path, encoding, options):
     mark = "" if encoding == "utf-16" else "\ufeff"
     path = table(tmp_path, f"{mark}a,b,c\n1,größe,y\n".encode(encoding))
-    with pytest.raises(UserError, match=r"is not UTF-8 \(it looks like UTF-16\): set data\.options\.encoding to utf-16"):
+    with pytest.raises(
+        UserError, match=r"is not UTF-8 \(it looks like UTF-16\): set data\.options\.encoding to utf-16"
+    ):
         rows(path, **options)
     assert rows(path, encoding="utf-16", **options)[-1].values == {"a": "1", "b": "größe", "c": "y"}
 
