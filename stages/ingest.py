@@ -92,7 +92,7 @@ def ingest(
     source = sources.source(format)
     form = sections.options(source, options, "data.options")
     wanted = schema
-    if sections.WAYS[by]:
+    if sections.SPLITS[by]:
         sources.require_column(column, source.columns(data, form), f"{data} ({format})", "split.column")
         wanted = sources.with_column(schema, column)
     for name in keep:

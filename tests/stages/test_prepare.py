@@ -47,8 +47,8 @@ def row(number, label="cat", split=None, sample=None, gray=None):
     }
 
 
-def many(count=60, **said):
-    return [row(number, "cat" if number % 2 else "dog", **said) for number in range(count)]
+def many(count=60, **columns):
+    return [row(number, "cat" if number % 2 else "dog", **columns) for number in range(count)]
 
 
 def official(count=10):
@@ -62,15 +62,15 @@ def official(count=10):
 def stage(tmp_path, monkeypatch):
     """Runs the stage on rows, in a folder of its own; what it made is below that folder."""
 
-    def run(rows, quarantined=(), folder="here", **said):
+    def run(rows, quarantined=(), folder="here", **split):
         here = tmp_path / folder
         (here / "data").mkdir(parents=True)
         for file in ("dvc.yaml", "params.yaml"):
             shutil.copy(ROOT / file, here)
         monkeypatch.chdir(here)
         schema = {"features": {"image": "image"}, "target": {"label": "class"}}
-        params.edit({"schema": schema, "split": {"val": 0.2, "test": 0.3} | said})
-        types = TYPES.append(pa.field("_split_by", pa.string())) if "column" in said else TYPES
+        params.edit({"schema": schema, "split": {"val": 0.2, "test": 0.3} | split})
+        types = TYPES.append(pa.field("_split_by", pa.string())) if "column" in split else TYPES
         parquet.write_table(pa.Table.from_pylist(rows, types), PATHS[0], row_group_size=7)
         with PATHS[1].open("w", encoding="utf-8", newline="") as file:
             lines = [(each["_id"], each["_source"], "a fault") for each in quarantined]
@@ -96,7 +96,7 @@ def split_of(rows, val=0.2, test=0.3):
     return dict(zip(ids, prepare.assign(keys_of(ids), splits, val, test), strict=True))
 
 
-def test_a_growing_set_moves_no_sample():
+def test_new_samples_move_no_old_one():
     rows = [{"_id": name(number), "_split": None} for number in range(3000)]
     before = split_of(rows[:1000])
     random.Random(0).shuffle(rows)
@@ -104,26 +104,28 @@ def test_a_growing_set_moves_no_sample():
     assert {key: after[key] for key in before} == before
 
 
-def test_hashes_fall_where_they_always_fell():
+def test_splits_by_hash_never_change():
     rows = [{"_id": name(number), "_split": None} for number in range(12)]
     assert " ".join(split_of(rows).values()) == "val val train val test train train val test test test val"
 
 
-def test_splits_have_about_their_shares():
+def test_splits_by_hash_have_about_the_declared_shares():
     counts = Counter(split_of([{"_id": name(number), "_split": None} for number in range(5000)]).values())
     assert counts["val"] == pytest.approx(1000, abs=120)
     assert counts["test"] == pytest.approx(1500, abs=120)
 
 
-def test_a_larger_test_share_only_adds_to_it():
+def test_a_larger_test_share_only_adds_samples():
     rows = [{"_id": name(number), "_split": None} for number in range(1000)]
     small, large = ({key for key, split in split_of(rows, test=test).items() if split == "test"} for test in (0.1, 0.3))
     assert small < large
 
 
-def keyed(keys, **said):
+def keyed(keys, **columns):
     """Rows with what they are split by, each of a sample of its own."""
-    return [row(number, "cat" if number % 2 else "dog", **said) | {"_split_by": key} for number, key in enumerate(keys)]
+    return [
+        row(number, "cat" if number % 2 else "dog", **columns) | {"_split_by": key} for number, key in enumerate(keys)
+    ]
 
 
 def of_keys(here):
@@ -146,7 +148,7 @@ def test_no_group_is_in_two_splits(stage, seed):
     assert sum(map(len, found.values())) + sum(read_summary(here / PATHS[2])["removed"].values()) == 200
 
 
-def test_a_growing_set_moves_no_group(stage):
+def test_new_rows_move_no_group(stage):
     rows = keyed([f"patient {number % 30}" for number in range(120)])
     before = placed(stage(rows[:80], folder="before", by="group", column="patient"))
     after = placed(stage(rows[::-1], folder="after", by="group", column="patient"))
@@ -155,7 +157,7 @@ def test_a_growing_set_moves_no_group(stage):
 
 def test_a_row_without_a_group_is_an_error_that_names_it(stage):
     rows = keyed(["a", None, *"bcdefgh"])
-    with pytest.raises(UserError, match=r"group split, column patient: cat/1\.png: missing\. Mend"):
+    with pytest.raises(UserError, match=r"group split, column patient: cat/1\.png: missing\. Fix"):
         stage(rows, by="group", column="patient")
     stage(rows * 5, rows[1:2], folder="set aside", by="group", column="patient", val=0.3, test=0.4)
 
@@ -170,7 +172,7 @@ def test_a_row_without_a_group_is_an_error_that_names_it(stage):
         lambda day: f"2024-01-01 {day // 60:02}:{day % 60:02}:00.125+05:00",
     ],
 )
-def test_training_is_on_the_past(stage, when):
+def test_training_rows_are_the_earliest(stage, when):
     days = random.Random(0).sample(range(100), 100)
     found = of_keys(stage(keyed([when(day) for day in days]), by="time", column="sold"))
     order = {when(day): day for day in days}
@@ -182,7 +184,7 @@ def test_training_is_on_the_past(stage, when):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rows_of_one_time_stay_together(stage, seed):
+def test_rows_of_the_same_time_stay_together(stage, seed):
     chance = random.Random(seed)
     found = of_keys(stage(keyed([str(chance.randrange(12)) for _ in range(100)]), by="time", column="year"))
     train, val, test = ({int(key) for key in found[split]} for split in SPLITS)
@@ -190,7 +192,7 @@ def test_rows_of_one_time_stay_together(stage, seed):
     assert len(found["test"]) == pytest.approx(30, abs=8)
 
 
-def test_before_an_official_test_split_the_latest_are_val(stage):
+def test_with_an_official_test_split_the_latest_rows_are_val(stage):
     rows = keyed([str(year) for year in range(50)], split="train") + keyed(["7"] * 10, split="test")
     for number, each in enumerate(rows):
         each["_id"] = name(number)
@@ -236,7 +238,7 @@ def test_every_class_keeps_a_sample_to_train_on():
     assert Counter(found) == {"train": 40, "test": 20}
 
 
-def test_a_growing_class_moves_few_samples(stage):
+def test_new_samples_of_a_class_move_few_old_ones(stage):
     rows = many(200)
     before = placed(stage(rows[:180], folder="before", by="strata"))
     after = placed(stage(rows, folder="after", by="strata"))
@@ -249,7 +251,7 @@ def test_copies_of_a_sample_are_in_one_split_of_their_class(stage):
     assert read_summary(here / PATHS[2])["removed"]["copies of a later split"] == 0
 
 
-def test_tenths_of_an_amount_are_its_strata():
+def test_the_strata_of_a_number_are_its_deciles():
     amounts = np.random.default_rng(0).lognormal(0, 1, 500)
     strata = target_number.strata(amounts.tolist())
     assert np.bincount(strata).tolist() == [50] * 10
@@ -265,7 +267,7 @@ def test_official_splits_are_kept(stage):
     assert placed(stage(rows)) == {each["_source"]: each["_split"] for each in rows}
 
 
-def test_a_missing_val_split_is_taken_out_of_train_alone(stage):
+def test_a_missing_val_split_is_taken_from_train(stage):
     rows = [each for each in official(40) if each["_split"] != "val"]
     found = placed(stage(rows))
     assert {found[each["_source"]] for each in rows if each["_split"] == "test"} == {"test"}
@@ -274,7 +276,7 @@ def test_a_missing_val_split_is_taken_out_of_train_alone(stage):
     assert taken.count("val") < 20
 
 
-def test_a_sample_of_two_splits_loses_its_earlier_copy(stage):
+def test_of_a_sample_in_two_splits_the_earlier_copy_is_removed(stage):
     twice = [("train", "test"), ("train", "val"), ("val", "test")]
     copies = [row(f"{split} of {pair}", split=split, sample=pair) for pair in twice for split in pair]
     here = stage(official() + copies)
@@ -286,17 +288,17 @@ def test_a_sample_of_two_splits_loses_its_earlier_copy(stage):
     assert read_summary(here / PATHS[2])["removed"] == {"quarantined": 0, "copies of a later split": 3}
 
 
-def test_a_sample_of_all_splits_stays_in_test(stage):
+def test_a_sample_in_all_splits_stays_in_test(stage):
     here = stage(official() + [row(f"in {split}", split=split, sample="x") for split in SPLITS])
     assert [source for source in placed(here) if "/in " in source] == ["cat/in test.png"]
 
 
-def test_copies_within_a_split_stay(stage):
+def test_copies_within_a_split_are_kept(stage):
     here = stage(official() + [row(f"copy {number}", split="train", sample="x") for number in range(2)])
     assert {"cat/copy 0.png", "cat/copy 1.png"} < set(placed(here))
 
 
-def test_quarantined_rows_are_left_out_but_of_the_official_test(stage):
+def test_quarantined_rows_are_removed_except_from_the_official_test_split(stage):
     rows = official()
     bad = [each for each in rows if each["_source"].endswith("3.png")]
     here = stage(rows, bad)
@@ -304,20 +306,20 @@ def test_quarantined_rows_are_left_out_but_of_the_official_test(stage):
     assert read_summary(here / PATHS[2])["removed"]["quarantined"] == 2
 
 
-def test_a_sound_copy_of_a_quarantined_row_stays(stage):
+def test_an_accepted_copy_of_a_quarantined_row_is_kept(stage):
     sound, bad = (row(word, split="train", sample="x") for word in ("sound", "bad"))
     found = placed(stage([*official(), sound, bad], [bad]))
     assert "cat/sound.png" in found
     assert "cat/bad.png" not in found
 
 
-def test_a_quarantined_copy_of_a_later_split_takes_no_training_row_along(stage):
+def test_a_quarantined_copy_in_a_later_split_removes_no_training_row(stage):
     rows = official()
     bad, sound = row("bad", split="val", sample="x"), row("sound", split="train", sample="x")
     assert placed(stage([*rows, bad, sound], [bad]))["cat/sound.png"] == "train"
 
 
-def test_statistics_are_of_the_training_rows_alone(stage):
+def test_statistics_are_fitted_only_to_training_rows(stage):
     grays = {"train": 10, "val": 100, "test": 200}
     rows = [
         row(f"{split}{number}", str(number % 2), split, gray=gray)
@@ -351,15 +353,15 @@ def test_two_folders_hold_the_same_bytes(stage):
     assert len(one) == 4 + 3 * 3
 
 
-def test_the_summary_pins_all_bytes(stage):
+def test_the_summary_has_the_hash_of_every_file(stage):
     here = stage(many())
-    said = read_summary(here / PATHS[2])["sha256"]
+    hashes = read_summary(here / PATHS[2])["sha256"]
     files = {"table": PATHS[0], "quarantine": PATHS[1], "schema": PATHS[3]}
     files |= {path.relative_to(PATHS[2]).as_posix(): path for path in PATHS[2].rglob("*.npy")}
-    assert said == {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items()}
+    assert hashes == {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items()}
 
 
-def test_what_was_done_is_told(stage, capsys):
+def test_the_counts_are_printed(stage, capsys):
     rows = official()
     stage([*rows, row("again", split="train", sample="test1")], rows[:2])
     assert capsys.readouterr().out == (
@@ -381,13 +383,13 @@ def test_an_unknown_label_of_an_official_test_row_is_an_error_that_names_the_row
         stage(rows, quarantined=rows[-5:])
     assert str(caught.value) == (
         "test split, column label: eel/odd0.png: no training sample is labeled eel;"
-        " eel/odd1.png: no training sample is labeled eel; eel/odd2.png: no training sample is labelled eel;"
+        " eel/odd1.png: no training sample is labeled eel; eel/odd2.png: no training sample is labeled eel;"
         " 2 more. Fix these samples, or remove them from the data"
     )
 
 
 def test_a_missing_label_of_an_official_test_row_is_an_error_that_names_the_row(stage):
-    with pytest.raises(UserError, match=r"test split, column label: cat/odd\.png: missing\. Mend"):
+    with pytest.raises(UserError, match=r"test split, column label: cat/odd\.png: missing\. Fix"):
         stage([*official(), row("odd", split="test") | {"label": None}])
 
 
@@ -403,7 +405,7 @@ def test_values_that_cannot_be_fitted_are_an_error_that_names_the_column(stage):
         stage([*official(), broken])
 
 
-def test_a_single_label_to_learn_is_an_error_that_names_it(stage):
+def test_a_single_class_is_an_error_that_names_it(stage):
     with pytest.raises(UserError, match="column 'label', train split: all rows are labeled cat"):
         stage([each | {"label": "cat"} for each in official()])
 
@@ -415,5 +417,5 @@ def test_an_error_leaves_no_arrays(stage, tmp_path):
 
 
 def test_the_summary_is_json_that_names_the_splits(stage):
-    said = json.loads((stage(official(4)) / PATHS[2] / "summary.json").read_text(encoding="utf-8"))
-    assert said["rows"] == {"train": 4, "val": 4, "test": 4}
+    summary = json.loads((stage(official(4)) / PATHS[2] / "summary.json").read_text(encoding="utf-8"))
+    assert summary["rows"] == {"train": 4, "val": 4, "test": 4}

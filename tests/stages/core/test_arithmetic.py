@@ -30,19 +30,19 @@ def python(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(not arithmetic.instructions() >= arithmetic.NEEDED, reason="this processor lacks AVX2 or FMA")
-def test_a_few_steps_leave_the_same_weights_everywhere() -> None:
+def test_a_few_training_steps_give_the_same_weights_on_every_processor() -> None:
     done = python(str(ROOT / "tests/support/few_steps.py"), MKL_CBWR="AUTO", ATEN_CPU_CAPABILITY="default")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == PINNED
 
 
-def test_it_is_too_late_once_torch_is_there() -> None:
+def test_choosing_arithmetic_after_importing_torch_is_an_error() -> None:
     done = python("-c", "import torch; from stages.core import arithmetic; arithmetic.portable()")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("RuntimeError: ")
 
 
-def test_a_processor_without_the_instructions_computes_its_own_way(monkeypatch, capsys) -> None:
+def test_a_processor_without_avx2_warns_and_computes_natively(monkeypatch, capsys) -> None:
     for name in arithmetic.PORTABLE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(arithmetic, "instructions", lambda: {"avx", "fma"})
@@ -59,7 +59,7 @@ def test_a_processor_without_the_instructions_computes_its_own_way(monkeypatch, 
         ("aarch64", "flags\t\t: fma avx2\n", set()),
     ],
 )
-def test_instructions_are_those_that_linux_lists(monkeypatch, tmp_path, machine, text, found) -> None:
+def test_instruction_sets_are_read_from_cpuinfo(monkeypatch, tmp_path, machine, text, found) -> None:
     monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
     (tmp_path / "cpuinfo").write_text(text)
     assert arithmetic.instructions(tmp_path / "cpuinfo") >= found
@@ -67,7 +67,7 @@ def test_instructions_are_those_that_linux_lists(monkeypatch, tmp_path, machine,
     assert arithmetic.instructions(tmp_path / "missing") == set()
 
 
-def test_a_narrow_cnn_is_trained_within_its_memory() -> None:
+def test_training_a_narrow_cnn_needs_little_memory() -> None:
     """Before, oneDNN's AVX2 code damaged the heap, and glibc ended the process."""
     code = """
 from tests.support import few_steps

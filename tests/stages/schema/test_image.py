@@ -83,7 +83,7 @@ SORTS = {
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_every_sort_of_picture_becomes_arrays_with_facts(sort):
+def test_every_kind_of_picture_becomes_arrays_with_facts(sort):
     value = SORTS[sort]
     fitted = image.fit([[value]], image.Options())
     assert image.transform([value], fitted).shape == (1, *image.tensor(fitted).shape)
@@ -92,7 +92,7 @@ def test_every_sort_of_picture_becomes_arrays_with_facts(sort):
         assert image.transform([value], SIZE | {"channels": channels}).dtype == np.uint8
 
 
-def test_facts_are_of_the_stored_picture():
+def test_facts_describe_the_stored_picture():
     gray = noise(6, 9)
     assert facts(encoded(Image.fromarray(gray))) == {
         "width": 9,
@@ -106,7 +106,7 @@ def test_facts_are_of_the_stored_picture():
     assert {facts(SORTS[sort])["mode"] for sort in ("cmyk", "16 bits", "1 bit")} == {"CMYK", "I;16", "1"}
 
 
-def test_facts_of_one_do_not_depend_on_the_others():
+def test_facts_of_a_picture_do_not_depend_on_others():
     together = image.facts(list(SORTS.values()))
     for row, value in enumerate(SORTS.values()):
         assert facts(value) == {
@@ -115,12 +115,12 @@ def test_facts_of_one_do_not_depend_on_the_others():
     assert {name: len(column) for name, column in image.facts([]).items()} == dict.fromkeys(together, 0)
 
 
-def test_a_row_of_the_arrays_does_not_depend_on_the_others():
+def test_the_array_of_a_picture_does_not_depend_on_others():
     together = image.transform(list(SORTS.values()), COLOR)
     assert all(np.array_equal(together[row], pixels(value)) for row, value in enumerate(SORTS.values()))
 
 
-def test_a_picture_comes_back_as_it_went_in():
+def test_pixels_survive_encoding():
     gray, color = noise(6, 9), noise(6, 9, 3)
     assert np.array_equal(pixels(image.raw(gray), GRAY)[..., 0], gray)
     assert np.array_equal(pixels(image.raw(gray[..., None]), GRAY)[..., 0], gray)
@@ -129,7 +129,7 @@ def test_a_picture_comes_back_as_it_went_in():
     assert image.raw(memoryview(b"bytes stay")) == b"bytes stay"
 
 
-def test_a_path_is_read_as_it_is(tmp_path):
+def test_raw_reads_the_bytes_of_a_path(tmp_path):
     (tmp_path / "picture.png").write_bytes(SORTS["rgb"])
     assert image.raw(tmp_path / "picture.png") == image.raw(str(tmp_path / "picture.png")) == SORTS["rgb"]
 
@@ -142,19 +142,19 @@ def test_a_giant_file_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("value", [3.5, np.zeros((2, 2, 7), np.uint8), np.zeros((2, 2), complex)])
-def test_what_is_no_picture_cannot_become_one(value):
+def test_values_that_are_not_pictures_are_an_error(value):
     with pytest.raises(ValueError, match="cannot become a PNG"):
         image.raw(value)
 
 
-def test_clear_parts_show_white():
+def test_transparent_parts_become_white():
     clear = Image.fromarray(np.array([[[9, 9, 9, 0], [200, 0, 0, 255]]], np.uint8))
     assert pixels(encoded(clear), {"height": 1, "width": 2, "channels": 3}).tolist() == [[[255] * 3, [200, 0, 0]]]
     first = RGB.getpixel((0, 0))
     assert pixels(SORTS["rgb, one color clear"])[0, 0].tolist() == [255] * 3 != list(first)
 
 
-def test_sixteen_bits_keep_their_upper_eight():
+def test_of_sixteen_bits_the_upper_eight_are_kept():
     wide = noise(6, 9, dtype=np.uint16)
     assert np.array_equal(pixels(encoded(Image.fromarray(wide)), GRAY)[..., 0], wide >> 8)
 
@@ -183,7 +183,7 @@ DEEP = noise(6, 9, dtype=np.uint16) >> 4  # 12 bits in 16, as cameras and scanne
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_how_many_bits_count_is_what_the_largest_training_sample_takes(format):
+def test_significant_bits_are_fitted_to_the_largest_training_sample(format):
     training = [encoded(Image.fromarray(samples), format) for samples in (DEEP >> 3, DEEP)]
     fitted = image.fit([training], image.Options())
     assert fitted["bits"] == 12 and 100 < fitted["mean"][0] * 2 / (1 + 1 / 8) < 156
@@ -194,7 +194,7 @@ def test_how_many_bits_count_is_what_the_largest_training_sample_takes(format):
     assert "bits" not in image.fit([[SORTS["rgb"], SORTS["gray"]]], image.Options())
 
 
-def test_a_file_that_says_how_many_bits_count_is_believed():
+def test_significant_bits_declared_by_a_file_are_used():
     says = encoded(Image.fromarray(DEEP))
     shifted = encoded(Image.fromarray((DEEP << 4) | (DEEP >> 8)))  # as the standard of PNG has it
     for value in (
@@ -212,7 +212,7 @@ def test_a_dark_picture_of_sixteen_bits_is_not_blank():
     assert found["contrast"] == pytest.approx(small.std() / 256, abs=1e-4)
 
 
-def test_changes_begin_with_the_picture_that_the_model_sees():
+def test_perturbations_start_from_the_picture_that_the_model_sees():
     fitted = GRAY | {"bits": 12}
     flipped = perturbations.of("image")["flip"].make(
         encoded(Image.fromarray(DEEP)), 0.0, np.random.default_rng(0), fitted
@@ -221,7 +221,7 @@ def test_changes_begin_with_the_picture_that_the_model_sees():
 
 
 @pytest.mark.parametrize("chunk", ["zTXt", "iTXt", "iCCP", "late"])
-def test_long_texts_and_profiles_in_a_png_are_left_out(chunk):
+def test_long_texts_and_profiles_in_a_png_are_ignored(chunk):
     """Pillow refuses what unpacks to more than a megabyte, as it may be a bomb."""
     long = b"a" * 2_000_000
     info = PngImagePlugin.PngInfo()
@@ -237,23 +237,23 @@ def test_long_texts_and_profiles_in_a_png_are_left_out(chunk):
     assert np.array_equal(pixels(value), np.asarray(RGB)) and facts(value)["width"] == RGB.width
 
 
-def test_what_a_phone_puts_beside_its_photo_is_no_animation():
+def test_the_extra_pictures_of_a_phones_photo_are_not_frames():
     value = encoded(RGB, "MPO", save_all=True, append_images=[RGB.transpose(Image.Transpose.ROTATE_180)])
     assert Image.open(io.BytesIO(value)).n_frames == 2
     assert facts(value)["frames"] == 1
     assert np.array_equal(pixels(value), pixels(encoded(RGB, "JPEG")))
 
 
-def test_one_bit_is_black_and_white():
+def test_one_bit_pictures_are_black_and_white():
     assert set(np.unique(pixels(SORTS["1 bit"], GRAY))) == {0, 255}
 
 
-def test_an_animation_is_its_first_frame():
+def test_the_first_frame_of_an_animation_is_used():
     assert facts(SORTS["animation"])["frames"] == 3
     assert np.array_equal(pixels(SORTS["animation"], GRAY)[..., 0], np.asarray(ANIMATION[0]))
 
 
-def test_thousands_of_frames_cost_little():
+def test_thousands_of_frames_take_little_time():
     frames = [Image.fromarray(noise(8, 8, seed=frame)) for frame in range(2)] * 1500
     long = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     started = time.process_time()
@@ -281,7 +281,7 @@ def test_pictures_are_turned_upright(orientation, format):
     assert np.array_equal(pixels(value, fitted)[..., 0], seen)
 
 
-def test_a_broken_exif_is_as_none():
+def test_broken_exif_is_ignored():
     value = encoded(RGB, exif=b"Exif\0\0" + b"\xff" * 40)
     assert np.array_equal(pixels(value), np.asarray(RGB))
 
@@ -304,13 +304,13 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("read", [lambda value: image.facts([value]), pixels], ids=["facts", "transform"])
-def test_broken_pictures_are_refused_in_words(name, read):
+def test_broken_pictures_are_rejected_with_a_reason(name, read):
     value, words = BROKEN[name]
     with pytest.raises(ValueError, match=words):
         read(value)
 
 
-def test_a_bomb_is_refused_before_it_is_decoded():
+def test_a_decompression_bomb_is_rejected_before_it_is_decoded():
     bomb = claimed(8_001, 8_000, bytes(8_000 * 8_002))
     started = time.process_time()
     with pytest.raises(ValueError, match="too large"):
@@ -335,7 +335,7 @@ def with_chunks(name, body, count):
     return value[:33] + chunk * count + value[33:]
 
 
-def test_how_large_a_picture_may_be_comes_from_the_training_pictures():
+def test_the_largest_allowed_picture_is_fitted_to_the_training_pictures():
     small, large = encoded(RGB), encoded(Image.new("L", (3000, 2000)))
     assert image.fit([[small]], image.Options())["max_pixels"] == image.LEAST_PIXELS
     assert image.fit([[small, large]], image.Options())["max_pixels"] == 8 * (6_000_000 + 2 * len(large) + 2 * 200)
@@ -357,7 +357,7 @@ def test_how_large_a_picture_may_be_comes_from_the_training_pictures():
     ],
     ids=["an icon", "profiles", "chunks", "segments"],
 )
-def test_what_is_large_unseen_is_refused_before_it_is_read(value):
+def test_large_hidden_parts_are_rejected_before_they_are_read(value):
     started = time.process_time()
     with pytest.raises(ValueError, match=r"too large|its metadata would take longer"):
         pixels(value, COLOR | {"max_pixels": 1_000_000})
@@ -374,14 +374,14 @@ def test_what_is_large_unseen_is_refused_before_it_is_read(value):
     ],
     ids=["many", "scans", "slow decoder", "slow format"],
 )
-def test_what_a_request_may_cost_is_bounded(values):
+def test_the_cost_of_a_request_is_bounded(values):
     fitted = image.bounded(COLOR | {"max_pixels": 4_000_000}, 64)
     assert fitted["max_cost"] == 32_000_000
     with pytest.raises(TooMuch, match="over 32,000,000"):
         image.transform(values, fitted)
 
 
-def test_bounds_do_not_change_answers():
+def test_bounds_do_not_change_arrays():
     for value in SORTS.values():
         fitted = image.fit([[value]], image.Options(height=6, width=9, channels=3))
         np.testing.assert_array_equal(pixels(value), pixels(value, image.bounded(fitted, 1)))
@@ -389,13 +389,13 @@ def test_bounds_do_not_change_answers():
     assert len(image.transform(many, COLOR | {"max_pixels": 4_000_000})) == 40  # as `prepare` does
 
 
-def test_a_request_full_of_the_largest_training_pictures_is_taken():
+def test_a_request_full_of_the_largest_training_pictures_is_accepted():
     for value in (encoded(Image.new("RGB", (300, 300)), "DDS"), encoded(RGB)):
         fitted = image.bounded(image.fit([[value]], image.Options()), 64)
         assert 64 * image._cost(Image.open(io.BytesIO(value)), value) <= fitted["max_cost"]
 
 
-def test_pictures_stay_within_fit_even_where_they_differ():
+def test_training_pictures_of_different_sizes_are_within_the_fitted_bound():
     values = [encoded(Image.fromarray(noise(side, 2 * side, 3))) for side in (10, 40, 100)]
     fitted = image.fit([values[:1], values[1:]], image.Options(max_side=64))
     assert (fitted["height"], fitted["width"], fitted["channels"]) == (32, 64, 3)
@@ -406,7 +406,7 @@ def test_pictures_stay_within_fit_even_where_they_differ():
     assert json.loads(json.dumps(fitted)) == fitted
 
 
-def test_gray_pictures_make_one_channel_and_a_constant_one_is_left_alone():
+def test_gray_pictures_make_one_channel_and_a_constant_channel_is_unscaled():
     plain = encoded(Image.fromarray(np.full((4, 4), 7, np.uint8)))
     fitted = image.fit([[plain]], image.Options())
     assert (fitted["channels"], fitted["mean"], fitted["std"]) == (1, [7.0], [1.0])
@@ -414,7 +414,7 @@ def test_gray_pictures_make_one_channel_and_a_constant_one_is_left_alone():
     assert image.fit([[plain, SORTS["rgb"]]], image.Options())["channels"] == 3
 
 
-def test_nothing_to_fit_on():
+def test_fitting_without_pictures_is_an_error():
     with pytest.raises(ValueError, match="no training picture"):
         image.fit([], image.Options())
 
@@ -429,7 +429,7 @@ def test_nothing_to_fit_on():
         ({"height": 8, "width": 5000}, "width must be between 1 and 4096, not 5000"),
     ],
 )
-def test_impossible_options(options, words):
+def test_invalid_options_are_an_error(options, words):
     with pytest.raises(ValueError, match=words):
         image.Options(**options)
 

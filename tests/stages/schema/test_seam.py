@@ -224,10 +224,10 @@ def line(tmp_path_factory):
     for path, text in TOY.items():
         (folder / path).write_text(text.lstrip(), encoding="utf-8")
     (folder / "data/raw/toy").mkdir(parents=True)
-    told = [json.dumps(row) for row in rows()]
-    told[20] = told[20].replace('"left level": ', '"left level": 1000')  # quarantined
-    told[30] = told[30][:-5]  # rejected
-    (folder / "data/raw/toy/rows.txt").write_text("\n".join(told), encoding="utf-8")
+    lines = [json.dumps(row) for row in rows()]
+    lines[20] = lines[20].replace('"left level": ', '"left level": 1000')  # quarantined
+    lines[30] = lines[30][:-5]  # rejected
+    (folder / "data/raw/toy/rows.txt").write_text("\n".join(lines), encoding="utf-8")
     configure(folder / "params.yaml")
     before = changes(made)
     made.run(sys.executable, "-m", "dvc", "repro", "gate")
@@ -257,14 +257,14 @@ def configure(path):
     yaml.dump(tree, path)
 
 
-def test_a_new_kind_is_added_files_and_params_alone(line):
+def test_a_new_kind_needs_only_new_files_and_params(line):
     _, before, after = line
     assert before == {" M params.yaml", *(f"?? {path}" for path in TOY)}
     assert after - before <= {" M dvc.lock"}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_a_new_kind_keeps_the_architecture(line, rule):
+def test_a_new_kind_keeps_the_rules_of_the_architecture(line, rule):
     assert rule(line[0]) == []
 
 
@@ -272,7 +272,9 @@ def test_a_new_kind_passes_the_gate(line):
     folder, *_ = line
     verdict = json.loads((folder / "reports/verdict.json").read_text(encoding="utf-8"))
     assert verdict["verdict"] == "pass"
-    assert {"accuracy", "recall[1]", "served: 8 clients at once"} <= {said["name"] for said in verdict["criteria"]}
+    assert {"accuracy", "recall[1]", "served: 8 clients at once"} <= {
+        criterion["name"] for criterion in verdict["criteria"]
+    }
 
 
 def test_a_new_kind_is_validated(line):
@@ -300,7 +302,7 @@ def test_missing_values_of_an_optional_column_were_served(line):
     assert (test.blocks[1] > 1).any()
 
 
-def test_the_exported_model_carries_the_code_of_its_kinds_alone(line):
+def test_the_exported_model_contains_only_the_code_of_its_kinds(line):
     folder, *_ = line
     made = manifest.load(folder / "models/manifest.json")
     version = folder / f"models/repository/{made.name}_{made.id}_encode/1"
@@ -336,7 +338,7 @@ def toy(tmp_path, monkeypatch):
         vars(stages.schema.kinds).pop(name, None)
 
 
-def test_blocks_stand_in_order_of_first_appearance(toy):
+def test_blocks_are_in_order_of_first_appearance(toy):
     blocks = toy(note="remark", a="level", other="remark", b="level").blocks()
     assert [(block.name, [column.name for column in block.columns]) for block in blocks] == [
         ("note", ["note"]),
@@ -346,16 +348,16 @@ def test_blocks_stand_in_order_of_first_appearance(toy):
     assert [block.tensor.shape for block in blocks] == [(1,), (2,), (1,)]
 
 
-def test_a_column_named_as_a_packed_kind_is_refused(toy):
+def test_a_column_named_like_a_packed_kind_is_an_error(toy):
     with pytest.raises(ValueError, match="the column 'level' has the name of a kind whose columns travel together"):
         toy(a="level", level="remark").blocks()
 
 
-def test_a_packed_column_may_bear_its_kinds_name(toy):
+def test_a_packed_column_may_have_the_name_of_its_kind(toy):
     assert [block.name for block in toy(level="level", a="level").blocks()] == ["level"]
 
 
-def test_inputs_are_raw_values_of_one_each(toy):
+def test_inputs_are_single_raw_values(toy):
     inputs = toy(a="level", note="remark").inputs()
     assert inputs == {"a": Tensor("float64", (1,)), "note": Tensor("str", (1,), optional=True)}
 
@@ -367,7 +369,7 @@ def test_encoded_columns_of_a_block_keep_their_order(toy):
 
 
 @pytest.mark.parametrize("sent", [{"note": [None, None]}, {"note": ["", ""]}, {}])
-def test_an_absent_optional_column_is_all_missing(toy, sent):
+def test_all_values_of_an_absent_optional_column_are_missing(toy, sent):
     arrays = toy(a="level", note="remark").encode({"a": [1.0, 2.0]} | sent)
     assert arrays["note"].tolist() == [[0], [0]]
 
@@ -381,12 +383,12 @@ def test_an_absent_optional_column_is_all_missing(toy, sent):
         ({"a": ["high"]}, "could not convert string to float"),
     ],
 )
-def test_what_cannot_be_encoded_is_told(toy, sent, words):
+def test_a_value_that_cannot_be_encoded_is_an_error(toy, sent, words):
     with pytest.raises(ValueError, match=words):
         toy(a="level", note="remark").encode(sent)
 
 
-def test_a_row_is_encoded_alike_in_whatever_batch(toy):
+def test_the_encoding_of_a_row_does_not_depend_on_its_batch(toy):
     schema = toy(a="level", note="remark")
     raw = {"a": [0.1, 0.2, 0.3], "note": ["a", None, "ä"]}
     whole = schema.encode(raw)
@@ -397,7 +399,7 @@ def test_a_row_is_encoded_alike_in_whatever_batch(toy):
         }
 
 
-def test_a_schema_comes_back_as_it_was_dumped(toy, tmp_path):
+def test_a_schema_survives_dump_and_load(toy, tmp_path):
     schema = toy(**{"größe": "level", "note": "remark"})
     schema.dump(tmp_path / "one.json")
     again = Schema.load(tmp_path / "one.json")
@@ -418,14 +420,14 @@ class Server:
         return np.empty((0, 1), object)
 
 
-def test_a_missing_value_travels_as_blank(toy):
+def test_a_missing_value_is_sent_as_blank(toy):
     server = Server()
     wire.ask(server, "m", toy(a="level", note="remark"), {"a": [1.0, 2.0], "note": ["ä", None]})
     content = server.sent["note"]._get_content()
     assert content == struct.pack("<I", 2) + "ä".encode() + struct.pack("<I", 0)
 
 
-def test_an_absent_optional_column_does_not_travel(toy):
+def test_an_absent_optional_column_is_not_sent(toy):
     server = Server()
     wire.ask(server, "m", toy(a="level", note="remark"), {"a": [1.0]})
     assert list(server.sent) == ["a"]

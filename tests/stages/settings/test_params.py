@@ -56,13 +56,13 @@ def fault():
     """What is wrong with params.yaml, without its name."""
     with pytest.raises(UserError) as caught:
         params.parse()
-    said = str(caught.value)
-    assert said.startswith("params.yaml")
-    assert "\n" not in said
-    return said.removeprefix("params.yaml").lstrip(":, ")
+    message = str(caught.value)
+    assert message.startswith("params.yaml")
+    assert "\n" not in message
+    return message.removeprefix("params.yaml").lstrip(":, ")
 
 
-def test_the_projects_own_parse():
+def test_the_projects_own_params_are_valid():
     params.parse(ROOT / "params.yaml")
 
 
@@ -70,9 +70,9 @@ MISTAKES = [
     (
         "gate.approval",
         ["acuracy"],
-        "gate: approval: 'acuracy' is nothing that a person can decide: did you mean 'accuracy'?",
+        "gate: approval: 'acuracy' is not a criterion that can be approved: did you mean 'accuracy'?",
     ),
-    ("gate.approval", ["parity"], "gate: approval: 'parity' is nothing that a person can decide"),
+    ("gate.approval", ["parity"], "gate: approval: 'parity' is not a criterion that can be approved"),
     # unknown and missing
     ("train.epoks", 3, "train.epoks is unknown: did you mean 'epochs'?"),
     ("trian", {}, "trian is unknown: did you mean 'train'?"),
@@ -94,43 +94,43 @@ MISTAKES = [
         "validate.columns.label.min_distinct is for category, number, text, and label is of kind class: delete it, and",
     ),
     ("gate.drift.max_distanse", 0.2, "gate.drift.max_distanse is unknown: did you mean 'max_distance'?"),
-    ("gate.drift.max_distance", 1.2, "gate.drift.max_distance: Input should be less than or equal to 1 (it says 1.2)"),
+    ("gate.drift.max_distance", 1.2, "gate.drift.max_distance: Input should be less than or equal to 1 (it is 1.2)"),
     (
         "gate.drift.columns",
         {"image.brightnes": 0.5},
-        "gate.drift.columns.image.brightnes: nothing is kept of it: did you mean 'image.brightness'?",
+        "gate.drift.columns.image.brightnes: no statistics are kept of it: did you mean 'image.brightness'?",
     ),
     ("gate", GONE, "gate is missing"),
     ("train.epochs", GONE, "train.epochs is missing"),
     # types
-    ("train", None, "train: give keys, such as seed, epochs, batch_size, optimizer (it says None)"),
-    ("train.epochs", "three", "train.epochs: Input should be a valid integer (it says 'three')"),
-    ("train.epochs", 3.5, "train.epochs: Input should be a valid integer (it says 3.5)"),
-    ("train.epochs", True, "train.epochs: Input should be a valid integer (it says True)"),
-    ("train.precision", 32, "train.precision: Input should be '32', 'bf16-mixed' or '16-mixed' (it says 32)"),
-    ("model.freeze_encoders", 1, "model.freeze_encoders: Input should be a valid boolean (it says 1)"),
-    ("schema.features", None, "schema.features: Input should be a valid dictionary (it says None)"),
+    ("train", None, "train: give keys, such as seed, epochs, batch_size, optimizer (it is None)"),
+    ("train.epochs", "three", "train.epochs: Input should be a valid integer (it is 'three')"),
+    ("train.epochs", 3.5, "train.epochs: Input should be a valid integer (it is 3.5)"),
+    ("train.epochs", True, "train.epochs: Input should be a valid integer (it is True)"),
+    ("train.precision", 32, "train.precision: Input should be '32', 'bf16-mixed' or '16-mixed' (it is 32)"),
+    ("model.freeze_encoders", 1, "model.freeze_encoders: Input should be a valid boolean (it is 1)"),
+    ("schema.features", None, "schema.features: Input should be a valid dictionary (it is None)"),
     # ranges
-    ("train.epochs", 0, "train.epochs: Input should be greater than or equal to 1 (it says 0)"),
-    ("train.learning_rate", float("nan"), "train.learning_rate: Input should be a finite number (it says nan)"),
-    ("validate.max_rejected", 1.5, "validate.max_rejected: Input should be less than or equal to 1 (it says 1.5)"),
+    ("train.epochs", 0, "train.epochs: Input should be greater than or equal to 1 (it is 0)"),
+    ("train.learning_rate", float("nan"), "train.learning_rate: Input should be a finite number (it is nan)"),
+    ("validate.max_rejected", 1.5, "validate.max_rejected: Input should be less than or equal to 1 (it is 1.5)"),
     (
         "export.name",
         "my model",
-        "export.name: String should match pattern '^[A-Za-z][A-Za-z0-9_-]{0,63}$' (it says 'my model')",
+        "export.name: String should match pattern '^[A-Za-z][A-Za-z0-9_-]{0,63}$' (it is 'my model')",
     ),
     (
         "train.optimizer",
         "adan",
-        "train.optimizer: Input should be 'sgd', 'momentum', 'nesterov', 'adam' or 'adamw' (it says 'adan')",
+        "train.optimizer: Input should be 'sgd', 'momentum', 'nesterov', 'adam' or 'adamw' (it is 'adan')",
     ),
     # what does not go together
     ("train.devices", 3, "train: batch_size 64 does not divide among 3 devices"),
-    ("split.val", 0.9, "split: val 0.9 and test 0.2 leave nothing to train on"),
+    ("split.val", 0.9, "split: val 0.9 and test 0.2 leave no rows to train on"),
     ("split.by", "grup", "split.by: there is no split by 'grup': did you mean 'group'?"),
     ("split.by", "time", "split.column must name the column that holds the time, since split.by is time"),
     ("split.colum", "day", "split.colum is unknown: did you mean 'column'?"),
-    ("split.column", "day", "split.column is 'day', which a split by hash does not read: say none"),
+    ("split.column", "day", "split.column is 'day', which a split by hash does not use: set it to none"),
     (
         "gate.robustness",
         {"imag": {"flip": {"max_changed": 0.0}}},
@@ -144,7 +144,7 @@ MISTAKES = [
     (
         "gate.robustness",
         {"image": {"flip": {"by": 0.1, "max_changed": 0.0}}},
-        "gate.robustness.image.flip.by: there is no more or less of that: delete it",
+        "gate.robustness.image.flip.by: this change has no size: delete it",
     ),
     (
         "gate.robustness",
@@ -166,12 +166,12 @@ MISTAKES = [
     (
         "gate.slices",
         {"lable": {"margins": {"f1": 0.1}}},
-        "gate.slices.lable: there is no such column, nor fact about one",
+        "gate.slices.lable: there is no such column or fact",
     ),
     (
         "gate.slices",
         {"image": {"margins": {"f1": 0.1}}},
-        "gate.slices.image: there is no such column, nor fact about one",
+        "gate.slices.image: there is no such column or fact",
     ),
     ("gate.slices", {"label": {}}, "gate.slices.label: give thresholds, margins or both"),
     ("gate.slices", {"label": {"min_row": 9}}, "gate.slices.label.min_row is unknown: did you mean 'min_rows'?"),
@@ -180,7 +180,7 @@ MISTAKES = [
         1,
         "gate.slices.label.thresholds.accuracy.mn is unknown: did you mean",
     ),
-    ("schema.keep", ["label"], "schema.keep: the column 'label' is there twice, or as a feature or the target"),
+    ("schema.keep", ["label"], "schema.keep: the column 'label' is listed twice, or is a feature or the target"),
     # columns
     ("schema.features.image", "imgae", "schema.features.image.kind: there is no kind 'imgae': did you mean 'image'?"),
     ("schema.target.label", "image", "schema.target.label.kind: there is no kind 'image': "),
@@ -197,7 +197,7 @@ MISTAKES = [
     (
         "schema.features.image",
         {"kind": "image", "max_side": "8"},
-        "schema.features.image.max_side: Input should be a valid integer (it says '8')",
+        "schema.features.image.max_side: Input should be a valid integer (it is '8')",
     ),
     (
         "schema.features.image",
@@ -207,7 +207,7 @@ MISTAKES = [
     (
         "schema.features.image",
         {"kind": "number", "scale": "quantiles"},
-        "schema.features.image.scale: Input should be 'standard' or 'quantile' (it says 'quantiles')",
+        "schema.features.image.scale: Input should be 'standard' or 'quantile' (it is 'quantiles')",
     ),
     (
         "schema.features.image",
@@ -218,7 +218,7 @@ MISTAKES = [
     (
         "schema.features._id",
         "image",
-        "schema: the column name '_id' begins with an underscore, which is kept for the table's own",
+        "schema: the column name '_id' begins with an underscore, which is reserved for the table's own",
     ),
     (
         "schema.features.release",
@@ -228,7 +228,7 @@ MISTAKES = [
     (
         "schema.features",
         {"image": "image", "image.width": "image"},
-        "schema: the column name 'image.width' reads as a fact about 'image': rename it",
+        "schema: the column name 'image.width' looks like a fact about 'image': rename it",
     ),
     # paths and formats
     ("data.format", "image_foldr", "data.format: there is no format 'image_foldr': did you mean 'image_folder'?"),
@@ -236,7 +236,7 @@ MISTAKES = [
         (
             "data.path",
             path,
-            f"data.path: {path!r} does not lie in data/raw/: bring it there with `millrace data add {path}`",
+            f"data.path: {path!r} is not in data/raw/: bring it there with `millrace data add {path}`",
         )
         for path in ("/home/me/cats", "data/raw", "data/raw/../../cats", "data/table/cats", "../data/raw/cats")
     ),
@@ -248,7 +248,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("key", "value", "words"), MISTAKES)
-def test_a_mistake_is_told_with_its_key(project, key, value, words):
+def test_a_mistake_is_reported_with_its_key(project, key, value, words):
     put(key, value)
     assert fault().startswith(words)
 
@@ -259,24 +259,24 @@ def test_a_mistake_is_told_with_its_key(project, key, value, words):
         ("train: [", "line 2: did not find expected node content"),
         ("train: 1\ntrain: 2\n", """line 2: found duplicate key "train" with value "2" (original value: "1")"""),
         ("", "is empty: `git checkout params.yaml` restores it"),
-        ("- train", "holds no sections: `git checkout params.yaml` restores it"),
+        ("- train", "has no sections: `git checkout params.yaml` restores it"),
     ],
 )
-def test_what_is_no_params_at_all(project, text, words):
+def test_a_file_that_is_not_params_is_an_error(project, text, words):
     Path("params.yaml").write_text(text, encoding="utf-8")
     assert fault() == words
 
 
-def test_a_missing_file_is_told(project):
+def test_a_missing_file_is_an_error(project):
     Path("params.yaml").unlink()
     assert fault() == "cannot be read: [Errno 2] No such file or directory: 'params.yaml'"
 
 
-def test_several_mistakes_are_told_at_once(project):
+def test_several_mistakes_are_reported_at_once(project):
     put("train.epochs", 0)
     put("split", GONE)
-    said = fault()
-    assert "split is missing; train.epochs: Input should be greater" in said
+    message = fault()
+    assert "split is missing; train.epochs: Input should be greater" in message
 
 
 def new_kind(project, monkeypatch, name, kind, view=""):
@@ -321,28 +321,28 @@ def test_numbers_are_read_as_dvc_reads_them(project, written, value):
     assert params.parse().train.learning_rate == value
 
 
-def test_the_short_form_of_a_column_is_the_long_one(project):
+def test_the_short_form_of_a_column_equals_the_long_one(project):
     short = params.parse().schema_.unfitted()
     put("schema.features.image", {"kind": "image"})
     assert params.parse().schema_.unfitted() == short
 
 
-def test_strata_are_known_of_the_target(project, monkeypatch):
+def test_a_split_by_strata_needs_a_target_with_strata(project, monkeypatch):
     put("split.by", "strata")
     params.parse()
     monkeypatch.delattr("stages.schema.kinds.target_class.strata")
-    assert fault() == "split.by: strata are not known of a target like 'label': say hash"
+    assert fault() == "split.by: the kind of the target 'label' has no strata: use hash"
 
 
-def test_a_batch_that_divides_is_no_mistake(project):
+def test_a_batch_that_divides_among_devices_is_valid(project):
     put("train.devices", 4)
     assert params.parse().train.devices == 4
 
 
-def test_a_stage_sees_what_is_listed(project):
-    said = params.load("train")
-    assert said.train.epochs == params.parse().train.epochs
-    assert said.model.trunk == params.parse().model.trunk
+def test_a_stage_sees_the_parameters_listed_for_it(project):
+    listed = params.load("train")
+    assert listed.train.epochs == params.parse().train.epochs
+    assert listed.model.trunk == params.parse().model.trunk
     assert params.values(params.load("prepare")) == {
         "schema.features": {"image": {"kind": "image"}},
         "schema.target": {"label": {"kind": "class"}},
@@ -363,11 +363,11 @@ def test_a_stage_sees_what_is_listed(project):
         ("train", "data.path"),
     ],
 )
-def test_a_stage_sees_nothing_else(project, stage, key):
-    said = params.load(stage)
+def test_a_stage_sees_no_other_parameters(project, stage, key):
+    listed = params.load(stage)
     with pytest.raises(AttributeError, match=rf"dvc.yaml does not list '[\w.]+' under the params of '{stage}'"):
         for name in key.split("."):
-            said = getattr(said, name)
+            listed = getattr(listed, name)
 
 
 def test_a_stage_checks_the_whole_file(project):
@@ -376,7 +376,7 @@ def test_a_stage_checks_the_whole_file(project):
         params.load("train")
 
 
-def test_paths_are_dvc_yamls(project):
+def test_paths_come_from_dvc_yaml(project):
     assert params.paths()["verdict"] == "reports/verdict.json"
 
 
@@ -385,7 +385,7 @@ def comments(text):
 
 
 @pytest.mark.parametrize("value", [{"a": {"kind": "image"}}, "word"])
-def test_an_edit_keeps_every_comment_and_all_else(project, value):
+def test_an_edit_keeps_comments_and_other_values(project, value):
     path = Path("params.yaml")
     before = path.read_text(encoding="utf-8")
     tree = YAML(typ="safe").load(before)
@@ -398,13 +398,13 @@ def test_an_edit_keeps_every_comment_and_all_else(project, value):
             assert YAML(typ="safe").load(after) == tree | {section: keys | {key: value}}
 
 
-def test_an_edit_that_changes_nothing_changes_no_byte(project):
+def test_an_edit_without_changes_keeps_every_byte(project):
     before = Path("params.yaml").read_bytes()
     params.edit({section: GIVEN[section] for section in ("data", "split", "train")})
     assert Path("params.yaml").read_bytes() == before
 
 
-def test_an_edit_writes_short_values_in_a_line_and_long_ones_below_with_no_gap(project):
+def test_an_edit_writes_short_mappings_in_one_line_and_long_ones_over_several(project):
     path = Path("params.yaml")
     before = path.read_text(encoding="utf-8")
     many = dict.fromkeys("abcd", 1)
@@ -415,7 +415,7 @@ def test_an_edit_writes_short_values_in_a_line_and_long_ones_below_with_no_gap(p
     assert path.read_text(encoding="utf-8") == expected.replace(options, options.replace("{}    ", "{a: 1}"))
 
 
-def test_a_merge_keeps_every_comment_and_what_is_there(project):
+def test_a_merge_keeps_comments_and_other_keys(project):
     path = Path("params.yaml")
     before = path.read_text(encoding="utf-8")
     params.merge({"validate": {"columns": {"image": {"min_side": 8}, "label": {"labels": ["no", "7"]}}}})
@@ -428,20 +428,20 @@ def test_a_merge_keeps_every_comment_and_what_is_there(project):
     assert params.parse().validate_.columns["label"] == {"labels": ["no", "7"]}
 
 
-def test_an_unknown_preset_is_told(project):
+def test_an_unknown_preset_is_an_error(project):
     with pytest.raises(UserError, match="there is no preset 'fashion-minst'"):
         params.preset("fashion-minst")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_parses_once_applied(project, preset):
+def test_params_are_valid_after_applying_a_preset(project, preset):
     before = Path("params.yaml").read_text(encoding="utf-8")
     params.edit(params.preset(preset))
     params.parse()
     assert comments(Path("params.yaml").read_text(encoding="utf-8")) == comments(before)
 
 
-def test_a_stage_has_accepted_what_its_entry_in_the_lock_says(project):
+def test_accepted_compares_params_with_the_lock(project):
     assert not params.accepted("gate")
     shutil.copy(ROOT / "dvc.yaml", project)
     gate = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))["gate"]

@@ -38,9 +38,9 @@ def line(request, tmp_path_factory):
         pytest.skip(str(error))
     made = clone(tmp_path_factory.mktemp("preset") / "clone")
     made.params(measure={"requests": 20})
-    said = made.millrace("run", "--preset", request.param)
-    assert "pass: release" in said
-    assert "boosted trees on the same rows: " in said
+    output = made.millrace("run", "--preset", request.param)
+    assert "pass: release" in output
+    assert "boosted trees on the same rows: " in output
     return request.param, made
 
 
@@ -94,7 +94,7 @@ def raw_rows(made, schema):
     }
 
 
-def test_every_control_is_refused_for_its_own_reason(line):
+def test_every_control_is_refused_for_the_expected_reason(line):
     _, made = line
     controls = json.loads((made.folder / "reports/verdict.json").read_text())["controls"]
     spoilt = target_kind(Schema.load(made.folder / "data/schema.json").target.kind).SPOILT
@@ -105,7 +105,7 @@ def test_every_control_is_refused_for_its_own_reason(line):
     }
 
 
-def test_noise_on_its_numbers_was_served_and_changes_little(line):
+def test_noise_on_numbers_is_served_and_changes_predictions_little(line):
     name, made = line
     judged = json.loads((made.folder / "reports/verdict.json").read_text())["criteria"]
     found = {each["name"]: each["value"] for each in judged if each["about"] == "robustness"}
@@ -117,11 +117,11 @@ def test_noise_on_its_numbers_was_served_and_changes_little(line):
     assert all(0.01 < found[noise + end] < 0.1 for end in moved)
 
 
-def test_raw_rows_are_answered_as_the_network_answers_them(line):
+def test_served_predictions_for_raw_rows_equal_the_networks(line):
     answered_alike(*line)
 
 
-def test_raw_rows_of_large_presets_are_answered_as_the_network_answers_them(learner):
+def test_served_predictions_of_large_presets_equal_the_networks(learner):
     answered_alike(*learner)
 
 
@@ -147,8 +147,8 @@ def answered_alike(name, made):
         running(made.folder / "models/repository", models, drain_s=0) as endpoint,
         Client(endpoint.grpc, name) as client,
     ):
-        for asked in (rows, sent, frame, made.folder / "rows.csv"):
-            served = flattened(client.predict(asked, probabilities=True))
+        for inputs in (rows, sent, frame, made.folder / "rows.csv"):
+            served = flattened(client.predict(inputs, probabilities=True))
             assert list(served.columns) == [*expected.columns, "answer_id"]
             assert served["answer_id"].is_unique
             assert set(served["release"]) == {release(made)}
@@ -166,26 +166,26 @@ def flattened(answers):
     return answers if isinstance(answers, pd.DataFrame) else pd.DataFrame([flat(answer) for answer in answers])
 
 
-def test_people_ask_with_json_and_with_a_file(line):
+def test_predict_takes_json_and_files(line):
     name, made = line
     target = json.loads((made.folder / "data/schema.json").read_text())["target"]["name"]
     header, *lines = (made.folder / "data/builtin" / name / "table.csv").read_text().splitlines()[:4]
     names = header.split(",")
     row = dict(zip(names, lines[0].split(","), strict=True))
     row.pop(target)
-    asked = made.folder / "ask.csv"
-    asked.write_text("\n".join([header, *lines, "," * (len(names) - 1)]) + "\n")
+    path = made.folder / "ask.csv"
+    path.write_text("\n".join([header, *lines, "," * (len(names) - 1)]) + "\n")
     with serving(made) as address:
-        said = made.millrace("predict", json.dumps(row), str(asked), "--server", address["grpc"])
+        output = made.millrace("predict", json.dumps(row), str(path), "--server", address["grpc"])
         wrong = made.millrace("predict", "3", "--server", address["grpc"], code=1)
         misspelt = made.millrace("predict", '{"nonsense": 3}', "--server", address["grpc"], code=1)
-    answers = [json.loads(line) for line in said.splitlines()]
+    answers = [json.loads(line) for line in output.splitlines()]
     assert len(answers) == 5
     assert {answer["release"] for answer in answers} == {release(made)}
     own = {"input", "answer_id"}
     assert {key: value for key, value in answers[0].items() if key not in own} == {
         key: value for key, value in answers[1].items() if key not in own
     }
-    assert answers[4]["input"] == f"{asked} row 5"
+    assert answers[4]["input"] == f"{path} row 5"
     assert f"this model takes {len(names) - 1} columns: give '{{" in wrong
     assert "unknown column 'nonsense': this model takes " in misspelt

@@ -38,13 +38,13 @@ def test_cells_are_read_by_name(tmp_path, name, delimiter):
     assert (first.source, second.source) == (f"{name} row 2", f"{name} row 3")
 
 
-def test_without_a_header_names_come_from_params(tmp_path):
+def test_without_a_header_row_names_come_from_params(tmp_path):
     found = rows(table(tmp_path, "1,x,yes\n2,y,no.\n"), columns=("a", "b", "c"), replace={"no.": "no"})
     assert [sample.values["c"] for sample in found] == ["yes", "no"]
     assert found[0].source == "table.csv row 1"
 
 
-def test_a_folder_of_official_splits(tmp_path):
+def test_files_in_a_folder_are_official_splits(tmp_path):
     for name in ("adult-train.csv", "adult_test.csv", "notes.txt"):
         table(tmp_path, "a,b,c\n1,x,y\n", name)
     assert [(sample.source, sample.split) for sample in rows(tmp_path)] == [
@@ -53,7 +53,7 @@ def test_a_folder_of_official_splits(tmp_path):
     ]
 
 
-def test_another_encoding(tmp_path):
+def test_a_declared_encoding_is_used(tmp_path):
     path = table(tmp_path, "a,b,c\n1,größe,y\n".encode("latin-1"))
     assert [found.reason[:12] for found in rows(path)] == ["is not UTF-8"]
     assert rows(path, encoding="latin-1")[0].values["b"] == "größe"
@@ -61,7 +61,7 @@ def test_another_encoding(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"columns": ("a", "b", "c")}])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf_16_is_told_and_read_once_it_is_said(tmp_path, encoding, options):
+def test_utf_16_is_recognized_and_read_once_declared(tmp_path, encoding, options):
     mark = "" if encoding == "utf-16" else "\ufeff"
     path = table(tmp_path, f"{mark}a,b,c\n1,größe,y\n".encode(encoding))
     with pytest.raises(
@@ -71,7 +71,7 @@ def test_utf_16_is_told_and_read_once_it_is_said(tmp_path, encoding, options):
     assert rows(path, encoding="utf-16", **options)[-1].values == {"a": "1", "b": "größe", "c": "y"}
 
 
-def test_a_header_of_another_encoding_is_told(tmp_path):
+def test_a_header_in_another_encoding_is_an_error(tmp_path):
     path = table(tmp_path, "a,b,c,größe\n1,x,y,2\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"table\.csv: its first row is not UTF-8: set data\.options\.encoding"):
         rows(path)
@@ -163,7 +163,7 @@ def test_rows_are_numbered_over_many_blocks(tmp_path, monkeypatch):
         assert isinstance(each, Reject) or each.values["a"] == str(i)
 
 
-def test_a_file_of_any_length_is_held_a_block_at_a_time(tmp_path):
+def test_only_a_block_of_a_file_is_in_memory(tmp_path):
     path = table(tmp_path, "a,b,c\n" + "1234.5,some words,y\n" * 300_000)
     held = [
         (len(chunk.numbers), chunk.cells.get_total_buffer_size())
@@ -173,7 +173,7 @@ def test_a_file_of_any_length_is_held_a_block_at_a_time(tmp_path):
     assert max(size for _, size in held) < 3 * delimited.BLOCK_BYTES < path.stat().st_size
 
 
-def test_thousands_of_columns(tmp_path):
+def test_thousands_of_columns_are_read(tmp_path):
     names = [f"x{i}" for i in range(5000)]
     path = table(tmp_path, ",".join([*names, "a", "b", "c"]) + "\n" + ",".join(["0"] * 5000 + ["1", "x", "y"]) + "\n")
     assert [sample.values for sample in rows(path)] == [{"a": "1", "b": "x", "c": "y"}]
@@ -193,14 +193,14 @@ def test_thousands_of_columns(tmp_path):
         ),
     ],
 )
-def test_a_faulty_table_is_told(tmp_path, text, words):
+def test_a_faulty_table_is_an_error(tmp_path, text, words):
     with pytest.raises(UserError) as caught:
         rows(table(tmp_path, text))
     assert words in str(caught.value)
     assert "table.csv" in str(caught.value)
 
 
-def test_an_empty_folder_is_told(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     assert not delimited.claims(tmp_path)
     with pytest.raises(UserError, match=r"holds no table\. csv expects a \.csv or \.tsv file"):
         rows(tmp_path)
@@ -216,6 +216,6 @@ def test_an_empty_folder_is_told(tmp_path):
         ({"thousands": "."}, "decimal and thousands cannot both be '.': give both"),
     ],
 )
-def test_wrong_options_are_told(options, words):
+def test_invalid_options_are_an_error(options, words):
     with pytest.raises(ValueError, match=words):
         delimited.Options(**options)

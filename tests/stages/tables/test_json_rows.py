@@ -63,7 +63,7 @@ def test_a_list_for_each_split(tmp_path):
         ),
     ],
 )
-def test_a_faulty_file_is_told(tmp_path, text, options, words):
+def test_a_faulty_file_is_an_error(tmp_path, text, options, words):
     (tmp_path / "data.json").write_text(text)
     with pytest.raises(UserError) as caught:
         rows(tmp_path, **options)
@@ -71,6 +71,6 @@ def test_a_faulty_file_is_told(tmp_path, text, options, words):
     assert "data.json" in str(caught.value)
 
 
-def test_a_wrong_split_is_told():
+def test_an_unknown_split_is_an_error():
     with pytest.raises(ValueError, match=r"lists\.oos must be train, val or test, not 'tset'"):
         json_rows.Options(lists={"oos": "tset"})

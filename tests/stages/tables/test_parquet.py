@@ -74,7 +74,7 @@ def test_words_stored_as_bytes_are_words(tmp_path, type):
     assert parquet.read_columns(chunk).values["b"].to_pylist() == words
 
 
-def test_bytes_that_are_no_text_reject_their_row(tmp_path):
+def test_a_row_with_bytes_that_are_not_text_is_rejected(tmp_path):
     write(tmp_path / "t.parquet", a=[1.0, 2.0], b=[b"\xff\xfe", b"Ulm"], c=["x", "y"])
     (chunk,) = parquet.chunks(tmp_path, SCHEMA, parquet.Options())
     with pytest.raises(ValueError, match="UTF8"):
@@ -83,7 +83,7 @@ def test_bytes_that_are_no_text_reject_their_row(tmp_path):
     assert first == Reject("t.parquet row 1", "b: bytes that are not UTF-8 text") and second.values["b"] == "Ulm"
 
 
-def test_what_is_refused(tmp_path):
+def test_nested_and_missing_columns_are_an_error(tmp_path):
     path = write(tmp_path / "t.parquet", a=[[1.0]], b=["u"], c=["y"])
     with pytest.raises(UserError, match=r"the column 'a' holds nested values \(list<.*>\): flatten it first"):
         rows(path)
