@@ -1,4 +1,4 @@
-"""The first two stages through their commands and on real files: what stands in the table, what in the rejects."""
+"""The stages fetch and ingest, run by their commands on real files: the table and the rejects."""
 
 import csv
 import gzip

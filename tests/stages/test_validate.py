@@ -1,4 +1,4 @@
-"""Each fault with the words a person reads, what is quarantined, and the report that stays."""
+"""The messages for each fault, quarantined rows, and the report."""
 
 from __future__ import annotations
 

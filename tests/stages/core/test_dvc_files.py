@@ -1,4 +1,4 @@
-"""Altered bytes under DVC: the advice that is given brings them back when it is followed."""
+"""Altered bytes under DVC: following the advice of the message restores them."""
 
 from __future__ import annotations
 

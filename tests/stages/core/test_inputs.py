@@ -1,4 +1,4 @@
-"""What is edited while a stage runs: the stage fails, names it, and DVC records nothing of it."""
+"""An edit while a stage runs: the stage fails and names it, and DVC records nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A `dvc.lock` or a rwlock that a kill has cut, or a merge has filled with both sides: the next command goes on."""
+"""A `dvc.lock` or rwlock that is truncated by a kill or has merge conflicts: the next command repairs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers, categories and amounts: what is read, fitted, refused and expected."""
+"""Numbers, categories and target numbers: reading, fitting, errors and expectations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts: words and codes, facts, encoders that never see padding, and the same bytes in the server's environment."""
+"""Texts: words, codes, facts, encoders that ignore padding, and equal bytes in the server's environment."""
 
 from __future__ import annotations
 

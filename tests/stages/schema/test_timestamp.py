@@ -1,4 +1,4 @@
-"""Moments: what is read, what becomes of it, the exported graph, and the same bytes in the server's environment."""
+"""Timestamps: reading, encoding, the exported graph, and equal bytes in the server's environment."""
 
 from __future__ import annotations
 

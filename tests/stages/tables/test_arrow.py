@@ -1,4 +1,4 @@
-"""Whole columns at once against one row after another: the same rows, ids and rejects, whatever the cells hold."""
+"""Reading by column against reading by row: equal rows, ids and rejects for any cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as text: what is read, rejected with its row, and refused."""
+"""CSV and TSV: reading, rejected rows with their numbers, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples as JSON: objects on lines, lists for splits, and rows that are none."""
+"""JSON: objects on lines, lists for splits, and rejected rows."""
 
 from __future__ import annotations
 

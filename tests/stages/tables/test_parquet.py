@@ -1,4 +1,4 @@
-"""Parquet as a raw format: typed cells, splits, pictures by name or as bytes, and what is refused."""
+"""Parquet: typed cells, splits, pictures by name or as bytes, and errors."""
 
 from __future__ import annotations
 

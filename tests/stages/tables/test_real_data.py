@@ -1,4 +1,4 @@
-"""Two lines of params turn the line to other data; skipped where the data are not there."""
+"""Two lines of params switch the graph to other data; skipped if the data are not here."""
 
 from __future__ import annotations
 

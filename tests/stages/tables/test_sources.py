@@ -1,4 +1,4 @@
-"""What each format finds in real folders, in which order, and what it says of the rest."""
+"""Folders of pictures and IDX files: samples, their order, and rejects."""
 
 import gzip
 import itertools

@@ -1,4 +1,4 @@
-"""Expectations are plain data: what each kind says of a column."""
+"""The expectations of each kind, as plain data."""
 
 from __future__ import annotations
 
