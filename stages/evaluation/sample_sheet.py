@@ -21,7 +21,7 @@ FITS = 180.0  # characters in a line times their size in points
 
 def told(schema: Schema, outputs: Mapping[str, np.ndarray]) -> list[str]:
     """Outputs [n, *shape] -> each row's answer in a line."""
-    answers = target_kind(schema.target.kind).answers(outputs, schema.target.fitted)
+    answers = target_kind(schema.target.kind).predictions(outputs, schema.target.fitted)
     return [", ".join(_plain(x) for x in each.values()) for each in answers]
 
 

@@ -46,12 +46,12 @@ class Control:
 def wrong(schema: Schema, reference: Mapping[str, np.ndarray], largest: int) -> list[Control]:
     """Those that answer wrongly. `reference`: the right outputs [N, *shape]; `largest`: rows of the largest batch."""
     target = target_kind(schema.target.kind)
-    turned = {output: partial(_turn, *how) for output, how in target.spoilt(schema.target.fitted).items()}
+    turned = {output: partial(_turn, *how) for output, how in target.spoiled(schema.target.fitted).items()}
     alike = {output: partial(_answer_alike, reference[output].mean(0, keepdims=True)) for output in schema.outputs()}
     first = dict.fromkeys(schema.outputs(), _repeat_first)
     alone = "" if largest > 1 else "no request holds more than one row"
     return [
-        Control(target.SPOILT, f"a model with its {target.SPOILT}", THRESHOLD, partial(end, tails=turned)),
+        Control(target.SPOILED, f"a model with its {target.SPOILED}", THRESHOLD, partial(end, tails=turned)),
         Control("noise for weights", "a model with noise for its weights", THRESHOLD, make_noise),
         Control("one answer", "a model that answers all rows alike", THRESHOLD, partial(end, tails=alike)),
         Control(

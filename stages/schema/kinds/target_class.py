@@ -13,7 +13,7 @@ import numpy as np
 from stages.schema import Tensor
 
 RAW = "str"
-SPOILT = "labels shuffled"
+SPOILED = "labels shuffled"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
     return {"probabilities": Tensor("float32", (len(fitted["labels"]),), labels=tuple(fitted["labels"]))}
 
 
-def spoilt(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
+def spoiled(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
     """How a control (stages/gating/controls.py) predicts wrongly: each class has the probability of the one before it.
 
     Output -> the new order of its last axis, then a factor, then a number to add.
@@ -74,7 +74,7 @@ def spoilt(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
     return {"probabilities": ([(code - 1) % classes for code in range(classes)], 1.0, 0.0)}
 
 
-def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
+def predictions(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
     """{"probabilities": [N, C]} -> the most probable class of each row, with its probability."""
     best = outputs["probabilities"].argmax(1)
     return [

@@ -13,21 +13,21 @@ from stages.schema.kinds.number import raw, raws
 
 __all__ = [
     "RAW",
-    "SPOILT",
+    "SPOILED",
     "Options",
     "agree",
-    "answers",
     "fit",
     "outputs",
+    "predictions",
     "raw",
     "raws",
-    "spoilt",
+    "spoiled",
     "strata",
     "transform",
 ]
 
 RAW = "float64"
-SPOILT = "answers mirrored"
+SPOILED = "answers mirrored"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
     return {"value": Tensor("float32", (1,), scale=unit), "interval": Tensor("float32", (2,), scale=unit)}
 
 
-def spoilt(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
+def spoiled(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
     """How a control (stages/gating/controls.py) predicts wrongly: mirrored at the mean.
 
     Output -> the new order of its last axis, then a factor, then a number to add.
@@ -74,7 +74,7 @@ def spoilt(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
     return {"value": ([0], -1.0, twice), "interval": ([1, 0], -1.0, twice)}
 
 
-def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
+def predictions(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
     """{"value": [N, 1], "interval": [N, 2]} -> the value of each row and the ends of its interval."""
     ends = outputs["interval"].tolist()
     return [

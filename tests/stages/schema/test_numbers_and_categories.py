@@ -146,7 +146,7 @@ def test_a_target_number_is_fitted_and_predicted():
     array = target_number.transform([2.0, 4.0], fitted)
     assert array.dtype == np.float32 and array.tolist() == [[2.0], [4.0]]
     outputs = {"value": array, "interval": np.array([[1.0, 3.0], [3.0, 5.0]], np.float32)}
-    assert target_number.answers(outputs, fitted) == [
+    assert target_number.predictions(outputs, fitted) == [
         {"value": 2.0, "low": 1.0, "high": 3.0},
         {"value": 4.0, "low": 3.0, "high": 5.0},
     ]

@@ -97,8 +97,8 @@ def raw_rows(made, schema):
 def test_every_control_is_refused_for_the_expected_reason(line):
     _, made = line
     controls = json.loads((made.folder / "reports/verdict.json").read_text())["controls"]
-    spoilt = target_kind(Schema.load(made.folder / "data/schema.json").target.kind).SPOILT
-    refused = [spoilt, "noise for weights", "one answer", "one row repeated", "slow"]
+    spoiled = target_kind(Schema.load(made.folder / "data/schema.json").target.kind).SPOILED
+    refused = [spoiled, "noise for weights", "one answer", "one row repeated", "slow"]
     assert {each["name"]: each["outcome"] for each in controls} == {
         **dict.fromkeys(refused, "refused"),
         "itself": "no difference",
