@@ -41,7 +41,7 @@ from flows.artifacts import publish, publish_card, read_json
 from flows.report import page as report
 from stages.core import inputs, interrupts, lockfile
 from stages.core.children import Children, loopback_direct
-from stages.core.command import holding, printing_anything
+from stages.core.command import holding, protect_printing
 from stages.core.errors import NeedsPerson, Refused, UserError
 
 os.environ.update(loopback_direct())  # read whenever Prefect opens a connection
@@ -367,7 +367,7 @@ def main() -> int:
         epilog="example: PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline",
     ).parse_args()
     interrupts.raised()
-    printing_anything()
+    protect_printing()
     try:
         if not GRAPH.is_file():
             raise UserError(f"there is no {GRAPH} here: run this in the project's folder")

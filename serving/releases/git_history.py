@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stages.core import dvc_files, lockfile
-from stages.core.children import surroundings
+from stages.core.children import child_environment
 from stages.core.errors import UserError
 from stages.core.lockfile import LOCK
 
@@ -315,4 +315,4 @@ def refusal(message: str) -> str:
 
 
 def _run(root: Path, *command: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, cwd=root, env=surroundings(), input=given, capture_output=True)
+    return subprocess.run(command, cwd=root, env=child_environment(), input=given, capture_output=True)

@@ -22,7 +22,7 @@ from serving.triton import manifest as manifests
 from serving.triton.manifest import Manifest
 from serving.triton.repository import Names
 from stages.core import lockfile
-from stages.core.children import surroundings
+from stages.core.children import child_environment
 from stages.core.dvc_files import replacement_advice
 from stages.core.errors import Misuse, UserError
 from stages.gating.verdict import COMPARED, COST, DATA, SLICE
@@ -375,7 +375,7 @@ def _call(folder: Path, *command: str) -> str:
     Raises:
         UserError: it failed.
     """
-    done = subprocess.run(command, cwd=folder, env=surroundings(), text=True, capture_output=True)
+    done = subprocess.run(command, cwd=folder, env=child_environment(), text=True, capture_output=True)
     if done.returncode:
         raise UserError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout

@@ -65,7 +65,7 @@ class Children:
                 stderr=None if shown else subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                env=surroundings(),
+                env=child_environment(),
                 start_new_session=True,
             )
             self._running.add(child)
@@ -80,7 +80,7 @@ class Children:
                 child.stdout.close()
 
 
-def surroundings() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The environment of DVC and its stages. They run `python -m ...`, so this interpreter's folder leads PATH.
 
     Raises:

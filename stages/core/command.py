@@ -61,7 +61,7 @@ def _run(main: Callable[..., None]) -> None:
 def reporting(app: Callable[[], object]) -> None:
     """Run a command line; report a user's mistake or a full disk in one line with an exit code, without a traceback."""
     interrupts.raised()
-    printing_anything()
+    protect_printing()
     try:
         app()
     except UserError as error:
@@ -79,7 +79,7 @@ def reporting(app: Callable[[], object]) -> None:
         sys.exit(1)
 
 
-def printing_anything() -> None:
+def protect_printing() -> None:
     """Keep `print` from failing: escape characters that the terminal cannot show, drop output that nobody reads."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
