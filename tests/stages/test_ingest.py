@@ -38,7 +38,7 @@ def png(seed=0, side=4):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Writes {path: content} below a folder."""
+    """Write {path: content} below a folder."""
 
     def write(files):
         for path, content in files.items():
@@ -51,7 +51,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def read(tmp_path):
-    """Ingests a path, and gives the rows and the rejects as {source: reason}."""
+    """Ingest a path; return the rows, and the rejects as {source: reason}."""
 
     def run(path, format="image_folder", workers=2):
         ingest.ingest(path, format, {}, SCHEMA, tmp_path / "table", tmp_path / "rejects", workers)
@@ -62,7 +62,7 @@ def read(tmp_path):
 
 
 def stage(name, *arguments, cwd):
-    """A stage's command, in a folder with nothing but the two files that it reads."""
+    """Run a stage's command in a folder with only dvc.yaml and params.yaml."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     command = [sys.executable, "-m", f"stages.{name}", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)

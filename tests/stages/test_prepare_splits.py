@@ -58,7 +58,7 @@ def test_a_larger_test_share_only_adds_samples():
 
 
 def keyed(keys, **columns):
-    """Rows with what they are split by, each of a sample of its own."""
+    """Rows of distinct samples, each with the key to split it by."""
     return [
         row(number, "cat" if number % 2 else "dog", **columns) | {"_split_by": key} for number, key in enumerate(keys)
     ]
@@ -75,7 +75,7 @@ def test_no_group_is_in_two_splits(stage, seed):
     chance = random.Random(seed)
     rows = keyed([f"patient {chance.randrange(40)}" for _ in range(200)])
     for each in chance.sample(rows, 20):
-        each["_split"] = chance.choice(["test", "train"])  # data that do not heed groups
+        each["_split"] = chance.choice(["test", "train"])  # official splits that ignore groups
     for each in chance.sample(rows, 20):
         each["_id"] = rows[0]["_id"]
     here = stage(rows, by="group", column="patient")

@@ -44,7 +44,7 @@ def row(number, label="cat", split=None, sample=None, **facts):
 
 
 def plenty(*others):
-    """Twenty rows without a fault, ten of each of two classes, then the others."""
+    """Twenty valid rows, ten of each of two classes, then the others."""
     return [row(number, "cat" if number < 10 else "dog") for number in range(20)] + list(others)
 
 
@@ -58,7 +58,7 @@ SCHEMA = pa.schema(
 
 @pytest.fixture
 def check(tmp_path):
-    """Rows in, report out."""
+    """A function that validates rows and returns the report."""
 
     def run(rows, rejected=(), min_rows=5, limits=LIMITS, **columns):
         path = tmp_path / "table.parquet"
@@ -267,7 +267,7 @@ HOSTILE = '<script src="https://evil.example/x.js">'
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """A folder to run the stage in, with what DVC lists for it; nothing may connect anywhere."""
+    """A folder to run the stage in, with the inputs that DVC lists for it, and without network access."""
 
     def folder(name, rows, rejected=(), **limits):
         here = tmp_path / name

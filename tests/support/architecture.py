@@ -19,15 +19,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.core import closure
-from stages.core.closure import Import, file_of, name_of
+from stages.core.closure import LATE, Import, file_of, name_of
 
 PROJECT = ("stages", "serving", "flows")
-
-
-LATE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-
-
-LOOKUPS = ("importlib.import_module", "import_module", "__import__")
 
 
 # Who may lean on whom, from the ground up: a file, what it may import of ours, and of others beside the standard

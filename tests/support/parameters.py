@@ -1,4 +1,4 @@
-"""A params.yaml to break, and what is then wrong with it."""
+"""Edit a copy of params.yaml, and get the error message about it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def in_folder(tmp_path, monkeypatch):
 
 
 def put(key, value):
-    """Change one value of params.yaml, by its dotted key, or take it away."""
+    """Change a value of params.yaml by its dotted key, or delete it."""
     path = Path("params.yaml")
     tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     *above, last = key.split(".")
@@ -50,7 +50,7 @@ def put(key, value):
 
 
 def fault():
-    """What is wrong with params.yaml, without its name."""
+    """The error message about params.yaml, without the file's name."""
     with pytest.raises(UserError) as caught:
         params.parse()
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Pictures of many kinds, and what their kind makes of them."""
+"""Pictures of many forms, and helpers to encode and transform them."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Tables to prepare, and the stage that prepares them."""
+"""Tables to prepare, and a function that runs the stage on them."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def many(count=60, **columns):
 
 
 def official(count=10):
-    """Rows of all three splits, as a data set itself has them."""
+    """Rows with official splits, some of each."""
     return [
         row(f"{split}{number}", "cat" if number % 2 else "dog", split) for split in SPLITS for number in range(count)
     ]
 
 
 def run(tmp_path, monkeypatch, rows, quarantined=(), folder="here", **split):
-    """Run the stage on rows, in a folder of its own, and return that folder."""
+    """Run the stage on rows in a new folder, and return that folder."""
     here = tmp_path / folder
     (here / "data").mkdir(parents=True)
     for file in ("dvc.yaml", "params.yaml"):
@@ -73,6 +73,6 @@ def run(tmp_path, monkeypatch, rows, quarantined=(), folder="here", **split):
 
 
 def placed(here):
-    """Source of each row that was kept: its split."""
+    """Source -> split of each row that was kept."""
     sources = table.column(here / PATHS[0], "_source")
     return {sources[i]: split for split in SPLITS for i in open_split(here / PATHS[2], split).rows}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# What a person would add for two kinds and a format: nothing but these files.
+# All files that two new kinds and a new format need.
 TOY = {
     "stages/schema/kinds/level.py": '''
 """A number between known ends."""

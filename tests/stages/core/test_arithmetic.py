@@ -12,7 +12,7 @@ import pytest
 from stages.core import arithmetic
 from tests.support.project import ROOT
 
-# What every processor with AVX2 gives, as docs/reproducibility.md says. Another digest breaks a promise.
+# The digest on every processor with AVX2, as docs/reproducibility.md promises.
 PINNED = {
     "cnn": "adeebfbfe81a25c6",
     "mlp": "900ec3fb2d79d819",
@@ -24,7 +24,7 @@ BARE = {name: value for name, value in os.environ.items() if name not in arithme
 
 
 def python(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Python in a shell that has none of the variables but those given."""
+    """Run Python in an environment with only the given variables of PORTABLE."""
     surroundings = BARE | {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.run([sys.executable, *command], env=surroundings, capture_output=True, text=True, timeout=300)
 
@@ -68,7 +68,7 @@ def test_instruction_sets_are_read_from_cpuinfo(monkeypatch, tmp_path, machine, 
 
 
 def test_training_a_narrow_cnn_needs_little_memory() -> None:
-    """Before, oneDNN's AVX2 code damaged the heap, and glibc ended the process."""
+    """Regression: oneDNN's AVX2 code damaged the heap, and glibc ended the process."""
     code = """
 from tests.support import few_steps
 from stages.core import arithmetic

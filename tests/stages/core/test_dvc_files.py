@@ -17,7 +17,7 @@ from tests.support.releases import flipped
 
 @pytest.fixture
 def pushed(after_two: Path, tmp_path: Path) -> Clone:
-    """A project with a champion, whose bytes a remote has, too."""
+    """A project with a champion that is also pushed to a remote."""
     project = Clone(after_two)
     for command in (("remote", "add", "--default", "away", str(tmp_path / "remote")), ("push", "champion/repository")):
         project.run(sys.executable, "-m", "dvc", "--quiet", *command)

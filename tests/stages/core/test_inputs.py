@@ -47,7 +47,7 @@ train:
   options: {a: [1, 2]}
 serve: {keep: 3}
 """
-# A real stage that waits where the file `go` is a pipe, and after whose end somebody may do something.
+# A real stage that waits if the file `go` is a pipe, and that runs `late.py` after its end if that file exists.
 STAGE = """
 import os, sys
 from pathlib import Path
@@ -112,7 +112,7 @@ def project(pattern: Clone, tmp_path: Path) -> Clone:
 
 @contextlib.contextmanager
 def running(project: Clone, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """A stage that has begun, and goes on when the block ends."""
+    """Run a command whose stage has started and continues when the block ends."""
     os.mkfifo(project.folder / "go")
     process = project.start(*command)
     try:
@@ -130,7 +130,7 @@ def running(project: Clone, *command: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
-    """Replace words of a file."""
+    """A function that replaces text in a file."""
 
     def act(folder: Path) -> None:
         text = (folder / name).read_text()
@@ -141,7 +141,7 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
 
 
 def swapped(folder: Path) -> None:
-    """Another file of the same size under its name, by a rename, with the old times."""
+    """Replace a file by one of the same size and times, by a rename."""
     old, new = folder / "data/1", folder / "data/new"
     new.write_text("eno")
     os.utime(new, ns=(old.stat().st_atime_ns, old.stat().st_mtime_ns))
@@ -149,7 +149,7 @@ def swapped(folder: Path) -> None:
 
 
 def touched(*names: str) -> Callable[[Path], object]:
-    """Other times, the same bytes."""
+    """A function that changes the times of files, and not their bytes."""
     return lambda folder: [os.utime(folder / name, (1, 1)) for name in names]
 
 

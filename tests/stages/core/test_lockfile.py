@@ -48,7 +48,7 @@ main()
 
 @pytest.fixture(scope="module")
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A small project, run once, its first dvc.lock committed and kept aside."""
+    """A small project, run once, with its first dvc.lock committed and backed up."""
     folder = tmp_path_factory.mktemp("pattern") / "project"
     folder.mkdir()
     (folder / "dvc.yaml").write_text(GRAPH)
@@ -87,7 +87,7 @@ def test_a_truncated_lock_is_restored(project: Clone, size: int | str, known: st
         project.run("git", "commit", "-qm", "without")
     lock.write_bytes(whole[: int(cut)])
     messages = lockfile.recover(project.folder)
-    if not lock.exists() or lock.read_bytes() != whole:  # what is recorded no more, DVC's run cache has
+    if not lock.exists() or lock.read_bytes() != whole:  # DVC's run cache has the entries that are lost
         assert known == "neither" or (known == "git" and size in ("a line", "a stage", "random"))
         project.run("dvc", "repro", "-q")
     assert lockfile.parse(lock.read_bytes()) == lockfile.parse(whole)

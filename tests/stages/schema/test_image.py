@@ -109,7 +109,7 @@ def chunk_before_pixels(value, name, body):
 
 
 def twelve_bits(samples):
-    """A TIFF whose samples are packed, two in three bytes."""
+    """A TIFF with packed samples, two in three bytes."""
     rows = b"".join(int("".join(f"{v:012b}" for v in row) + "0" * 4, 2).to_bytes(14, "big") for row in samples)
     tags = [(256, 9), (257, 6), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 12 * 9 + 4), (277, 1), (278, 6)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (279, len(rows))])
@@ -159,7 +159,7 @@ def test_perturbations_start_from_the_picture_that_the_model_sees():
 
 @pytest.mark.parametrize("chunk", ["zTXt", "iTXt", "iCCP", "late"])
 def test_long_texts_and_profiles_in_a_png_are_ignored(chunk):
-    """Pillow refuses what unpacks to more than a megabyte, as it may be a bomb."""
+    """Pillow raises an error for texts that unpack to more than a megabyte, as they may be decompression bombs."""
     long = b"a" * 2_000_000
     info = PngImagePlugin.PngInfo()
     if chunk == "zTXt":
@@ -252,7 +252,7 @@ def test_invalid_options_are_an_error(options, words):
 
 
 def servers_python():
-    """The interpreter that serves, with the server's numpy."""
+    """The server's Python interpreter, with its own numpy."""
     folders = [os.environ.get("MILLRACE_TRITON"), ROOT / ".venv-triton"]
     found = [Path(folder) / "bin" / "python" for folder in folders if folder]
     return next((python for python in found if python.exists()), None)

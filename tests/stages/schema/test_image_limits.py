@@ -16,7 +16,7 @@ from tests.support.pictures import COLOR, RGB, SORTS, encoded, noise, pixels
 
 
 def claimed(width, height, gray=b"\0"):
-    """A sound PNG but for one thing: its pixels are far fewer than its header says."""
+    """A valid PNG, except that it has far fewer pixels than its header declares."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -58,13 +58,13 @@ def test_a_decompression_bomb_is_rejected_before_it_is_decoded():
 
 
 def many_scans(extra):
-    """A progressive JPEG whose last scan comes `extra` times more: as much work each time, for a hundred bytes."""
+    """A progressive JPEG whose last scan is repeated `extra` times: much work for a hundred bytes each."""
     value = encoded(Image.new("RGB", (400, 400)), "JPEG", progressive=True)
     return value[:-2] + value[value.rindex(b"\xff\xda") : -2] * extra + value[-2:]
 
 
 def icon(inside):
-    """Its directory says 16x16, whatever is inside."""
+    """An icon whose directory declares 16x16 for any picture inside."""
     return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 8, len(inside), 22) + inside
 
 
@@ -83,7 +83,7 @@ def test_the_largest_allowed_picture_is_fitted_to_the_training_pictures():
         image.Options(max_pixels=64_000_001)
     with pytest.raises(ValueError, match="too large: 3000x2000 is over 4,000,000 pixels"):
         pixels(large, COLOR | {"max_pixels": 4_000_000})
-    assert pixels(large).shape == (6, 9, 3)  # fitted before there was such a bound
+    assert pixels(large).shape == (6, 9, 3)  # a schema from before `max_pixels` existed
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ LABELS = {"labels": ["0", "1"], "counts": [1, 1]}
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """The toy's kinds, known to this process for a test; gives schemas of columns {name: kind}."""
+    """Add the toy kinds to this process; return a function that makes schemas of columns {name: kind}."""
     for path, text in TOY.items():
         if path.startswith("stages/schema/kinds/"):
             name = path.removeprefix("stages/schema/kinds/").removesuffix(".py")
@@ -112,7 +112,7 @@ def test_a_schema_survives_dump_and_load(toy, tmp_path):
 
 
 class Server:
-    """Stands for a Triton client: keeps what is sent, and answers with no rows."""
+    """A stub of a Triton client: it keeps what is sent, and returns no rows."""
 
     def infer(self, model, inputs, client_timeout, request_id):
         self.sent = {tensor.name(): tensor for tensor in inputs}

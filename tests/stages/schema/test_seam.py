@@ -24,7 +24,7 @@ COLUMNS = {"left level": {"kind": "level", "unit": 2.0}, "remark": "remark", "ri
 
 
 def rows(count=300):
-    """High where the levels are high together, with a gap between the classes; every third remark is missing."""
+    """Rows of grade 1 where the sum of the levels is high, with a gap between the grades and some missing remarks."""
     draw = random.Random(0)
     while count:
         left, right = draw.random(), draw.random()
@@ -37,7 +37,7 @@ def rows(count=300):
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
-    """A clone with the toy's files after `dvc repro`: its folder, and what git saw before and after."""
+    """A clone with the toy files after `dvc repro`: its folder, and the output of `git status` before and after."""
     try:
         find_server()
     except UserError as error:
@@ -58,12 +58,12 @@ def line(tmp_path_factory):
 
 
 def changes(made):
-    """What git sees beside the commit that the clone began with and a person's own data."""
+    """The lines of `git status`, without raw data."""
     return set(made.run("git", "status", "--porcelain", "--untracked-files=all", ":!data/raw").splitlines())
 
 
 def configure(path):
-    """The toy's data in params.yaml, and everything quick."""
+    """Set the toy data in params.yaml, and short training."""
     yaml = YAML()
     tree = yaml.load(path.read_text(encoding="utf-8"))
     tree["data"] |= {"path": "data/raw/toy", "format": "lines"}

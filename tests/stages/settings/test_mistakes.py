@@ -75,7 +75,7 @@ MISTAKES = [
         "adan",
         "train.optimizer: Input should be 'sgd', 'momentum', 'nesterov', 'adam' or 'adamw' (it is 'adan')",
     ),
-    # what does not go together
+    # contradictions
     ("train.devices", 3, "train: batch_size 64 does not divide among 3 devices"),
     ("split.val", 0.9, "split: val 0.9 and test 0.2 leave no rows to train on"),
     ("split.by", "grup", "split.by: there is no split by 'grup': did you mean 'group'?"),
@@ -231,7 +231,7 @@ def test_several_mistakes_are_reported_at_once(project):
 
 
 def new_kind(project, monkeypatch, name, kind, view=""):
-    """Add a kind to this process: the text of its module, and of its view's."""
+    """Add a kind to this process, given the text of its module and of its view."""
     for package, text in ((stages.schema.kinds, kind), (stages.schema.views, view)):
         folder = project / package.__name__
         folder.mkdir()

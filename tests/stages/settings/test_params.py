@@ -22,7 +22,7 @@ def project(tmp_path, monkeypatch):
 PRESETS = sorted(path.stem for path in (ROOT / "stages/settings/presets").glob("*.yaml"))
 
 
-LONG = ("columns", "options")  # sections' last keys, with a blank line behind them
+LONG = ("columns", "options")  # the last keys of sections, which a blank line follows
 
 
 def test_the_projects_own_params_are_valid():

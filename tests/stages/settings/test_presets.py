@@ -1,7 +1,6 @@
-"""The presets: those that run offline to a passing verdict, and all for tables and texts to answers for raw values.
+"""The presets: those for built-in data pass the gate, and served predictions equal the network's.
 
-What is served is what the network answers; Adult, California housing and CLINC150 learn next to nothing for it, from a
-part of their data, and are skipped where these are not there.
+Adult, California housing and CLINC150 are trained for a few batches on part of their data, and skipped without it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ROWS = 1000
 
 @pytest.fixture(scope="module", params=["breast-cancer", "diabetes"])
 def line(request, tmp_path_factory):
-    """A clone after `millrace run --preset`, with the name."""
+    """The name of a preset, and a clone after `millrace run --preset`."""
     try:
         find_server()
     except UserError as error:
@@ -45,7 +44,7 @@ def line(request, tmp_path_factory):
 
 
 def part(name, folder):
-    """A few thousand rows of a data set, in files as they are."""
+    """A few thousand rows of a data set, in files of the original form."""
     if not (DATA / name).exists():
         pytest.skip(f"{DATA / name} is not there; MILLRACE_DATA names the folder that holds it")
     folder.mkdir(parents=True)
@@ -62,7 +61,7 @@ def part(name, folder):
 
 @pytest.fixture(scope="module", params=["adult", "california-housing", "clinc150"])
 def learner(request, tmp_path_factory):
-    """A clone that has exported what a few batches of a part of the data have taught, with the preset's name."""
+    """The name of a preset, and a clone that has exported a network after a few batches on part of the data."""
     try:
         find_server()
     except UserError as error:
@@ -76,7 +75,7 @@ def learner(request, tmp_path_factory):
 
 
 def raw_rows(made, schema):
-    """Rows of the table, drawn again and again, with cells that are missing or that no training row has."""
+    """Random rows of the table, some with cells that are missing or that no training row has."""
     chance = random.Random(0)
     path = made.folder / "data/table.parquet"
     columns = {column.name: table.column(path, column.name).tolist() for column in schema.features}
@@ -162,7 +161,7 @@ def answered_alike(name, made):
 
 
 def flattened(answers):
-    """Answers as a frame of plain cells."""
+    """Predictions as a frame of plain cells."""
     return answers if isinstance(answers, pd.DataFrame) else pd.DataFrame([flat(answer) for answer in answers])
 
 

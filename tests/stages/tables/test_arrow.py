@@ -49,7 +49,7 @@ NASTY = [
 
 
 def both(form, chunk, schema):
-    """What the two ways make of a chunk."""
+    """A chunk converted by column and by row."""
     source = sources.source(form)
     return ingest._by_column(source.read_columns(chunk), schema), ingest._by_row(source.read(chunk), schema)
 
@@ -109,7 +109,7 @@ def test_numbers_with_other_marks_read_by_column_equal_those_by_row(tmp_path, ma
             (chunk,) = csv_chunks(tmp_path / "t.csv", rows, schema, **options)
             same(ingest.encode(chunk, "csv", schema), ingest._by_row(delimited.read(chunk), schema))
             if pool[-1] == good[-1]:
-                same(*both("csv", chunk, schema))  # none of them is looked at by itself
+                same(*both("csv", chunk, schema))  # no chunk is read row by row
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -215,7 +215,7 @@ def test_raw_values_are_read_as_they_were_written(tmp_path, monkeypatch):
 
 
 def test_no_worker_loads_pandas(tmp_path):
-    """It would take each of them a third of a second, and 60 MB."""
+    """Loading pandas would cost each worker a third of a second and 60 MB."""
     (chunk,) = csv_chunks(tmp_path / "t.csv", [["1", "a", "b", "", "y"], ["x", "a", "b", "2", "y"]])
     code = (
         "import pickle, sys; from stages import ingest;"

@@ -15,7 +15,7 @@ SCHEMA = Schema((Column("a", "number"), Column("b", "category")), Column("c", "t
 
 
 def rows(path, **options):
-    """All that is found, by way of a process's pipe."""
+    """All samples and rejects, with chunks pickled as between processes."""
     found = []
     for chunk in delimited.chunks(path, SCHEMA, delimited.Options(**options)):
         found += delimited.read(pickle.loads(pickle.dumps(chunk)))

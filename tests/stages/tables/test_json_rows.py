@@ -15,7 +15,7 @@ SCHEMA = Schema((Column("said", "text"),), Column("intent", "target_class"))
 
 
 def rows(path, **options):
-    """All that is found, by way of a process's pipe."""
+    """All samples and rejects, with chunks pickled as between processes."""
     found = []
     for chunk in json_rows.chunks(path, SCHEMA, json_rows.Options(**options)):
         found += json_rows.read(pickle.loads(pickle.dumps(chunk)))

@@ -16,7 +16,7 @@ SCHEMA = Schema((Column("a", "number"), Column("b", "category")), Column("c", "t
 
 
 def rows(path, schema=SCHEMA):
-    """All that is found, by way of a process's pipe."""
+    """All samples and rejects, with chunks pickled as between processes."""
     found = []
     for chunk in parquet.chunks(path, schema, parquet.Options()):
         found += parquet.read(pickle.loads(pickle.dumps(chunk)))
@@ -55,7 +55,7 @@ def test_pictures_by_name_or_as_bytes(tmp_path):
 
 
 def test_pictures_in_one_cell_with_their_names(tmp_path):
-    """As Hugging Face's data sets hold them."""
+    """The form of Hugging Face's data sets."""
     schema = Schema((Column("p", "image"),), Column("c", "target_class"))
     cells = [{"bytes": b"picture", "path": "1.png"}, {"bytes": None, "path": "x/2.png"}, None]
     write(tmp_path / "t.parquet", p=cells, c=["a", "b", "c"])

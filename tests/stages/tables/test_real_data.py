@@ -17,7 +17,7 @@ def test_two_lines_of_params_suffice_for_other_data(fresh, name, form):
     for path in (fresh.folder / "data" / "raw" / name).glob("*-ubyte.gz"):
         shorten(path)
     fresh.params(data={"path": f"data/raw/{name}", "format": form})
-    fresh.params(train={"debug": "fast"})  # learns nothing in a few batches, so the gate must refuse it
+    fresh.params(train={"debug": "fast"})  # a few batches teach nothing, so the gate must refuse the model
     output = fresh.millrace("run", code=3)
     assert "accuracy" in output
     assert "refused: accuracy is " in output

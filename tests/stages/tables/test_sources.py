@@ -21,7 +21,7 @@ SCHEMA = Schema((Column("image", "image"),), LABEL)
 
 
 def samples(source, path, schema=SCHEMA):
-    """Everything found, through pickles as between processes."""
+    """All samples and rejects, with chunks pickled as between processes."""
     chunks = (pickle.loads(pickle.dumps(chunk)) for chunk in source.chunks(path, schema, source.Options()))
     return [found for chunk in chunks for found in source.read(chunk)]
 
@@ -255,7 +255,7 @@ TEST = {"t10k-images-idx3-ubyte": packed(IMAGES[:2]), "t10k-labels-idx1-ubyte": 
 
 @pytest.fixture
 def mnist(tmp_path):
-    """Writes IDX files, gzipped where their name says so."""
+    """Write IDX files, gzipped if their name ends in .gz."""
 
     def write(files):
         for name, content in files.items():
