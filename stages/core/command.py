@@ -41,7 +41,7 @@ def _run(main: Callable[..., None]) -> None:
     by_dvc = snapshot is not None and inputs.run_by_dvc(stage)
     if by_dvc:
         lockfile.keep()
-        inputs.verify(beside=stage)
+        inputs.verify(leave_out=stage)
         inputs.forget(stage)
 
     @functools.wraps(main)

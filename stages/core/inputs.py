@@ -192,12 +192,12 @@ def run_by_dvc(stage: str) -> bool:
     return os.environ.get("DVC_STAGE") == stage and Path(os.environ.get("DVC_ROOT", "/")) == Path.cwd()
 
 
-def verify(root: Path = Path(), only: str = "*", beside: str = "", wait: bool = False) -> None:
+def verify(root: Path = Path(), only: str = "*", leave_out: str = "", wait: bool = False) -> None:
     """Compare what DVC recorded of the stages with what they noted that they used.
 
     Args:
         only: the stage to check; all by default.
-        beside: a stage to leave out.
+        leave_out: a stage not to check.
         wait: whether to wait for a running DVC. Otherwise a later call does the rest.
 
     Raises:
@@ -205,8 +205,8 @@ def verify(root: Path = Path(), only: str = "*", beside: str = "", wait: bool = 
     """
     wrong = []
     for path in sorted((root / NOTES).glob(f"{only}.json")):
-        with lockfile.idle(root, wait) as nobody_writes:
-            if path.stem == beside or not nobody_writes or not path.exists():
+        with lockfile.idle(root, wait) as is_idle:
+            if path.stem == leave_out or not is_idle or not path.exists():
                 continue
             note, since = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
             lock = (root / LOCK).read_bytes()

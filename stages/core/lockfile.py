@@ -80,8 +80,8 @@ def conflicts(root: Path = Path()) -> list[str]:
 
 def keep(root: Path = Path()) -> None:
     """Back up dvc.lock, if it is complete and nobody is writing it."""
-    with idle(root) as nobody_writes, contextlib.suppress(OSError, UserError):
-        if nobody_writes and (content := (root / LOCK).read_bytes()) != _read(root / COPY):
+    with idle(root) as is_idle, contextlib.suppress(OSError, UserError):
+        if is_idle and (content := (root / LOCK).read_bytes()) != _read(root / COPY):
             parse(content)
             replace(root / COPY, content)
 
@@ -90,8 +90,8 @@ def recover(root: Path) -> list[str]:
     """Repair what a killed DVC has left half written; return a line for each repair."""
     if not (root / TMP).is_dir():
         return []  # no DVC has worked here yet
-    with idle(root) as nobody_writes, contextlib.suppress(OSError):
-        return [*_recover_lock(root), *_recover_rwlock(root)] if nobody_writes else []
+    with idle(root) as is_idle, contextlib.suppress(OSError):
+        return [*_recover_lock(root), *_recover_rwlock(root)] if is_idle else []
     return []
 
 

@@ -191,7 +191,7 @@ class Schema:
         names = [name for _, name in groups]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"the column {name!r} has the name of a kind whose columns travel together: rename it")
+                raise ValueError(f"the column {name!r} has the name of a kind whose columns form one array: rename it")
         return {name: tuple(columns) for (_, name), columns in groups.items()}
 
     def inputs(self) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def test_blocks_are_in_order_of_first_appearance(toy):
 
 
 def test_a_column_named_like_a_packed_kind_is_an_error(toy):
-    with pytest.raises(ValueError, match="the column 'level' has the name of a kind whose columns travel together"):
+    with pytest.raises(ValueError, match="the column 'level' has the name of a kind whose columns form one array"):
         toy(a="level", level="remark").blocks()
 
 

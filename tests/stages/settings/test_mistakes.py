@@ -246,7 +246,7 @@ WORD = "from stages.schema.kinds.category import *\nfrom stages.schema.kinds.cat
 def test_two_blocks_of_the_same_name_are_an_error(project, monkeypatch):
     new_kind(project, monkeypatch, "pack", WORD, "from stages.schema.views.category import *\n")
     put("schema.features", {"a": "pack", "pack": "image"})
-    assert fault() == "schema: the column 'pack' has the name of a kind whose columns travel together: rename it"
+    assert fault() == "schema: the column 'pack' has the name of a kind whose columns form one array: rename it"
 
 
 def test_a_kind_that_lacks_a_part_is_an_error(project, monkeypatch):
