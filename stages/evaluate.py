@@ -106,7 +106,7 @@ def told(figures: Mapping[str, float | None]) -> str:
 
 
 def is_table(schema: Schema) -> bool:
-    """Whether every feature is of a kind whose columns form one array: a number each, which trees can read."""
+    """Whether every feature is of a kind whose columns travel together: a number each, which trees can read."""
     return all(kind(column.kind).PACKED for column in schema.features)
 
 

@@ -1,6 +1,6 @@
 """What DVC keeps of files: objects in its cache by their MD5, listings of folders, pointers, and its run cache.
 
-Nothing else here knows how DVC lays these out.
+No other module knows their layout.
 """
 
 from __future__ import annotations
