@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import pages
 from benchmarks.workspace import ROOT
-from stages.core.command import printing_anything
+from stages.core.command import protect_printing
 from stages.core.host import fingerprint
 
 NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "faults", "peers", "presets")
@@ -24,7 +24,7 @@ STORE = ROOT / "benchmarks" / "figures.json"
 
 def main(names: list[str], fuzz: dict[str, Any]) -> None:
     """Run the named benchmarks, or all; figures of the others stay as they were. `fuzz`: how that one is run."""
-    printing_anything()
+    protect_printing()
     kept: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
     for name in names or NAMES:
         print(f"{name} ...", flush=True)

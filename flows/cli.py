@@ -55,7 +55,7 @@ def run(
     from stages.settings import params
 
     os.chdir(project())
-    lockfile.settled()
+    lockfile.check_conflicts()
     scratch.base()
     paths = params.paths()
     if preset:
@@ -184,7 +184,7 @@ def release(
     from stages.settings import params
 
     root, store = project(), opened()
-    lockfile.settled(root)
+    lockfile.check_conflicts(root)
     inputs.verify(root, wait=True)
     candidate = releases.from_champion(root) if champion else releases.exported(laid_out())
     how = params.parse(root / "params.yaml").serve

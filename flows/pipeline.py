@@ -41,7 +41,7 @@ from flows.artifacts import publish, publish_card, read_json
 from flows.report import page as report
 from stages.core import inputs, interrupts, lockfile
 from stages.core.children import Children, loopback_direct
-from stages.core.command import holding, printing_anything
+from stages.core.command import holding, protect_printing
 from stages.core.errors import NeedsPerson, Refused, UserError
 
 os.environ.update(loopback_direct())  # read whenever Prefect opens a connection
@@ -80,7 +80,7 @@ class Stage:
 def pipeline() -> State[Any]:
     """Run what changed in the current folder's dvc.yaml; publish metrics, plots and verdict."""
     try:
-        lockfile.settled()
+        lockfile.check_conflicts()
         for mended in lockfile.recover(Path()):
             get_run_logger().warning(mended)
         stages = plan()
@@ -89,8 +89,8 @@ def pipeline() -> State[Any]:
         if any(state.is_cancelled() for state in states.values()):
             return Cancelled(message="cancelled; the next run goes on from here")
         paths = declared_paths()
-        settled = [stage for stage in stages if states[stage.name].name in ("Completed", "Refused")]
-        publish(paths, {out for stage in settled for out in stage.outs})
+        check_conflicts = [stage for stage in stages if states[stage.name].name in ("Completed", "Refused")]
+        publish(paths, {out for stage in check_conflicts for out in stage.outs})
         state = conclude(states, paths)
         if state.is_completed() and "verdict" in paths:
             tell(paths)
@@ -367,7 +367,7 @@ def main() -> int:
         epilog="example: PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline",
     ).parse_args()
     interrupts.raised()
-    printing_anything()
+    protect_printing()
     try:
         if not GRAPH.is_file():
             raise UserError(f"there is no {GRAPH} here: run this in the project's folder")

@@ -24,7 +24,7 @@ from prefect.states import Cancelled
 
 from flows.pipeline import GRAPH, answers, pipeline
 from stages.core import interrupts
-from stages.core.command import printing_anything
+from stages.core.command import protect_printing
 from stages.core.errors import UserError
 
 EXAMPLE = "http://127.0.0.1:4200/api"
@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--timezone", default="UTC", help="of the schedule (default: UTC)")
     chosen = parser.parse_args()
     interrupts.raised()
-    printing_anything()
+    protect_printing()
     try:
         schedule = parse(chosen.cron, chosen.timezone)
         if not GRAPH.is_file():

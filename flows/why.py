@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.core import closure, lockfile
+from stages.core import closure, dvc_files, lockfile
 from stages.core.errors import Misuse
 from stages.core.words import nearest
 from stages.settings import choices, params
@@ -47,7 +47,7 @@ def has_run(stage: str, root: Path) -> list[str]:
 def recorded(entry: Mapping[str, Any], root: Path) -> closure.Closure | None:
     """The record of the code that an entry of dvc.lock was made with; None where DVC's cache has it no longer."""
     md5 = _paths(entry).get(_record(entry), "")
-    path = lockfile.cache(root) / "files" / "md5" / md5[:2] / md5[2:]
+    path = dvc_files.object_path(dvc_files.cache(root), md5)
     return closure.load(path) if md5 and path.is_file() else None
 
 

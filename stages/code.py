@@ -1,4 +1,4 @@
-"""Record the code and the packages that every stage runs, so that an edit or an upgrade reruns what it can change."""
+"""Record the code and packages that each stage runs, so that an edit or upgrade reruns only the stages that use it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.settings import choices, params
 
 
 def main(record: Path) -> None:
-    """Write `STAGE.json` for each stage of dvc.yaml but this one."""
+    """Write `STAGE.json` for each other stage of dvc.yaml."""
     chosen = choices.modules(params.load("code"))
     with command.replacing(record) as whole:
         whole.mkdir()

@@ -1,4 +1,4 @@
-"""Write the built-in data set, so that a fresh clone runs without a network."""
+"""Write the built-in data set, so that a fresh clone runs without network access."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def digits(folder: Path) -> None:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)  # 64 values of 0 to 16 each
-    grey_NxHxW = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
+    gray_NxHxW = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
     for label in set(labels):
         (folder / str(label)).mkdir(parents=True)
-    for index, (grey, label) in enumerate(zip(grey_NxHxW, labels, strict=True)):
-        Image.fromarray(grey).save(folder / str(label) / f"{index:04d}.png")
+    for index, (gray, label) in enumerate(zip(gray_NxHxW, labels, strict=True)):
+        Image.fromarray(gray).save(folder / str(label) / f"{index:04d}.png")
 
 
 def breast_cancer(folder: Path) -> None:
-    """scikit-learn's 569 tumours, 30 measurements of each, as a table with the words malignant and benign."""
+    """scikit-learn's 569 tumors with 30 measurements each, as a table with the classes malignant and benign."""
     from sklearn.datasets import load_breast_cancer
 
     bunch = load_breast_cancer()
@@ -43,7 +43,7 @@ def breast_cancer(folder: Path) -> None:
 
 
 def diabetes(folder: Path) -> None:
-    """scikit-learn's 442 patients, 10 measurements of each and how far the disease had come a year later."""
+    """scikit-learn's 442 patients, with 10 measurements each and the progression of the disease after a year."""
     from sklearn.datasets import load_diabetes
 
     bunch = load_diabetes(scaled=False)

@@ -1,4 +1,4 @@
-"""Raw files of any format become one table, a row for each sample; what cannot be read goes to the rejects."""
+"""Read raw files of any format into one table with a row for each sample, and list what cannot be read as rejects."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from stages.settings import params, sections
 from stages.tables import arrow, sources
 from stages.tables.sources import Reject, Sample
 
-GROUP_ROWS = 8192  # a row group is complete with the chunk that passes either
+GROUP_ROWS = 8192  # a row group ends with the chunk that passes this or GROUP_BYTES
 GROUP_BYTES = 64 << 20
 
-_OWN, _SOURCE = 3, 2  # how many columns are the table's own, and which says where a row comes from
-KEPT = ("group", "time")  # the splits that prepare needs a column for
+_OWN, _SOURCE = 3, 2  # the number of the table's own columns, and the position of `_source` among them
+KEPT = ("group", "time")  # the splits for which prepare needs the column's cells
 _FACTS = {"i": pa.int64(), "f": pa.float64(), "O": pa.string()}  # by the kind of numpy's dtype
 
 
@@ -47,7 +47,7 @@ Batch = tuple[pa.RecordBatch, list[Reject]]
 
 
 class Tally(NamedTuple):
-    """What became of the samples."""
+    """The numbers of rows and of rejects."""
 
     rows: int
     rejects: int
@@ -56,13 +56,13 @@ class Tally(NamedTuple):
 
 def main(data: Path, table: Path, rejects: Path) -> None:
     """Read every sample in DATA into TABLE (Parquet), and list in REJECTS (CSV) what could not be read."""
-    chosen = params.load("ingest")
-    schema = sections.declared(chosen.schema.features, chosen.schema.target)
+    parameters = params.load("ingest")
+    schema = sections.declared(parameters.schema.features, parameters.schema.target)
     started = time.monotonic()
     with command.replacing(table) as rows, command.replacing(rejects) as faults:
-        by = chosen.split.by, chosen.split.column
-        keep = tuple(chosen.schema.keep)
-        tally = ingest(data, chosen.data.format, chosen.data.options, schema, rows, faults, _cores(), *by, keep)
+        by = parameters.split.by, parameters.split.column
+        keep = tuple(parameters.schema.keep)
+        tally = ingest(data, parameters.data.format, parameters.data.options, schema, rows, faults, _cores(), *by, keep)
     rate = tally.rows / (time.monotonic() - started)
     print(f"{data}: {tally.rows:,} rows, {tally.rejects:,} rejects, {rate:,.0f} rows/s")
 
@@ -81,24 +81,24 @@ def ingest(
 ) -> Tally:
     """Write `table` and `rejects` from the samples at `data`. Their bytes do not depend on `workers`.
 
-    A `by` that prepare needs cells of `column` for adds them to the table as `_split_by`. The columns to `keep` are
-    there as texts.
+    If prepare needs the cells of `column` to split `by` it, they are in the table as `_split_by`. The columns to `keep`
+    are in the table as texts.
 
     Raises:
-        UserError: `data` is not of the format, or none of it can be read.
+        UserError: `data` is not of the format, or no sample can be read.
     """
     if not data.exists():
         raise UserError(f"{data} does not exist: bring your data there with `millrace data add`")
     source = sources.source(format)
     form = sections.options(source, options, "data.options")
-    asked = schema
-    if sections.WAYS[by]:
-        sources.has(column, source.columns(data, form), f"{data} ({format})", "split.column")
-        asked = sources.asking(schema, column)
+    wanted = schema
+    if sections.SPLITS[by]:
+        sources.require_column(column, source.columns(data, form), f"{data} ({format})", "split.column")
+        wanted = sources.with_column(schema, column)
     for name in keep:
-        sources.has(name, source.columns(data, form), f"{data} ({format})", "schema.keep")
-        asked = sources.asking(asked, name)
-    chunks = source.chunks(data, asked, form)
+        sources.require_column(name, source.columns(data, form), f"{data} ({format})", "schema.keep")
+        wanted = sources.with_column(wanted, name)
+    chunks = source.chunks(data, wanted, form)
     task = functools.partial(encode, format=format, schema=schema, by=by, column=column, keep=keep)
     encoded = _in_order(task, chunks, workers)
     tally = Tally(0, 0, ())
@@ -109,11 +109,11 @@ def ingest(
     ):
         faults = csv.writer(opened, lineterminator="\n")
         faults.writerow(Reject._fields)
-        for batch, found in encoded:
+        for batch, rejected in encoded:
             rows.add(batch)
-            faults.writerows(found)
-            count(len(batch) + len(found))
-            tally = Tally(tally.rows + len(batch), tally.rejects + len(found), (*tally.reasons, *found)[:3])
+            faults.writerows(rejected)
+            count(len(batch) + len(rejected))
+            tally = Tally(tally.rows + len(batch), tally.rejects + len(rejected), (*tally.reasons, *rejected)[:3])
     if not tally.rows:
         raise UserError(f"no sample in {data} can be read: {_reasons(tally)}")
     return tally
@@ -122,10 +122,10 @@ def ingest(
 def encode(
     chunk: Any, format: str, schema: Schema, by: str = "hash", column: str = "none", keep: tuple[str, ...] = ()
 ) -> Batch:
-    """A source's chunk as rows of the table, and what of it cannot be one."""
+    """A source's chunk as rows of the table, and the rejects."""
     source = sources.source(format)
     if isinstance(source, sources.Columnar):
-        with contextlib.suppress(ValueError):  # row by row it is found who is at fault
+        with contextlib.suppress(ValueError):  # `_by_row` finds the row at fault
             return _by_column(source.read_columns(chunk), schema, by, column, keep)
     return _by_row(source.read(chunk), schema, by, column, keep)
 
@@ -133,10 +133,10 @@ def encode(
 def _by_column(
     found: sources.Columns, schema: Schema, by: str = "hash", column: str = "none", keep: tuple[str, ...] = ()
 ) -> Batch:
-    """Whole columns at once: the same rows and rejects as `_by_row`.
+    """The same rows and rejects as `_by_row`, converted by column.
 
     Raises:
-        ValueError: a kind cannot tell the facts of a row.
+        ValueError: a kind cannot compute the facts of a row.
     """
     modules = _modules(schema)
     cells: list[pa.Array] = []
@@ -153,10 +153,10 @@ def _by_column(
         split = arrow.words(found.values[column], _official)
     rejects = [Reject(places[row].as_py(), faults[row]) for row in sorted(faults)]
     if faults:
-        sound = arrow.array(np.delete(np.arange(len(places)), list(faults)), pa.int64())
-        places, split, *cells = (values.take(sound) for values in (places, split, *cells))
-    told = zip(schema.features, cells, strict=False)  # most kinds tell nothing, and need no list
-    raw = (values.to_pylist() if kind(column.kind).facts(()) else () for column, values in told)
+        valid = arrow.array(np.delete(np.arange(len(places)), list(faults)), pa.int64())
+        places, split, *cells = (values.take(valid) for values in (places, split, *cells))
+    features = zip(schema.features, cells, strict=False)  # most kinds have no facts, and need no list
+    raw = (values.to_pylist() if kind(column.kind).facts(()) else () for column, values in features)
     table = arrow_schema(schema, by, keep)
     facts = [arrow.array(values, table.field(name).type) for name, values in _facts(raw, schema.features).items()]
     ids = arrow.identities(cells[: len(schema.features)])
@@ -164,7 +164,7 @@ def _by_column(
 
 
 def _modules(schema: Schema) -> dict[str, Any]:
-    """The kinds of the features and of the target, by column."""
+    """Column -> module of its kind, for the features and the target."""
     modules: dict[str, Any] = {column.name: kind(column.kind) for column in schema.features}
     return modules | {schema.target.name: target_kind(schema.target.kind)}
 
@@ -176,32 +176,32 @@ def _by_row(
     column: str = "none",
     keep: tuple[str, ...] = (),
 ) -> Batch:
-    """One after another, so that of a picture no more than its raw value is held."""
-    own = [(name, module.raw) for name, module in _modules(schema).items()]
-    to_raw = [*own, *((name, _text) for name in (*([column] if by in KEPT else []), *keep))]
+    """Convert samples one by one, so that of a picture only its raw value is in memory."""
+    in_schema = [(name, module.raw) for name, module in _modules(schema).items()]
+    to_raw = [*in_schema, *((name, _text) for name in (*([column] if by in KEPT else []), *keep))]
     rows: list[Row] = []
     rejects: list[Reject] = []
-    for found in samples:
-        if isinstance(found, Reject):
-            rejects.append(found)
+    for sample in samples:
+        if isinstance(sample, Reject):
+            rejects.append(sample)
             continue
         try:
-            values = [raw(found.values.get(name)) for name, raw in to_raw]
-            split = _official(found.values.get(column)) if by == "column" else found.split
-            rows.append((arrow.identity(values[: len(schema.features)]), split, found.source, *values))
+            values = [raw(sample.values.get(name)) for name, raw in to_raw]
+            split = _official(sample.values.get(column)) if by == "column" else sample.split
+            rows.append((arrow.identity(values[: len(schema.features)]), split, sample.source, *values))
         except OSError as error:
-            rejects.append(Reject(found.source, f"cannot be read: {error.strerror}"))
+            rejects.append(Reject(sample.source, f"cannot be read: {error.strerror}"))
         except ValueError as error:
-            rejects.append(Reject(found.source, _blamed(found.values, own) or str(error)))
-    rows, facts, faulty = _sound(rows, schema.features)
+            rejects.append(Reject(sample.source, _named_fault(sample.values, in_schema) or str(error)))
+    rows, facts, faulty = _with_facts(rows, schema.features)
     cells = [*(zip(*rows, strict=True) if rows else [()] * (_OWN + len(to_raw))), *facts.values()]
     table = arrow_schema(schema, by, keep)
     arrays = [arrow.array(values, field.type) for values, field in zip(cells, table, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=table), rejects + faulty
 
 
-def _blamed(values: dict[str, Any], to_raw: list[tuple[str, Callable[[Any], Any]]]) -> str:
-    """What is wrong, with the name of the column where there are several."""
+def _named_fault(values: dict[str, Any], to_raw: list[tuple[str, Callable[[Any], Any]]]) -> str:
+    """The first error message, with the name of its column; "" if there is only one feature."""
     for name, raw in to_raw if len(to_raw) > 2 else []:
         try:
             raw(values.get(name))
@@ -211,29 +211,29 @@ def _blamed(values: dict[str, Any], to_raw: list[tuple[str, Callable[[Any], Any]
 
 
 def _text(value: Any) -> str | None:
-    """A cell that is no column of the schema; blank and NaN are missing."""
+    """A cell of a column outside the schema, as text; None: blank and NaN are missing."""
     return None if value is None or value != value or not str(value).strip() else str(value).strip()
 
 
 def _official(cell: Any) -> str:
-    """The split that a cell names; validate refuses a table with any other word."""
+    """The split that a cell names, or its text: validate refuses a table with any other word."""
     word = _text(cell) or "(blank)"
     return sources.split_named(word) or word
 
 
 def arrow_schema(schema: Schema, by: str = "hash", keep: tuple[str, ...] = ()) -> pa.Schema:
-    """The table's columns: the sample, its raw values, what prepare splits by, what is kept, facts about the values."""
+    """The table's columns: its own, raw values, what prepare splits by, what is kept, and facts about the values."""
     raw = {column.name: kind(column.kind).RAW for column in schema.features}
     raw[schema.target.name] = target_kind(schema.target.kind).RAW
-    none = _facts([()] * len(schema.features), schema.features)
-    facts = {name: _FACTS[values.dtype.kind] for name, values in none.items()}
+    empty = _facts([()] * len(schema.features), schema.features)
+    facts = {name: _FACTS[values.dtype.kind] for name, values in empty.items()}
     own = {"_id": pa.string(), "_split": pa.string(), "_source": pa.string()}
     more = dict.fromkeys([*(["_split_by"] if by in KEPT else []), *keep], pa.string())
     return pa.schema(own | {name: arrow.TYPES[stored] for name, stored in raw.items()} | more | facts)
 
 
-def _sound(rows: list[Row], features: tuple[Column, ...]) -> tuple[list[Row], dict[str, np.ndarray], list[Reject]]:
-    """Rows with their facts; taken one by one where those of all fail, to find the rows at fault."""
+def _with_facts(rows: list[Row], features: tuple[Column, ...]) -> tuple[list[Row], dict[str, np.ndarray], list[Reject]]:
+    """The rows whose facts can be computed, their facts, and rejects for the others."""
     try:
         return rows, _facts(_features(rows, features), features), []
     except ValueError:
@@ -244,11 +244,11 @@ def _sound(rows: list[Row], features: tuple[Column, ...]) -> tuple[list[Row], di
             kept.append(row)
         except ValueError as error:
             rejects.append(Reject(row[_SOURCE], str(error)))
-    return kept, {name: np.concatenate([each[name] for each in facts]) for name in facts[0]}, rejects
+    return kept, {name: np.concatenate([row[name] for row in facts]) for name in facts[0]}, rejects
 
 
 def _facts(cells: Iterable[Iterable[Any]], features: tuple[Column, ...]) -> dict[str, np.ndarray]:
-    """{column.fact: [N]} of the raw values of each feature."""
+    """Facts {column.fact: [N]} of the raw values of each feature."""
     return {
         f"{column.name}.{fact}": values
         for column, raw in zip(features, cells, strict=True)
@@ -261,25 +261,25 @@ def _features(rows: list[Row], features: tuple[Column, ...]) -> Iterator[list[An
 
 
 def _reasons(tally: Tally) -> str:
-    told = [f"{source} {reason}" for source, reason in tally.reasons]
-    if tally.rejects > len(told):
-        told.append(f"{tally.rejects - len(told):,} more")
-    return "; ".join(told) or "there is none"
+    reasons = [f"{source} {reason}" for source, reason in tally.reasons]
+    if tally.rejects > len(reasons):
+        reasons.append(f"{tally.rejects - len(reasons):,} more")
+    return "; ".join(reasons) or "it holds none"
 
 
 class _Table:
-    """A Parquet file that is written in row groups of bounded rows and bytes."""
+    """A Parquet file, written in row groups of bounded rows and bytes."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
         blobs = {field.name for field in schema if field.type == pa.binary()}
-        # a dictionary is of no use where hardly two values are alike
-        unlike = blobs | {"_id", "_source"} | {field.name for field in schema if field.type == pa.float64()}
+        # columns of nearly distinct values gain nothing from a dictionary
+        distinct = blobs | {"_id", "_source"} | {field.name for field in schema if field.type == pa.float64()}
         self._writer = pq.ParquetWriter(
             path,
             schema,
             compression={name: "none" if name in blobs else "zstd" for name in schema.names},
-            use_dictionary=[name for name in schema.names if name not in unlike],
+            use_dictionary=[name for name in schema.names if name not in distinct],
             write_statistics=[name for name in schema.names if name not in blobs],
         )
         self._batches: list[pa.RecordBatch] = []
@@ -312,8 +312,8 @@ def _cores() -> int:
 
 
 def _in_order(task: Callable[[Any], Any], chunks: Iterator[Any], workers: int) -> Iterator[Any]:
-    """`task` of every chunk, in the order of the chunks, by processes; only a few chunks are in memory at a time."""
-    fork = sys.platform == "linux"  # where there are no threads yet, it is safe and spares each worker the imports
+    """Yield `task` of every chunk in order, computed by processes; only a few chunks are in memory at a time."""
+    fork = sys.platform == "linux"  # safe, as no threads run yet, and it saves each worker the imports
     context = multiprocessing.get_context("fork" if fork else None)
     pool = ProcessPoolExecutor(workers, context, initializer=_begin)
     pending: deque[Future[Any]] = deque()
@@ -325,15 +325,15 @@ def _in_order(task: Callable[[Any], Any], chunks: Iterator[Any], workers: int) -
         while pending:
             yield pending.popleft().result()
     except BrokenProcessPool as error:
-        raise UserError("a process that reads samples was killed, most likely for want of memory") from error
+        raise UserError("a process that reads samples was killed, most likely because memory ran out") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _begin() -> None:
-    """A worker dies with its parent, leaves Ctrl-C to it, and reports faults as rejects alone."""
+    """Set up a worker: it dies with its parent, leaves Ctrl-C to it, and reports faults only as rejects."""
     command.die_with_parent()
-    gc.freeze()  # what the parent has loaded need not be looked through again and again
+    gc.freeze()  # keep the garbage collector from scanning the parent's objects
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     logging.disable()

@@ -21,7 +21,7 @@ from serving.triton import manifest
 from serving.triton.repository import Names, schema_of
 from serving.triton.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
 from stages.core import command
-from stages.core.cached import remedy
+from stages.core.dvc_files import remedy
 from stages.core.host import fingerprint
 from stages.gating import controls
 from stages.gating.controls import Control

@@ -21,7 +21,7 @@ from stages.settings import params, sections
 from stages.tables import splits, table
 from stages.tables.arrays import SPLITS, create_split
 
-THREADS = 2  # each of which holds a column of the training rows
+THREADS = 2  # each holds one column of the training rows in memory
 FEW = 3  # faulty rows that an error names
 
 Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
@@ -29,15 +29,17 @@ Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
 
 def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     """Turn the accepted rows of the table into arrays and a fitted schema."""
-    said = params.load("prepare")
-    declared = sections.declared(said.schema.features, said.schema.target)
+    parameters = params.load("prepare")
+    declared = sections.declared(parameters.schema.features, parameters.schema.target)
     ids, official = table.ids(source), table.column(source, "_split")
-    sound = np.flatnonzero(~set_aside(source, quarantine) | (official == "test"))  # figures must compare with others'
-    keys = read_keys(source, declared.target, said.split.by, said.split.column, sound)
-    assigned = assign(ids[sound], official[sound], said.split.val, said.split.test, said.split.by, keys)
+    sound = np.flatnonzero(~set_aside(source, quarantine) | (official == "test"))  # keep results comparable with others
+    keys = read_keys(source, declared.target, parameters.split.by, parameters.split.column, sound)
+    assigned = assign(
+        ids[sound], official[sound], parameters.split.val, parameters.split.test, parameters.split.by, keys
+    )
     assigned, copies = remove(assigned, ids[sound])
     removed = {"quarantined": len(ids) - len(sound), "copies of a later split": copies}
-    if said.split.by == "group":
+    if parameters.split.by == "group":
         assigned, removed["of a group in a later split"] = remove(assigned, keys)
     rows = {split: sound[assigned == split] for split in SPLITS}
     check(rows)
@@ -46,16 +48,16 @@ def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
         fitted.dump(whole)
     with command.replacing(arrays) as folder:
         write(source, fitted, rows, folder)
-        summarise(folder, rows, removed, {"table": source, "quarantine": quarantine, "schema": schema})
+        write_summary(folder, rows, removed, {"table": source, "quarantine": quarantine, "schema": schema})
     counted = ", ".join(f"{len(rows[split]):,} {split}" for split in SPLITS)
     print(f"prepared {counted}; left out " + ", ".join(f"{n:,} {why}" for why, n in removed.items()))
 
 
 def read_keys(source: Path, target: Column, by: str, column: str, rows: np.ndarray) -> np.ndarray | None:
-    """What the rows are split by beside their ids, [n]: strata, hashes of groups, or times.
+    """The keys to split the rows by, [n]: strata, hashes of groups, or times; None for a split by id only.
 
     Raises:
-        UserError: a group or time is missing, or a time cannot be read; the rows are named.
+        UserError: a group or time is missing, or a time cannot be read; the message names the rows.
     """
     if by == "strata":
         return np.asarray(target_kind(target.kind).strata(table.column(source, target.name)[rows]))
@@ -70,9 +72,9 @@ def read_keys(source: Path, target: Column, by: str, column: str, rows: np.ndarr
 def assign(
     ids: np.ndarray, official: np.ndarray, val: float, test: float, by: str = "hash", keys: Any = None
 ) -> np.ndarray:
-    """A split for each row [N]: the official one, else what `stages/tables/splits.py` says of its id or key.
+    """The split of each row [N]: the official one, else the one that `stages/tables/splits.py` computes.
 
-    A split that is nowhere official is taken out of the rows that are not of another one.
+    A split that no row has officially is taken from the rows without an official split or with "train".
     """
     assigned = np.where(official.astype(bool), official, "train").astype("<U5")
     free = np.flatnonzero(assigned == "train")
@@ -92,9 +94,13 @@ def assign(
 
 
 def remove(assigned: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, int]:
-    """Splits with "" for rows whose name, the hash of an id or a group, is in a later split too; and how many."""
+    """Remove rows whose name, the hash of an id or a group, is in a later split as well.
+
+    Returns:
+        The splits [N], with "" for removed rows; and the number of removed rows.
+    """
     kept, ordered = assigned.copy(), np.sort(names)
-    several = np.isin(names, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))  # the others are in no two splits
+    several = np.isin(names, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))  # names with more than one row
     for later in (("test",), ("val", "test")):
         elsewhere = names[several & np.isin(kept, later)]
         earlier = np.flatnonzero(several & (kept == SPLITS[SPLITS.index(later[0]) - 1]))
@@ -103,15 +109,15 @@ def remove(assigned: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def set_aside(source: Path, quarantine: Path) -> np.ndarray:
-    """Whether validation has set a row aside, bool [N]; another copy of its sample, from elsewhere, may be sound."""
+    """Whether each row is quarantined, bool [N]. A copy of the sample from another source may be accepted."""
     with Path(quarantine).open(encoding="utf-8", newline="") as file:
         faulty = list(csv.DictReader(file))
     ids, sources = ([row[name] for row in faulty] for name in ("id", "source"))
-    return table.among(source, "_id", ids) & table.among(source, "_source", sources)  # no two rows have one source
+    return table.is_in(source, "_id", ids) & table.is_in(source, "_source", sources)  # sources are unique
 
 
 def check(rows: dict[str, np.ndarray]) -> None:
-    """Raise UserError where a split is empty."""
+    """Raise UserError if a split is empty."""
     for split, positions in rows.items():
         if not len(positions):
             raise UserError(
@@ -120,30 +126,30 @@ def check(rows: dict[str, np.ndarray]) -> None:
 
 
 def fit(source: Path, declared: Schema, rows: np.ndarray) -> Schema:
-    """The schema with all that the kinds learn from the training rows.
+    """The schema with the values that the kinds fit to the training rows.
 
     Raises:
-        UserError: a kind cannot learn from a column.
+        UserError: a kind cannot be fitted to a column.
     """
 
     def fitted(column: Column, module: Any) -> Column:
         try:
-            learnt = module.fit(table.Values(source, column.name, rows), module.Options(**column.options))
+            values = module.fit(table.Values(source, column.name, rows), module.Options(**column.options))
         except ValueError as error:
             raise UserError(f"column {column.name!r}, train split: {error}") from error
-        return replace(column, fitted=learnt)
+        return replace(column, fitted=values)
 
-    with ThreadPoolExecutor(THREADS) as pool:  # one column is read while another is sorted
+    with ThreadPoolExecutor(THREADS) as pool:  # read one column while another is sorted
         features = pool.map(lambda column: fitted(column, kind(column.kind)), declared.features)
         return Schema(tuple(features), fitted(declared.target, target_kind(declared.target.kind)))
 
 
 def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: Path) -> None:
-    """The arrays of all splits, {split: positions of its rows}, in one reading of the table.
+    """Write the arrays of all splits, {split: positions of its rows}, reading the table once.
 
     Raises:
-        UserError: a label that is missing or that the training rows do not have, or any other value that its kind
-            cannot take. To drop such a row in silence would make the test split another than the official one.
+        UserError: a kind rejects a value, such as a label that is missing or that no training row has. Such a row is
+            not dropped, because the test split would then differ from the official one.
     """
     target, tensors = schema.target, [block.tensor for block in schema.blocks()]
 
@@ -159,10 +165,10 @@ def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: 
         maps[split] = create_split(folder / split, positions, coded, tensors)
     for first, piece in table.pieces(source, [column.name for column in schema.features]):
         for split, positions in rows.items():
-            if not len(there := table.chosen(first, piece, positions)):
+            if not len(selected := table.select(first, piece, positions)):
                 continue
-            raw = {name: table.raw(there.column(name)) for name in there.column_names}
-            place = slice(done[split], done[split] + len(there))
+            raw = {name: table.raw(selected.column(name)) for name in selected.column_names}
+            place = slice(done[split], done[split] + len(selected))
             encoded = attempt(schema.transform, raw, source, positions[place], f"{split} split")
             for array, made in zip(maps[split], encoded.values(), strict=True):
                 array[place] = made
@@ -172,10 +178,10 @@ def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: 
 
 
 def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarray, where: str) -> Any:
-    """`encode(raw)`, where `raw` {column: [n]} stands at `rows` of the table.
+    """`encode(raw)`, where `raw` {column: [n]} are values at `rows` of the table.
 
     Raises:
-        UserError: it raises ValueError; the rows at fault are named by their sources.
+        UserError: it raises ValueError; the message names the faulty rows by their sources.
     """
     try:
         return encode(raw)
@@ -188,11 +194,11 @@ def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarr
             except ValueError as fault:
                 faults.append(f"{place}: {fault}")
         more = [f"{len(faults) - FEW:,} more"] if len(faults) > FEW else []
-        told = "; ".join([*faults[:FEW], *more]) or str(error)
-        raise UserError(f"{where}: {told}. Mend these samples, or take them out of the data") from error
+        listed = "; ".join([*faults[:FEW], *more]) or str(error)
+        raise UserError(f"{where}: {listed}. Fix these samples, or remove them from the data") from error
 
 
-def summarise(folder: Path, rows: dict[str, np.ndarray], removed: dict[str, int], read: dict[str, Path]) -> None:
+def write_summary(folder: Path, rows: dict[str, np.ndarray], removed: dict[str, int], read: dict[str, Path]) -> None:
     """Write `summary.json`: counts, and the SHA-256 of every file read and written."""
     written = {path.relative_to(folder).as_posix(): table.sha256(path) for path in sorted(folder.rglob("*.npy"))}
     summary = {

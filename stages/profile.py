@@ -1,4 +1,4 @@
-"""What each column holds in each split: kept with a release, so that later data can be held against it."""
+"""Summarize each column in each split. The summary is kept with a release, to compare later data with it."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from stages.tables import distributions, table
 from stages.tables.arrays import SPLITS, open_split
 from stages.tables.distributions import Statistics, Summary, of_numbers, of_words
 
-MOST = 100_000  # rows of a split that are looked at, evenly spread: they tell a share to three thousandths
+MOST = 100_000  # rows of a split that are read, evenly spread: enough for shares to three thousandths
 
 
 def main(source: Path, arrays: Path, schema: Path, profile: Path) -> None:
-    """Summarise the target, values and facts of the rows that became arrays."""
+    """Summarize the target, values and facts of the rows that became arrays."""
     rows = {split: spread(open_split(arrays, split).rows, MOST) for split in SPLITS}
-    found = summarise(source, distributions.described(Schema.load(schema)), rows)
+    statistics = summarize(source, distributions.described(Schema.load(schema)), rows)
     with command.replacing(profile) as whole:
-        distributions.dump(found, whole)
-    print(f"{len(found)} columns of {', '.join(f'{len(each):,} {split}' for split, each in rows.items())} rows")
+        distributions.dump(statistics, whole)
+    counts = ", ".join(f"{len(positions):,} {split}" for split, positions in rows.items())
+    print(f"{len(statistics)} columns of {counts} rows")
 
 
 def spread(rows: np.ndarray, most: int) -> np.ndarray:
-    """All of them, or `most`."""
+    """All rows, or `most` of them, evenly spread."""
     return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
-def summarise(source: Path, names: Sequence[str], rows: Mapping[str, np.ndarray]) -> Statistics:
-    """Of the table's columns `names`, at its ascending `rows` of each split, in one reading."""
+def summarize(source: Path, names: Sequence[str], rows: Mapping[str, np.ndarray]) -> Statistics:
+    """Summaries of the table's columns `names` at the ascending `rows` of each split, reading the table once."""
     chunks: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for first, piece in table.pieces(source, names):
         for split, positions in rows.items():
-            there = table.chosen(first, piece, positions)
+            selected = table.select(first, piece, positions)
             for name in names:
-                chunks[name, split] += there.column(name).chunks
+                chunks[name, split] += selected.column(name).chunks
     return {name: {split: summary(chunks[name, split]) for split in rows} for name in names}
 
 
 def summary(chunks: Sequence[Any]) -> Summary:
-    """Of a column's pieces as pyarrow has them, of texts or of numbers."""
+    """The summary of a column of texts or numbers, given as pyarrow's chunks."""
     import pyarrow as pa
 
     if any(pa.types.is_dictionary(chunk.type) for chunk in chunks):

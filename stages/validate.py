@@ -1,4 +1,4 @@
-"""Great Expectations looks at every row: faulty ones are quarantined, a faulty table is refused, both are reported."""
+"""Check every row with Great Expectations: quarantine faulty rows, refuse a faulty table, and report both."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from stages.tables.table import keys
 from stages.validation import expectations, leakage, near_duplicates
 from stages.validation.expectations import Suite
 from stages.validation.page import page
-from stages.validation.report import Finding, Report, plain, row_faults, say, summary
+from stages.validation.report import Finding, Report, fault_sentence, plain, row_faults, summary
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-FEW = 5  # sources and values that are shown of one fault
+FEW = 5  # sources and values of a fault that are shown
 
 
 def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None:
-    """Report on the table and set its faulty rows aside; refuse it (exit code 3) if it is faulty as a whole."""
-    said = params.load("validate")
-    threading.Thread(target=_great_expectations).start()  # takes seconds of one core; the table is read by another
-    declared = sections.declared(said.schema.features, said.schema.target)
-    suite = build(declared, said.validate.columns)
+    """Report on the table and quarantine its faulty rows; refuse it (exit code 3) if it is faulty as a whole."""
+    parameters = params.load("validate")
+    threading.Thread(target=_great_expectations).start()  # the import takes seconds: read the table meanwhile
+    declared = sections.declared(parameters.schema.features, parameters.schema.target)
+    suite = build(declared, parameters.validate.columns)
     rows, rejected = read(table, declared, suite), read_rejects(rejects)
-    limits = {"quarantined": said.validate.max_quarantined, "rejected": said.validate.max_rejected}
-    leaks = (said.validate.warn_leakage, said.validate.max_leakage)
-    report = check(rows, rejected, declared, suite, said.validate.min_rows, limits, leaks)
+    limits = {"quarantined": parameters.validate.max_quarantined, "rejected": parameters.validate.max_rejected}
+    leaks = (parameters.validate.warn_leakage, parameters.validate.max_leakage)
+    report = check(rows, rejected, declared, suite, parameters.validate.min_rows, limits, leaks)
     with command.replacing(quarantine) as whole:
         write_quarantine(whole, table, report.quarantined)
     with command.replacing(validation) as folder:
@@ -52,10 +52,10 @@ def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None
 
 
 def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
-    """What is expected of every table, of each feature by its kind, and of the target by its.
+    """The expectations of every table, of each feature and of the target.
 
     Raises:
-        ValueError: `validate.columns` says something that a column's expectations do not know.
+        ValueError: `validate.columns` has an option that the expectations of its column do not know.
     """
     with_id = {"column": "_id", "min_value": 1.0, "description": "share of rows with an id"}
     splits = {"column": "_split", "value_set": ["train", "val", "test"]}
@@ -65,11 +65,11 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
     suite: Suite = [
         ("expect_column_proportion_of_non_null_values_to_be_between", with_id),
         ("expect_column_distinct_values_to_be_in_set", splits),
-        # Only warnings: prepare takes the training copy of a sample in two splits out, and copies harm nobody else.
+        # Only warnings: prepare removes the training copy of a sample in two splits, and other copies do no harm.
         ("expect_column_values_to_be_between", {**copies, "severity": "warning"}),
         ("expect_column_values_to_be_between", {**several, "severity": "warning"}),
     ]
-    if len(_values(declared)) == len(declared.features):  # files are not loaded to be compared
+    if len(_values(declared)) == len(declared.features):  # files are not loaded for a comparison
         suite.append(("expect_column_values_to_be_between", {**alike, "severity": "warning"}))
     for column in (*declared.features, declared.target):
         module = expectations.of(column.kind)
@@ -79,27 +79,27 @@ def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
 
 
 def read(path: Path, declared: Schema, suite: Suite) -> pd.DataFrame:
-    """The small columns of the table: its own, the target, values, facts, and what else the suite names.
+    """The small columns of the table: its own, the target, values, facts, and any other that the suite names.
 
-    One after another, as text is twice in memory while it is read. Ids become numbers, which are smaller and faster.
+    They are read one by one, as text is twice in memory while it is read. Ids become numbers, to save memory and time.
 
     Raises:
-        UserError: a column that every table has is not there.
+        UserError: the table lacks a column that every table has.
     """
     import pandas as pd
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(path) as table:
-        there = table.schema_arrow.names
+        names = table.schema_arrow.names
         own = ["_id", "_split", "_source", declared.target.name]
         for name in own:
-            if name not in there:
+            if name not in names:
                 raise UserError(f"{path} has no column {name!r}: run ingest again")
-        facts = [name for column in declared.features for name in there if name.startswith(f"{column.name}.")]
-        said = [*_values(declared), *(kwargs.get("column") for _, kwargs in suite)]
-        named = [name for name in said if name in there]
+        facts = [name for column in declared.features for name in names if name.startswith(f"{column.name}.")]
+        judged = [*_values(declared), *(kwargs.get("column") for _, kwargs in suite)]
+        present = [name for name in judged if name in names]
         rows = {}
-        for name in dict.fromkeys(own + facts + named):
+        for name in dict.fromkeys(own + facts + present):
             cells = table.read(columns=[name]).column(name)
             rows[name] = (
                 pd.Series(keys(cells)).mask(cells.is_null().to_pandas()) if name == "_id" else cells.to_pandas()
@@ -108,7 +108,7 @@ def read(path: Path, declared: Schema, suite: Suite) -> pd.DataFrame:
 
 
 def _values(declared: Schema) -> list[str]:
-    """The features that hold a value in the table, and no file's bytes, of which the facts tell."""
+    """The features with values in the table, rather than the bytes of files, which have facts instead."""
     return [column.name for column in declared.features if kind(column.kind).RAW != "bytes"]
 
 
@@ -127,10 +127,12 @@ def check(
     limits: Mapping[str, float],
     leaks: tuple[float, float] = (1.0, 1.0),
 ) -> Report:
-    """Validate each row, then how many samples are lost, then the table that is left without the quarantined rows.
+    """Validate each row, then the shares of samples lost, then the table without the quarantined rows.
 
-    Beyond the limit nothing is set aside: what is left is then the whole table. `leaks`: the share of the target's
-    error that one column alone may take away, without a warning and at all.
+    If more rows than the limit are faulty, none is quarantined and the whole table is validated.
+
+    Args:
+        leaks: the share of the target's error that a single column may remove, without a warning and at all.
     """
     target = declared.target.name
     full = derive(rows, target)
@@ -148,24 +150,24 @@ def check(
         "rejected": tuple(source for source, _ in rejected[:FEW]),
     }
     lost, share_results = _validate_shares(shares, limits, examples)
-    aside = quarantined if shares["quarantined"] <= limits["quarantined"] else {}
-    left = derive(full.drop(index=list(aside)).reset_index(drop=True), target) if aside else full
-    # Great Expectations lets an empty table pass what is said of rows, and has no smallest value of nothing.
-    enough = {"min_value": max(1, min_rows), "description": "number of rows" + (" left" if aside else "")}
-    of_table = [("expect_table_row_count_to_be_between", enough), *(of_table if len(left) else [])]
-    whole, table_results = _validate("table", left, of_table)
-    told, leakage_results = _validate_leakage(leakage.scores(left, target), target, *leaks)
-    alike, label_results = _validate_labels(left[target], target)
+    removed = quarantined if shares["quarantined"] <= limits["quarantined"] else {}
+    accepted = derive(full.drop(index=list(removed)).reset_index(drop=True), target) if removed else full
+    # In Great Expectations an empty table meets all expectations of rows, and has no minimum.
+    enough = {"min_value": max(1, min_rows), "description": "number of rows" + (" left" if removed else "")}
+    of_table = [("expect_table_row_count_to_be_between", enough), *(of_table if len(accepted) else [])]
+    whole, table_results = _validate("table", accepted, of_table)
+    leaks_found, leakage_results = _validate_leakage(leakage.scores(accepted, target), target, *leaks)
+    alike, label_results = _validate_labels(accepted[target], target)
     results = {"rows": row_results, "shares": share_results, "table": table_results, "leakage": leakage_results}
     results |= {"labels": label_results} if alike else {}
-    return Report(len(rows), len(rejected), quarantined, [*whole, *lost, *told, *alike, *findings], results)
+    return Report(len(rows), len(rejected), quarantined, [*whole, *lost, *leaks_found, *alike, *findings], results)
 
 
 def derive(rows: pd.DataFrame, target: str) -> pd.DataFrame:
-    """The rows, with what must be counted over the whole table.
+    """Add columns that count over the whole table.
 
-    `_copies`: rows of this id. `_labels`, `_splits`: different targets and official splits of this id.
-    `_peers`: rows of this target.
+    `_copies`: rows with the same id. `_labels`, `_splits`: distinct targets and official splits of the id.
+    `_peers`: rows with the same target.
     """
     import numpy as np
     import pandas as pd
@@ -181,7 +183,7 @@ def derive(rows: pd.DataFrame, target: str) -> pd.DataFrame:
 
 
 def compare(rows: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
-    """The derived rows with `_form`, a number for what they are but for trivial differences, and `_alike`: its ids."""
+    """Add `_form`, equal for rows that differ only trivially, and `_alike`, the number of distinct ids with a form."""
     import numpy as np
 
     forms = near_duplicates.groups(rows, features).astype(np.int64)
@@ -190,7 +192,7 @@ def compare(rows: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
 
 
 def _sizes(codes: np.ndarray) -> np.ndarray:
-    """For each row how many have its code [N]; 0 for -1, the missing."""
+    """The number of rows with the same code, [N] -> [N]; 0 for -1, which is missing."""
     import numpy as np
 
     counts: np.ndarray = np.append(np.bincount(codes[codes >= 0], minlength=codes.max(initial=-1) + 1), 0)
@@ -198,7 +200,7 @@ def _sizes(codes: np.ndarray) -> np.ndarray:
 
 
 def _distinct(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """For each row how many different values [N] its group [N] has; missing ones do not count."""
+    """The number of distinct values in each row's group, [N]; missing values do not count."""
     import numpy as np
     import pandas as pd
 
@@ -210,7 +212,7 @@ def _distinct(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _great_expectations() -> Any:
-    """The library, silent and without telemetry. Imported here because it takes seconds."""
+    """Import the library, silent and without telemetry. The import takes seconds."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations
 
@@ -227,11 +229,12 @@ def _parted(suite: Suite) -> tuple[Suite, Suite]:
     def of_rows(name: str) -> bool:
         return issubclass(get_expectation_impl(name), ColumnMapExpectation)
 
-    return [said for said in suite if of_rows(said[0])], [said for said in suite if not of_rows(said[0])]
+    rows = [(name, kwargs) for name, kwargs in suite if of_rows(name)]
+    return rows, [(name, kwargs) for name, kwargs in suite if not of_rows(name)]
 
 
 def _validate(name: str, rows: pd.DataFrame, suite: Suite) -> tuple[list[Finding], dict[str, Any]]:
-    """Findings in the order of the suite, and Great Expectations' own result."""
+    """Findings in the order of the suite, and Great Expectations' result."""
     gx = _great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.registry import get_expectation_impl
@@ -243,20 +246,20 @@ def _validate(name: str, rows: pd.DataFrame, suite: Suite) -> tuple[list[Finding
     expected = [
         get_expectation_impl(kind)(**kwargs, meta={"order": order}) for order, (kind, kwargs) in enumerate(suite)
     ]
-    # It hashes all that it is given: so no more than it asks for, and once; `Batch.validate` would give it twice.
+    # It hashes its input: pass only the columns that it needs, and once (`Batch.validate` would hash them twice).
     named = [column for column in rows if column in {kwargs.get("column") for _, kwargs in suite}]
     form = {"result_format": "COMPLETE", "return_unexpected_index_query": False}
     validator = Validator(whole, form, {"dataframe": rows[named]})
     validated = validator.validate_expectation_suite(gx.ExpectationSuite(name, expectations=expected))
     results = sorted(validated.results, key=lambda result: result.expectation_config.meta["order"])
-    findings = [_finding(rows, *said, result) for said, result in zip(suite, results, strict=True)]
+    findings = [_finding(rows, *expectation, result) for expectation, result in zip(suite, results, strict=True)]
     return findings, {"statistics": validated.statistics, "results": [_reproducible(result) for result in results]}
 
 
 def _validate_shares(
     shares: dict[str, float], limits: Mapping[str, float], examples: Mapping[str, tuple[str, ...]]
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """The same, of a table of one row: the share of samples lost in each way."""
+    """`_validate` for a table of one row: the shares of samples quarantined and rejected."""
     import pandas as pd
 
     what = {"quarantined": "share of rows quarantined", "rejected": "share of samples that could not be read"}
@@ -271,10 +274,10 @@ def _validate_shares(
 def _validate_leakage(
     scores: dict[str, float], target: str, warned: float, most: float
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """The same, of a table of one row: how much of the target each column tells by itself."""
+    """`_validate` for a table of one row: how well each column alone predicts the target."""
     import pandas as pd
 
-    advice = "unless it is known before the answer is, take its column out of schema.features"
+    advice = "unless it is known before the target is, take its column out of schema.features"
     suite: Suite = [
         (
             "expect_column_max_to_be_between",
@@ -292,7 +295,7 @@ def _validate_leakage(
 
 
 def _validate_labels(labels: pd.Series, target: str) -> tuple[list[Finding], dict[str, Any]]:
-    """A warning where labels differ from one another in case, blanks or Unicode form alone; nothing where none do."""
+    """A warning if labels differ from one another only in case, blanks or Unicode form; empty if none do."""
     import pandas as pd
     from pandas.api.types import is_numeric_dtype
 
@@ -301,7 +304,7 @@ def _validate_labels(labels: pd.Series, target: str) -> tuple[list[Finding], dic
         return [], {}
     named = [" and ".join(f"{word!r} ({rows:,})" for word, rows in group.items()) for group in groups[:FEW]]
     named += [f"{len(groups) - FEW:,} more"] if len(groups) > FEW else []
-    what = f"number of labels in {target} that differ from another in case, blanks or Unicode form alone"
+    what = f"number of labels in {target} that differ from another only in case, blanks or Unicode form"
     limit = {"column": "labels", "max_value": 0, "severity": "warning", "description": what}
     limit |= {"notes": f"{'; '.join(named)}: if they mean the same, make them one in the data"}
     suite: Suite = [("expect_column_max_to_be_between", limit)]
@@ -309,28 +312,35 @@ def _validate_labels(labels: pd.Series, target: str) -> tuple[list[Finding], dic
 
 
 def _finding(rows: pd.DataFrame, name: str, kwargs: dict[str, Any], result: Any) -> Finding:
-    column, found, success = kwargs.get("column"), result.result, bool(result.success)
-    if "unexpected_index_list" in found:
-        positions = tuple(found["unexpected_index_list"])
-        values = [plain(item["value"]) for item in found["partial_unexpected_counts"]][:FEW]
-        first = say(name, kwargs, plain(rows[column].iloc[positions[0]])) if positions else ""
+    column, details, success = kwargs.get("column"), result.result, bool(result.success)
+    if "unexpected_index_list" in details:
+        positions = tuple(details["unexpected_index_list"])
+        values = [plain(item["value"]) for item in details["partial_unexpected_counts"]][:FEW]
+        first = fault_sentence(name, kwargs, plain(rows[column].iloc[positions[0]])) if positions else ""
         return Finding(name, kwargs, True, success, values, first, positions, _sources(rows, positions))
-    if "observed_value" not in found:  # Great Expectations raised an error inside
+    if "observed_value" not in details:  # Great Expectations raised an error inside
         what = f"{column} is not in the table" if column not in rows else f"{column} cannot be judged by {name}"
         return Finding(name, kwargs, False, False, None, what)
-    observed = plain(found["observed_value"])
-    if observed is None and not success:  # of a set of values it tells only the unexpected ones
-        observed = plain(found.get("partial_unexpected_list"))
+    observed = plain(details["observed_value"])
+    if observed is None and not success:  # for a set of values it reports only the unexpected ones
+        observed = plain(details.get("partial_unexpected_list"))
     if success:
         return Finding(name, kwargs, False, True, observed)
     positions = _offenders(rows, name, kwargs)
     return Finding(
-        name, kwargs, False, False, observed, say(name, kwargs, observed), positions, _sources(rows, positions)
+        name,
+        kwargs,
+        False,
+        False,
+        observed,
+        fault_sentence(name, kwargs, observed),
+        positions,
+        _sources(rows, positions),
     )
 
 
 def _offenders(rows: pd.DataFrame, name: str, kwargs: dict[str, Any]) -> tuple[int, ...]:
-    """The rows whose values make a table's smallest, largest or set of values wrong."""
+    """The positions of the rows that violate an expectation of a column's minimum, maximum or set of values."""
     import numpy as np
 
     if "value_set" in kwargs:
@@ -344,7 +354,7 @@ def _offenders(rows: pd.DataFrame, name: str, kwargs: dict[str, Any]) -> tuple[i
 
 
 def _sources(rows: pd.DataFrame, positions: tuple[int, ...]) -> tuple[str, ...]:
-    """Of a few rows; those of one sample stand together, and samples that are nearly the same."""
+    """The sources of a few rows, sorted so that copies and near duplicates are adjacent."""
     if "_source" not in rows:
         return ()
     order = [name for name in ("_form", "_id") if name in rows]
@@ -352,20 +362,20 @@ def _sources(rows: pd.DataFrame, positions: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _reproducible(result: Any) -> dict[str, Any]:
-    """One of Great Expectations' results without what is long, random, or of this machine."""
+    """A result of Great Expectations without parts that are long, random, or specific to this machine."""
     for long in ("unexpected_list", "unexpected_index_list", "unexpected_index_query"):
         result.result.pop(long, None)
     tree: dict[str, Any] = result.to_json_dict()
-    errors = [said for said in tree.pop("exception_info").values() if isinstance(said, dict)]
-    return tree | {"errors": [said["exception_message"] for said in errors]}
+    errors = [error for error in tree.pop("exception_info").values() if isinstance(error, dict)]
+    return tree | {"errors": [error["exception_message"] for error in errors]}
 
 
 def write_quarantine(path: Path, table: Path, quarantined: Mapping[int, list[str]]) -> None:
-    """A line for each row that is set aside: its id, its source, and its faults."""
+    """Write a line for each quarantined row: its id, its source, and its faults."""
     import pyarrow.parquet as parquet
 
-    own = parquet.read_table(table, columns=["_id", "_source"] if quarantined else [])
-    chosen = own.take(list(quarantined)).to_pylist()
+    columns = parquet.read_table(table, columns=["_id", "_source"] if quarantined else [])
+    chosen = columns.take(list(quarantined)).to_pylist()
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "source", "reasons"))
@@ -376,7 +386,7 @@ def write_quarantine(path: Path, table: Path, quarantined: Mapping[int, list[str
 def write_report(
     folder: Path, report: Report, rows: pd.DataFrame, rejected: list[tuple[str, str]], target: str
 ) -> None:
-    """`index.html` for people, `validation.json` for machines, `great_expectations.json` as that library said it."""
+    """Write `index.html` for people, `validation.json` for programs, and Great Expectations' own results."""
     folder.mkdir()
     for name, content in (("validation", report.tree), ("great_expectations", report.results)):
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)

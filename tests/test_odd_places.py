@@ -14,7 +14,7 @@ import pytest
 from serving.triton import scratch
 from serving.triton.launcher import find_server, running
 from serving.triton.wire import connected
-from stages.core.children import surroundings
+from stages.core.children import child_environment
 from stages.core.errors import UserError
 from tests.support.project import ROOT
 from tests.support.toy_model import infer, write_model
@@ -90,7 +90,7 @@ def test_where_no_folder_allows_programs_that_is_one_line(monkeypatch, tmp_path)
 def test_a_colon_in_a_folders_name_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/home/a:b/.venv/bin/python")
     with pytest.raises(UserError, match="/home/a:b/"):
-        surroundings()
+        child_environment()
 
 
 def test_a_run_without_such_a_folder_ends_before_it_begins(monkeypatch, tmp_path, empty):

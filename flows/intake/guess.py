@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from stages.core.errors import UserError
 from stages.core.words import nearest
-from stages.schema import Column, Kind, Schema, Target, kind, target_kind
+from stages.schema import Column, Kind, Schema, Target, kind, target_kind, views
 from stages.settings import sections
 from stages.tables import sources
 from stages.tables.sources import Reject, Sample, delimited
@@ -164,7 +164,7 @@ def answer(name: str, values: list[Any], marks: delimited.Marks = delimited.PLAI
 
 def best(kinds: Sequence[str], values: Sequence[Any], prefix: str = "") -> tuple[str, float]:
     """The kind that claims the values most, and its claim; "" if none does."""
-    claims = {name: (target_kind if prefix else kind)(prefix + name).likely(values) for name in kinds}
+    claims = {name: views.of(prefix + name).likely(values) for name in kinds}
     most = max(claims, key=lambda name: claims[name])
     return (most, claims[most]) if claims[most] > 0 else ("", 0.0)
 

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flows.report.summary import gather
 from stages.core import interrupts
-from stages.core.command import printing_anything, replacing
+from stages.core.command import protect_printing, replacing
 from stages.core.errors import UserError
 from stages.settings import params
 
@@ -62,7 +62,7 @@ def _environment(**how: Any) -> Environment:
 def main() -> int:
     """Say where the page lies; 1: there is none, and why."""
     interrupts.raised()
-    printing_anything()
+    protect_printing()
     try:
         print(f"the page of this run: {write(params.paths())}")
     except UserError as error:

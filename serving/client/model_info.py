@@ -93,7 +93,7 @@ class Served:
 
     def answers(self, outputs: Outputs, probabilities: bool = False) -> list[Answer]:
         """Outputs as arrays -> an answer for each row; with `probabilities`, that of each label as well."""
-        answers = target_kind(self.schema.target.kind).answers(outputs, self.schema.target.fitted)
+        answers = target_kind(self.schema.target.kind).predictions(outputs, self.schema.target.fitted)
         for row, answer in enumerate(answers):
             for name, tensor in self.outputs.items():
                 if tensor.labels and probabilities:

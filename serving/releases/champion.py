@@ -13,7 +13,7 @@ from serving.releases.git_history import cache, refusal
 from serving.releases.store import LATER, RECORD, Store, parts
 from serving.triton import manifest as manifests
 from serving.triton.repository import Names
-from stages.core.children import surroundings
+from stages.core.children import child_environment
 from stages.core.command import replacing
 from stages.core.errors import UserError
 from stages.core.lockfile import TMP
@@ -86,7 +86,7 @@ def _dvc(root: Path, *arguments: str) -> None:
 
 
 def _run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=root, env=surroundings(), text=True, capture_output=True)
+    return subprocess.run(command, cwd=root, env=child_environment(), text=True, capture_output=True)
 
 
 def _checked(done: subprocess.CompletedProcess[str]) -> None:

@@ -17,8 +17,8 @@ from operator import getitem
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stages.core import lockfile
-from stages.core.children import surroundings
+from stages.core import dvc_files, lockfile
+from stages.core.children import child_environment
 from stages.core.errors import UserError
 from stages.core.lockfile import LOCK
 
@@ -92,18 +92,15 @@ class State:
 
     def object(self, md5: str) -> Path:
         """Where DVC keeps the bytes of this MD5; those of `HASH.dir` are a list of files."""
-        return self.cache / "files" / "md5" / md5[:2] / md5[2:]
+        return dvc_files.object_path(self.cache, md5)
 
     def holds(self, md5: str) -> bool:
         """Whether the bytes of this MD5 are here and have it."""
-        path = self.object(md5)
-        return path.exists() and digest(path, "md5") == md5.removesuffix(".dir")
+        return dvc_files.is_intact(self.object(md5), md5)
 
     def members(self, md5: str) -> dict[str, str]:
         """Path -> MD5 of the files in a folder that DVC `holds`; of a file, itself as ""."""
-        if not md5.endswith(".dir"):
-            return {"": md5}
-        return {entry["relpath"]: entry["md5"] for entry in json.loads(self.object(md5).read_bytes())}
+        return dvc_files.members(self.cache, md5)
 
     @cached_property
     def disagreements(self) -> list[str]:
@@ -257,15 +254,13 @@ def digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-cache = functools.cache(lockfile.cache)
+cache = functools.cache(dvc_files.cache)
 
 
 def _md5_at(path: str, files: Mapping[str, str]) -> str | None:
     """MD5 of a file, or, as DVC lists its files, of a folder."""
-    if path in files:
-        return files[path]
-    below = {name.removeprefix(f"{path}/"): md5 for name, md5 in files.items() if name.startswith(f"{path}/")}
-    return lockfile.folder_md5(below) if below else None
+    below = dvc_files.below(files, path)
+    return below.get("") or (dvc_files.folder_md5(below) if below else None)
 
 
 def _contents(root: Path, files: Mapping[str, str]) -> Iterator[bytes]:
@@ -320,4 +315,4 @@ def refusal(message: str) -> str:
 
 
 def _run(root: Path, *command: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, cwd=root, env=surroundings(), input=given, capture_output=True)
+    return subprocess.run(command, cwd=root, env=child_environment(), input=given, capture_output=True)

@@ -22,8 +22,8 @@ from serving.triton import manifest as manifests
 from serving.triton.manifest import Manifest
 from serving.triton.repository import Names
 from stages.core import lockfile
-from stages.core.cached import replacing
-from stages.core.children import surroundings
+from stages.core.children import child_environment
+from stages.core.dvc_files import replacement_advice
 from stages.core.errors import Misuse, UserError
 from stages.gating.verdict import COMPARED, COST, DATA, SLICE
 
@@ -225,7 +225,7 @@ def _kept(state: State, what: str, path: str, md5: str, sources: Mapping[str, st
     link = Link(what, path, f"md5 {md5}", broken=[], absent=[], copies=[])
     listing = state.object(md5)
     if not state.holds(md5):
-        altered = f"{path}: {listing} in DVC's cache has other bytes: {replacing([listing], path)}"
+        altered = f"{path}: {listing} in DVC's cache has other bytes: {replacement_advice([listing], path)}"
         there = listing.exists()
         return replace(link, broken=[altered] * there, absent=[f"{path} is not here: {FETCH}"] * (not there))
     for inside, hash in state.members(md5).items():
@@ -234,7 +234,7 @@ def _kept(state: State, what: str, path: str, md5: str, sources: Mapping[str, st
         if not kept.exists():
             link.absent.append(f"{place} is not here: {FETCH}")
         elif inside and not state.holds(hash):
-            link.broken.append(f"{place}: {kept} in DVC's cache has other bytes: {replacing([kept], path)}")
+            link.broken.append(f"{place}: {kept} in DVC's cache has other bytes: {replacement_advice([kept], path)}")
             continue  # a checkout would bring the same bytes
         elif place in sources and digest(kept, "sha256") != sources[place]:
             link.broken.append(f"{place} is not what the manifest says that it came from")
@@ -375,7 +375,7 @@ def _call(folder: Path, *command: str) -> str:
     Raises:
         UserError: it failed.
     """
-    done = subprocess.run(command, cwd=folder, env=surroundings(), text=True, capture_output=True)
+    done = subprocess.run(command, cwd=folder, env=child_environment(), text=True, capture_output=True)
     if done.returncode:
         raise UserError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout

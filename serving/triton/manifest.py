@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.core.cached import remedy
+from stages.core.dvc_files import remedy
 from stages.core.errors import UserError
 
 BLANK = "0" * 12  # stands for the release's own id wherever the manifest would have to contain its own digest

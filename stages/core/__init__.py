@@ -1,1 +1,1 @@
-"""What every command leans on."""
+"""What every command uses."""

@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that has started them, however it ends."""
+"""Child processes that never outlive their parent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNS = ("stages/core/guard.py",)
 
 
 class Children:
-    """The processes that a run has started. None of them outlives the block, nor this process."""
+    """The child processes of a run. None of them outlives the block or this process."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -36,7 +36,7 @@ class Children:
             child.wait()
 
     def end(self) -> None:
-        """End all, and let none begin."""
+        """End all children, and let no new one start."""
         with self._lock:
             self.ended = True
             for child in self._running:
@@ -46,10 +46,14 @@ class Children:
     def start(
         self, command: Sequence[str], *, how: How = "spare", shown: bool = False
     ) -> Iterator[subprocess.Popen[str]]:
-        """`command` under a guard, until the block ends. `how` it is ended: see there. `shown`: it writes where we do.
+        """Run `command` under stages/core/guard.py until the block ends.
+
+        Args:
+            how: how the guard ends it.
+            shown: whether it writes to this process's own output instead of a pipe.
 
         Raises:
-            ProcessLookupError: they are ended already.
+            ProcessLookupError: `end` has been called.
         """
         with self._lock:
             if self.ended:
@@ -61,7 +65,7 @@ class Children:
                 stderr=None if shown else subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                env=surroundings(),
+                env=child_environment(),
                 start_new_session=True,
             )
             self._running.add(child)
@@ -76,11 +80,11 @@ class Children:
                 child.stdout.close()
 
 
-def surroundings() -> dict[str, str]:
-    """The environment of DVC and of its stages, which are `python -m ...`: our python must be the first on PATH.
+def child_environment() -> dict[str, str]:
+    """The environment of DVC and its stages. They run `python -m ...`, so this interpreter's folder leads PATH.
 
     Raises:
-        UserError: its folder has a colon in its name.
+        UserError: that folder has a colon in its name.
     """
     programs = str(Path(sys.executable).parent)
     if os.pathsep in programs:
@@ -96,9 +100,9 @@ def surroundings() -> dict[str, str]:
 
 
 def loopback_direct() -> dict[str, str]:
-    """The variables that keep this machine's own addresses from any proxy, with the hosts that they name already."""
+    """The variables that exempt this machine's own addresses from any proxy, besides the hosts already exempt."""
     named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in named.split(",") if host.strip()]
-    if "*" not in hosts:  # which has to stand alone
+    if "*" not in hosts:  # it must stand alone
         hosts += [host for host in LOOPBACK if host not in hosts]
     return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(hosts))

@@ -1,7 +1,7 @@
-"""The code that a stage runs: every file of ours that it imports, other files that it loads, and others' packages.
+"""The code that a stage runs: the project's files that it imports, other files that it loads, and installed packages.
 
-A stage depends on its record of this, which the stage `code` writes, and on no code besides. Comments, docstrings and
-layout are no part of it, nor is a module that is looked up by a name which `params.yaml` does not hold.
+The stage `code` writes a record of this for each other stage, and that stage depends on the record instead of the code.
+The record leaves out comments, docstrings, layout, and modules looked up by a name that `params.yaml` does not choose.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -19,20 +19,20 @@ from typing import NamedTuple
 
 from stages.core.errors import UserError
 
-OURS = Path(__file__).parents[2]
-TOPS = ("stages", "serving", "flows")
-# A module's own lists, of paths below the project: files and packages whose bytes it reads or copies, and Python files
-# that it runs in a process of their own.
+ROOT = Path(__file__).parents[2]
+PROJECT = ("stages", "serving", "flows")
+# Lists of paths that a module may define: files and packages whose bytes it reads or copies, and Python files that it
+# runs in another process.
 COPIES, RUNS = "COPIES", "RUNS"
-# How values are read is no dependency: the values are, by dvc.yaml's params.
+# The code that parses values is no dependency. The values are, under `params` in dvc.yaml.
 PARSING = "stages.settings."
 LOOKUPS = ("importlib.import_module", "import_module", "__import__")
 LATE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SERVER_LOCK = "serving/triton/runtime/requirements.lock"  # read where a closure starts the server
-SERVER = "server: "  # begins the name of a package in the server's own environment
+SERVER = "server: "  # prefix of a package in the server's own environment
 LAUNCHER = "serving/triton/launcher.py"
 # Packages that cannot change what a stage computes.
-BESIDE = {"typer", "rich", "ruamel.yaml", "pydantic", "psutil"}
+NEUTRAL = {"typer", "rich", "ruamel.yaml", "pydantic", "psutil"}
 # Distributions whose modules have another name.
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -41,17 +41,17 @@ DISTRIBUTIONS = {
     "google": "protobuf",
     "grpc": "grpcio",
 }
-# Of what packages require, that which computes; other requirements are recorded nowhere.
+# The packages that compute. Of what a package requires, only these are recorded.
 COMPUTES = {
     *("numpy", "scipy", "pandas", "pyarrow", "pillow", "scikit-learn", "matplotlib"),
     *("torch", "torchmetrics", "lightning", "pytorch-lightning", "safetensors"),
     *("onnx", "onnxscript", "onnx-ir", "onnxruntime", "tritonclient", "great-expectations"),
 }
-UNDECLARED = {"torch": ("numpy",)}  # what packages compute with though they do not require it
+UNDECLARED = {"torch": ("numpy",)}  # packages that others compute with although they do not require them
 
 
 class Import(NamedTuple):
-    """`module`: dotted, or a package's with ".*" where it is looked up by name. `late`: inside a function."""
+    """An import. `module`: its dotted name, or "PACKAGE.*" for a look-up by name. `late`: inside a function."""
 
     line: int
     module: str
@@ -71,31 +71,31 @@ class Closure(NamedTuple):
 
 
 def load(path: Path) -> Closure:
-    """The record that `dump` wrote."""
+    """Read the record that `dump` wrote."""
     return Closure(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def closure(start: str, chosen: Mapping[str, Iterable[str]], root: Path = OURS) -> Closure:
-    """What a file runs, at first hand or at any other.
+def closure(start: str, chosen: Mapping[str, Iterable[str]], root: Path = ROOT) -> Closure:
+    """All that a file runs, directly or through others.
 
     Args:
-        start: the file, below `root`, the folder of our code.
-        chosen: package -> those of its modules that a look-up by name may bring; a package that is not here: all.
+        start: the file, relative to `root`, the project's folder.
+        chosen: package -> its modules that a look-up by name may load; all modules of a package that is not here.
     """
     files, others, data = {start}, set(), set()
     queue = [start]
     while queue:
         file = queue.pop()
-        found: set[str] = set()
+        more: set[str] = set()
         for _, module, _ in imports(file, root):
-            if module.partition(".")[0] not in TOPS:
+            if module.partition(".")[0] not in PROJECT:
                 others.add(module.partition(".")[0])
             elif not f"{module}.".startswith(PARSING):
-                found |= brought(module, chosen, root)
-        data |= {path for entry in listed(file, COPIES, root) for path in _copied(entry, chosen, root)}
-        found |= set(listed(file, RUNS, root))
-        queue += found - files
-        files |= found
+                more |= executed_files(module, chosen, root)
+        data |= {path for entry in listed_paths(file, COPIES, root) for path in _copied(entry, chosen, root)}
+        more |= set(listed_paths(file, RUNS, root))
+        queue += more - files
+        files |= more
     packages = versions(others - set(sys.stdlib_module_names))
     if LAUNCHER in files:
         packages |= {f"{SERVER}{name}": version for name, version in locked(root / SERVER_LOCK).items()}
@@ -106,17 +106,19 @@ def closure(start: str, chosen: Mapping[str, Iterable[str]], root: Path = OURS) 
     )
 
 
-def brought(module: str, chosen: Mapping[str, Iterable[str]], root: Path) -> set[str]:
-    """The files that an import executes: the module's, and those of the packages around it."""
+def executed_files(module: str, chosen: Mapping[str, Iterable[str]], root: Path) -> set[str]:
+    """The files that an import executes: the module and the packages around it."""
     package = module.removesuffix(".*")
     if package != module:
         return {
-            file for name in chosen.get(package, _modules(package, root)) for file in _executed(package, name, root)
+            file
+            for name in chosen.get(package, _modules(package, root))
+            for file in _files_of_module(package, name, root)
         }
-    return set(_executed(*module.rpartition(".")[::2], root)) if "." in module else set()
+    return set(_files_of_module(*module.rpartition(".")[::2], root)) if "." in module else set()
 
 
-def _executed(package: str, name: str, root: Path) -> Iterator[str]:
+def _files_of_module(package: str, name: str, root: Path) -> Iterator[str]:
     dotted = f"{package}.{name}" if package else name
     if file := file_of(dotted, root):
         yield file
@@ -140,8 +142,8 @@ def _copied(entry: str, chosen: Mapping[str, Iterable[str]], root: Path) -> Iter
         yield entry
 
 
-def listed(file: str, name: str, root: Path) -> list[str]:
-    """What a module's COPIES or RUNS holds."""
+def listed_paths(file: str, name: str, root: Path) -> list[str]:
+    """The value of COPIES or RUNS in a module."""
     for node in _tree(_text(root / file)).body:
         if isinstance(node, ast.Assign) and name_of(node.targets[0]) == name:
             return list(ast.literal_eval(node.value))
@@ -150,39 +152,39 @@ def listed(file: str, name: str, root: Path) -> list[str]:
 
 @cache
 def imports(file: str, root: Path, typing: bool = False) -> list[Import]:
-    """Everything that a file imports, wherever and in whatever way; with `typing`, what is for types alone as well."""
+    """All imports of a file, late ones and look-ups by name included; with `typing`, also those for type checkers."""
     package = file.removesuffix(".py").replace("/", ".").rpartition(".")[0]
     text = _text(root / file)
-    found = []
+    result = []
     for node, late, checking in _walk(_tree(text), whole="import_module" in text or "__import__" in text):
         if checking and not typing:
             continue
         if isinstance(node, ast.Import):
-            found += [Import(node.lineno, alias.name, late or checking) for alias in node.names]
+            result += [Import(node.lineno, alias.name, late or checking) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
-                whole = f"{base}.{alias.name}"
-                found.append(Import(node.lineno, whole if file_of(whole, root) else base, late or checking))
+                dotted = f"{base}.{alias.name}"
+                result.append(Import(node.lineno, dotted if file_of(dotted, root) else base, late or checking))
         elif isinstance(node, ast.Call) and name_of(node.func) in LOOKUPS:
-            found.append(Import(node.lineno, _looked_up(node), late))
-    return found
+            result.append(Import(node.lineno, _module_looked_up(node), late))
+    return result
 
 
 def file_of(module: str, root: Path) -> str:
-    """A module's file below the root, or ""."""
+    """The file of a module of the project, relative to the root; "" if there is none."""
     path = module.replace(".", "/")
     return next((file for file in (f"{path}.py", f"{path}/__init__.py") if (root / file).is_file()), "")
 
 
 def name_of(node: ast.AST) -> str:
-    """A name, dotted or not, as it is written; "" of anything else."""
+    """The source of a name or attribute, such as `a.b`; "" for any other node."""
     return ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
 
 
-def _looked_up(call: ast.Call) -> str:
-    """The module, or the package with ".*", of an import by name; "?" if only a run can tell."""
+def _module_looked_up(call: ast.Call) -> str:
+    """The module that a look-up by name loads, or "PACKAGE.*"; "?" if it cannot be read from the source."""
     name = call.args[0] if call.args else call
     if isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
         package, dot, _ = str(name.values[0].value).rpartition(".")
@@ -193,7 +195,7 @@ def _looked_up(call: ast.Call) -> str:
 def _walk(
     tree: ast.AST, whole: bool, late: bool = False, checking: bool = False
 ) -> Iterator[tuple[ast.AST, bool, bool]]:
-    """Every statement, or with `whole` every node; whether it runs late; whether a type checker alone reads it."""
+    """Yield each statement (with `whole` each node), whether it is in a function, and whether it is for types only."""
     for node in ast.iter_child_nodes(tree):
         if not whole and isinstance(node, ast.expr):
             continue
@@ -208,10 +210,10 @@ def _tree(text: str) -> ast.Module:
 
 
 def _text(path: Path) -> str:
-    """A source.
+    """The text of a Python file.
 
     Raises:
-        UserError: it is no Python that can be read.
+        UserError: it cannot be read or parsed.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -223,12 +225,12 @@ def _text(path: Path) -> str:
 
 @cache
 def digest(source: str) -> str:
-    """Of a source's syntax without comments, docstrings and places; the same on Python 3.11 and 3.12."""
+    """A hash of a source's syntax tree without comments, docstrings and positions, equal on Python 3.11 and 3.12."""
     return hashlib.sha256(repr(_plain(_tree(source))).encode()).hexdigest()[:16]
 
 
 def _plain(node: object) -> object:
-    """A syntax tree as nested tuples. Fields that are empty are left out: newer Pythons have more of them."""
+    """A syntax tree as nested tuples, without empty fields, of which newer Pythons have more."""
     if isinstance(node, list):
         return tuple(_plain(one) for one in node)
     if not isinstance(node, ast.AST):
@@ -240,32 +242,32 @@ def _plain(node: object) -> object:
         fields["body"] = node.body[1:]
     if isinstance(node, ast.JoinedStr):
         fields["values"] = _merged(node.values)
-    fields.pop("kind", None)  # of a constant: whether it was written u"..."
+    fields.pop("kind", None)  # whether a constant was written u"..."
     return type(node).__name__, *((name, _plain(value)) for name, value in fields.items() if value not in (None, []))
 
 
 def _merged(values: list[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string, where Pythons cut its constants differently."""
-    whole: list[ast.expr] = []
+    """The parts of an f-string with adjacent constants merged: Pythons split them differently."""
+    parts: list[ast.expr] = []
     for value in values:
-        if isinstance(value, ast.Constant) and whole and isinstance(whole[-1], ast.Constant):
-            whole[-1] = ast.Constant(str(whole[-1].value) + str(value.value))
+        if isinstance(value, ast.Constant) and parts and isinstance(parts[-1], ast.Constant):
+            parts[-1] = ast.Constant(str(parts[-1].value) + str(value.value))
         else:
-            whole.append(value)
-    return [value for value in whole if not (isinstance(value, ast.Constant) and value.value == "")]
+            parts.append(value)
+    return [value for value in parts if not (isinstance(value, ast.Constant) and value.value == "")]
 
 
 def versions(modules: Iterable[str]) -> dict[str, str]:
-    """Distribution -> version of what holds these modules, and of what that requires if it computes."""
-    found: dict[str, str] = {}
+    """Distribution -> version of the packages of these modules, and of the packages they require that compute."""
+    result: dict[str, str] = {}
     queue = [distribution(module) for module in modules]
     while queue:
         name = queue.pop()
-        if name in found or name in BESIDE or (version := installed(name)) is None:
+        if name in result or name in NEUTRAL or (version := installed(name)) is None:
             continue
-        found[name] = version
+        result[name] = version
         queue += (_required(name) & COMPUTES) | set(UNDECLARED.get(name, ()))
-    return found
+    return result
 
 
 @cache
@@ -275,12 +277,12 @@ def _required(name: str) -> set[str]:
 
 
 def distribution(module: str) -> str:
-    """The name under which a module's package is installed."""
+    """The name of the distribution that installs a module."""
     return DISTRIBUTIONS.get(module, module.replace("_", "-"))
 
 
 def installed(name: str) -> str | None:
-    """The version of a distribution without its local part (`+cpu`); None where it is not here."""
+    """The version of a distribution without its local part (`+cpu`); None if it is not installed."""
     try:
         return metadata.version(name).partition("+")[0]
     except metadata.PackageNotFoundError:
@@ -288,19 +290,19 @@ def installed(name: str) -> str | None:
 
 
 def locked(path: Path) -> dict[str, str]:
-    """The versions of a lock file whose packages compute."""
+    """Package -> version of those in a lock file that compute."""
     lines = (line.partition("==") for line in path.read_text(encoding="utf-8").splitlines() if "==" in line)
-    known = {name.strip(): version.split()[0].partition("+")[0] for name, _, version in lines}
-    return {name: version for name, version in known.items() if name in COMPUTES or "triton" in name}
+    packages = {name.strip(): version.split()[0].partition("+")[0] for name, _, version in lines}
+    return {name: version for name, version in packages.items() if name in COMPUTES or "triton" in name}
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, 16 digits."""
+    """The first 16 hex digits of the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def stale(record: Closure, root: Path) -> Iterator[str]:
-    """Where files and packages are no longer what a record holds, a phrase each."""
+    """Where files and packages now differ from a record, a phrase for each difference."""
     servers = [name for name in record.packages if name.startswith(SERVER)]
     server = locked(root / SERVER_LOCK) if servers else {}
     packages = {name: server.get(name.removeprefix(SERVER)) for name in servers}
@@ -313,13 +315,18 @@ def stale(record: Closure, root: Path) -> Iterator[str]:
     return differences(record, now)
 
 
-def differences(before: Closure, now: Closure) -> Iterator[str]:
-    """What is otherwise, a phrase each."""
-    for was, is_ in ((before.code, now.code), (before.data, now.data)):
-        for file in sorted(was.keys() | is_.keys()):
-            if was.get(file) != is_.get(file):
-                yield f"{file} " + ("changed" if file in was and file in is_ else "came" if file in is_ else "is gone")
-    for name in sorted(before.packages.keys() | now.packages.keys()):
-        was_version, version = before.packages.get(name), now.packages.get(name)
-        if was_version != version:
-            yield f"{name} was {was_version or 'not used'} and is {version or 'not used'} now"
+def differences(old_record: Closure, new_record: Closure) -> Iterator[str]:
+    """The differences of two records, a phrase each."""
+    for old, new in ((old_record.code, new_record.code), (old_record.data, new_record.data)):
+        for file in sorted(old.keys() | new.keys()):
+            if old.get(file) != new.get(file):
+                yield f"{file} {change(file, old, new)}"
+    for name in sorted(old_record.packages.keys() | new_record.packages.keys()):
+        old_version, new_version = old_record.packages.get(name), new_record.packages.get(name)
+        if old_version != new_version:
+            yield f"{name} was {old_version or 'not used'} and is {new_version or 'not used'} now"
+
+
+def change(name: str, old: Container[str], new: Container[str]) -> str:
+    """What happened to a file that differs between two sets of files."""
+    return "changed" if name in old and name in new else "was added" if name in new else "was removed"

@@ -1,4 +1,4 @@
-"""What every stage's command shares: typed paths as arguments, one-line errors, outputs whole or not at all."""
+"""What every stage's command shares: typed paths as arguments, one-line errors, outputs that are never half written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from typing import Any
 from stages.core import interrupts
 from stages.core.errors import Busy, UserError
 
-BAR_S, LINE_S = 0.1, 5.0  # between two signs of progress
+BAR_S, LINE_S = 0.1, 5.0  # seconds between two reports of progress: on a terminal, elsewhere
 _PR_SET_PDEATHSIG = 1
 
 
 def run(main: Callable[..., None]) -> None:
-    """Run a stage's `main` with the command line's arguments; exit with an error's own code.
+    """Run a stage's `main` with the arguments of the command line; exit with the code of an error.
 
-    What it was given must be there unchanged when it ends: DVC records what it finds afterwards.
+    The stage fails if its inputs changed while it ran, because DVC records what it finds after the stage has ended.
     """
     die_with_parent()
     reporting(lambda: _run(main))
@@ -37,18 +37,18 @@ def _run(main: Callable[..., None]) -> None:
     from stages.core import inputs, lockfile
 
     stage = Path(sys.argv[0]).stem
-    snapshot = inputs.take(stage, sys.argv[1:], inputs.started())
-    recorded_by_dvc = snapshot is not None and inputs.driven(stage)
-    if recorded_by_dvc:
+    snapshot = inputs.take_snapshot(stage, sys.argv[1:], inputs.started())
+    by_dvc = snapshot is not None and inputs.run_by_dvc(stage)
+    if by_dvc:
         lockfile.keep()
-        inputs.verify(beside=stage)
+        inputs.verify(leave_out=stage)
         inputs.forget(stage)
 
     @functools.wraps(main)
     def confirmed(*arguments: Any, **options: Any) -> None:
         main(*arguments, **options)
         inputs.confirm()
-        if recorded_by_dvc:
+        if by_dvc:
             snapshot.note()
 
     import typer
@@ -59,9 +59,9 @@ def _run(main: Callable[..., None]) -> None:
 
 
 def reporting(app: Callable[[], object]) -> None:
-    """Run a command line; a person's mistake and a full disk are one line and an exit code, not a traceback."""
+    """Run a command line; report a user's mistake or a full disk in one line with an exit code, without a traceback."""
     interrupts.raised()
-    printing_anything()
+    protect_printing()
     try:
         app()
     except UserError as error:
@@ -79,8 +79,8 @@ def reporting(app: Callable[[], object]) -> None:
         sys.exit(1)
 
 
-def printing_anything() -> None:
-    """Let no `print` fail: what the terminal cannot show is escaped, and what nobody reads is dropped."""
+def protect_printing() -> None:
+    """Keep `print` from failing: escape characters that the terminal cannot show, drop output that nobody reads."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None:
@@ -88,17 +88,17 @@ def printing_anything() -> None:
             setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         elif stream is getattr(sys, f"__{name}__"):
             stream.flush()
-            raw = _Forgiving(number, "w", closefd=False)
-            line, through = stream.line_buffering or number == 2, stream.write_through  # as with python -u
-            buffer = raw if through else io.BufferedWriter(raw)
-            whole = io.TextIOWrapper(
-                buffer, stream.encoding, "backslashreplace", line_buffering=line, write_through=through
+            lossy = _LossyStream(number, "w", closefd=False)
+            line_buffering, write_through = stream.line_buffering or number == 2, stream.write_through  # python -u
+            buffer = lossy if write_through else io.BufferedWriter(lossy)
+            replacement = io.TextIOWrapper(
+                buffer, stream.encoding, "backslashreplace", line_buffering=line_buffering, write_through=write_through
             )
-            setattr(sys, name, whole)
+            setattr(sys, name, replacement)
 
 
-class _Forgiving(io.FileIO):
-    """A stream whose reader may be gone, or whose disk full."""
+class _LossyStream(io.FileIO):
+    """A stream that drops what it cannot write, because its reader is gone or the disk is full."""
 
     def write(self, content: Any) -> int:
         with contextlib.suppress(OSError):
@@ -107,7 +107,7 @@ class _Forgiving(io.FileIO):
 
 
 def _discard(number: int) -> None:
-    """Let a closed descriptor take anything, for what this process starts as well."""
+    """Open a closed descriptor on the null device, for child processes as well."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     if nothing == number:
         os.set_inheritable(number, True)
@@ -117,14 +117,14 @@ def _discard(number: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask Linux to kill this process when the one that started it ends, however it ends."""
+    """Ask Linux to kill this process when its parent ends for any reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file or folder to; it takes `path`'s place when the block ends well."""
+    """Yield a path beside `path` to write a file or folder to; it replaces `path` if the block raises nothing."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     _remove(partial)
@@ -140,10 +140,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def holding(lock: Path, doing: str) -> Iterator[None]:
-    """Keep others from `doing` the same until the block ends, however it ends.
+    """Hold a lock file until the block ends; `doing` is what it protects, for messages.
 
     Raises:
-        Busy: another process holds the lock; it is named.
+        Busy: another process holds the lock; the message names it.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:
@@ -160,7 +160,7 @@ def holding(lock: Path, doing: str) -> Iterator[None]:
 
 
 def holder(lock: Path) -> int | None:
-    """The process that holds a lock now, 0 if it has not said which; None where nobody does."""
+    """The id of the process that holds a lock, 0 if it has not written its id yet, None if the lock is free."""
     if not lock.exists():
         return None
     with lock.open(encoding="utf-8") as file:
@@ -173,19 +173,22 @@ def holder(lock: Path) -> int | None:
 
 @contextlib.contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Call what it gives with how many are done since; a bar on a terminal, else a line every few seconds, says it."""
+    """Report progress in a bar on a terminal, elsewhere in a line every few seconds.
+
+    Yields a function to call with the number of items done since the last call; `what` names the items.
+    """
     terminal = sys.stderr.isatty()
-    with _bar() if terminal else contextlib.nullcontext(_line) as tell:
+    with _bar() if terminal else contextlib.nullcontext(_line) as report:
         done, started = 0, time.monotonic()
-        told = started
+        reported = started
 
         def count(more: int) -> None:
-            nonlocal done, told
+            nonlocal done, reported
             done += more
             now = time.monotonic()
-            if now - told >= (BAR_S if terminal else LINE_S):
-                tell(f"{done:,} {what}, {done / (now - started):,.0f}/s")
-                told = now
+            if now - reported >= (BAR_S if terminal else LINE_S):
+                report(f"{done:,} {what}, {done / (now - started):,.0f}/s")
+                reported = now
 
         yield count
 
@@ -196,14 +199,14 @@ def _bar() -> Iterator[Callable[[str], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    # refreshed by hand: a thread that draws must not be there when a stage forks its workers
+    # no refresh thread: a stage must not fork its workers while one runs
     with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
-        task = bar.add_task("", total=None)  # what is counted is read lazily, so nobody knows how much there will be
+        task = bar.add_task("", total=None)  # items are read lazily: their number is unknown
         yield lambda text: bar.update(task, description=text, refresh=True)
 
 
 def _is_full(error: OSError) -> bool:
-    """Whether there was no room; where a tree was being copied, for any of its files."""
+    """Whether an error means that the disk is full; if a tree was being copied, for any of its files."""
     codes = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, shutil.Error):
         return any(os.strerror(code) in str(error) for code in codes)

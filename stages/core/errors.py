@@ -1,35 +1,35 @@
-"""The exceptions that are a person's to mend, not bugs. Each carries the exit code of the command that it ends."""
+"""Errors that a user can fix, as opposed to bugs. Each has the exit code of the command that it ends."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake in data, parameters or surroundings; its text says what to do. Printed as one line, no traceback."""
+    """A mistake in data, parameters or environment. Its message says what to do, and is printed without a traceback."""
 
     code = 1
 
 
 class Busy(UserError):
-    """Another process is at it."""
+    """Another process holds the lock."""
 
 
 class Late(UserError):
-    """A server took too long: it may be ready in time at the next attempt."""
+    """A server took too long. The next attempt may succeed."""
 
 
 class Misuse(UserError):
-    """A command was called wrongly, or params.yaml is wrong: nothing was begun."""
+    """The command line or params.yaml is wrong. Nothing was started."""
 
     code = 2
 
 
 class Refused(UserError):
-    """Validation or a gate has looked at everything and says no."""
+    """Validation or the gate has refused."""
 
     code = 3
 
 
 class NeedsPerson(UserError):
-    """A gate leaves it to somebody to say yes."""
+    """The gate leaves the decision to a person."""
 
     code = 4

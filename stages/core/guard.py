@@ -1,11 +1,15 @@
-"""Run a command and leave nothing of it behind, not even when the process that holds our stdin is killed.
+"""Run a command, and leave no process of it behind even if the process that holds this one's stdin is killed.
 
     python -I -S guard.py spare|ask|end COMMAND ...
 
-Linux's PR_SET_PDEATHSIG alone would spare a shell and what it runs. With `spare` the command is not killed itself but
-what it has started: a DVC that is killed while it writes dvc.lock or its rwlock leaves half a file. With `ask` the
-command alone is interrupted, and given time to end what it has started in its own way. Standard library only and no
-package around it, so that it begins in 20 ms.
+Linux's PR_SET_PDEATHSIG alone would not reach the children of a shell. The first argument says how the command ends
+once stdin is closed:
+
+- `end`: the command and its descendants are interrupted, then killed.
+- `spare`: only its descendants are, because a DVC that is killed while it writes dvc.lock leaves half a file.
+- `ask`: the command alone is interrupted, and has time to end its descendants in its own way.
+
+This file uses the standard library only and imports no package, so that it starts in 20 ms.
 """
 
 import contextlib
@@ -19,17 +23,17 @@ import threading
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-INTERRUPTED_S, ASKED_S, SPARED_S = 3, 15, 10
+INTERRUPT_S, ASK_S, SPARE_S = 3, 15, 10
 POLL_S = 0.05
 
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 def guard(command: list[str], how: str) -> int:
-    """Run `command` to its end, or until our stdin is closed; its exit code."""
+    """Run `command` until it ends or stdin is closed; return its exit code."""
     if _prctl:
-        _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what loses its parent becomes ours, so that `below` finds it
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in what was started with `&`
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)  # adopt orphans, so that `below` finds them
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it in what it starts with `&`
     started = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_guard)
     threading.Thread(target=_end_with_holder, args=(started, how), daemon=True).start()
     code = started.wait()
@@ -42,8 +46,8 @@ def guard(command: list[str], how: str) -> int:
 
 
 def below(process: int) -> set[int]:
-    """All processes that a process has started, and those that they have."""
-    found: set[int] = set()
+    """The ids of all descendants of a process."""
+    result: set[int] = set()
     for path in glob.glob(f"/proc/{process}/task/*/children"):
         try:
             with open(path) as file:
@@ -51,23 +55,23 @@ def below(process: int) -> set[int]:
         except OSError:
             continue
         for child in children:
-            found |= {child} | below(child)
-    return found
+            result |= {child} | below(child)
+    return result
 
 
 def _end_with_holder(started: "subprocess.Popen[bytes]", how: str) -> None:
-    os.read(0, 1)  # nothing is ever written: this returns when the other end is closed
+    os.read(0, 1)  # nothing is ever written: returns when the other end is closed
     began = time.monotonic()
-    told: set[int] = set()
+    interrupted: set[int] = set()
     while started.poll() is None:
         waited = time.monotonic() - began
-        everything = below(os.getpid())
-        others = {started.pid} if how == "ask" else everything - ({started.pid} if how == "spare" else set())
-        _send(signal.SIGINT, others - told)  # once: a second one would break off its clean-up
-        told |= others
-        if waited > (ASKED_S if how == "ask" else INTERRUPTED_S):
-            _send(signal.SIGKILL, everything if how == "ask" else others)
-        if waited > (ASKED_S if how == "ask" else SPARED_S):
+        processes = below(os.getpid())
+        targets = {started.pid} if how == "ask" else processes - ({started.pid} if how == "spare" else set())
+        _send(signal.SIGINT, targets - interrupted)  # once: a second signal would abort the clean-up
+        interrupted |= targets
+        if waited > (ASK_S if how == "ask" else INTERRUPT_S):
+            _send(signal.SIGKILL, processes if how == "ask" else targets)
+        if waited > (ASK_S if how == "ask" else SPARE_S):
             os.killpg(0, signal.SIGKILL)
         time.sleep(POLL_S)
 

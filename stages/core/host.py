@@ -1,4 +1,4 @@
-"""The machine that times are taken on."""
+"""The machine on which times are measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def fingerprint() -> dict[str, Any]:
-    """What times depend on: a verdict timed elsewhere does not hold here."""
+    """The properties that times depend on: a verdict with times from another machine does not hold here."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -1,4 +1,4 @@
-"""The first import of every command: Ctrl-C while the others are being imported ends it without Python's traceback."""
+"""The first import of every command, so that Ctrl-C during the other imports ends it without a traceback."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 import signal
 import sys
 
-CODE = 130  # the exit code of what Ctrl-C has ended
+CODE = 130  # exit code after Ctrl-C
 OURS = ("stages", "serving", "flows", "millrace")
 
 
 def raised() -> None:
-    """From now on let Ctrl-C raise KeyboardInterrupt: somebody is there to catch it."""
+    """Make Ctrl-C raise KeyboardInterrupt, now that the caller catches it."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def quiet() -> None:
-    """Until then let it end this process, unless it is ignored."""
+    """Make Ctrl-C end this process at once, unless the signal is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 

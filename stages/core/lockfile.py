@@ -1,4 +1,4 @@
-"""`dvc.lock`, what DVC has recorded of each stage: read, copied while it is whole, put back where a kill has cut it."""
+"""`dvc.lock`, DVC's record of each stage: read it, back it up, and restore it after a kill has cut it short."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.core import dvc_files
 from stages.core.errors import Misuse, UserError
 
 LOCK = "dvc.lock"
 TMP = Path(".dvc/tmp")  # DVC's own, ignored by git
 COPY = TMP / "millrace" / LOCK
-STILL, STILL_S = 100, 0.05  # how often, and how long, a dvc.lock that is being written is awaited
+STILL, STILL_S = 100, 0.05  # how often to look at a dvc.lock that is being written, and seconds between two looks
 CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def stages(root: Path = Path()) -> dict[str, Any]:
-    """What dvc.lock records of each stage, in the order in which they ran; nothing where there is no dvc.lock.
+    """The entries of dvc.lock by stage, in the order in which the stages ran; {} without a dvc.lock.
 
     Raises:
-        UserError: it is in conflict or cannot be read.
+        UserError: it has merge conflicts or cannot be read.
     """
     path = root / LOCK
     return parse(path.read_bytes()) if path.exists() else {}
 
 
 def parse(content: bytes) -> dict[str, Any]:
-    """The stages of a dvc.lock with these bytes.
+    """The entries of a dvc.lock with these bytes.
 
     Raises:
-        UserError: it is in conflict or is no whole dvc.lock.
+        UserError: it has merge conflicts or is incomplete.
     """
     from ruamel.yaml import YAML, YAMLError
 
@@ -48,56 +48,56 @@ def parse(content: bytes) -> dict[str, Any]:
         tree = YAML(typ="safe").load(content.decode())
         if not isinstance(tree, dict) or not content.endswith(b"\n") or not isinstance(tree.get("stages", {}), dict):
             raise ValueError("cut short")
-        found: dict[str, Any] = tree.get("stages", {})
-        for stage in found.values():
+        stages: dict[str, Any] = tree.get("stages", {})
+        for stage in stages.values():
             _check(stage)
     except (YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"{LOCK} is not whole: `git checkout {LOCK}` restores the last commit's") from error
-    return found
+        raise UserError(f"{LOCK} is incomplete: `git checkout {LOCK}` restores the last commit's") from error
+    return stages
 
 
 def conflict(path: str) -> str:
-    """What to do about a file in the midst of a merge."""
+    """How to resolve the merge conflicts of a file."""
     if path == LOCK:
         return f"{path} is in conflict, from a merge: `git checkout --ours {path}`, `millrace run` and `git add {path}`"
-    return f"{path} is in conflict, from a merge: edit what stands between <<<<<<< and >>>>>>>, then `git add {path}`"
+    return f"{path} is in conflict, from a merge: edit the lines between <<<<<<< and >>>>>>>, then `git add {path}`"
 
 
-def settled(root: Path = Path()) -> None:
-    """Look whether what the graph rests on is free of a merge's conflicts.
+def check_conflicts(root: Path = Path()) -> None:
+    """Check dvc.yaml, params.yaml and dvc.lock for merge conflicts.
 
     Raises:
-        Misuse: it is not; a line for each file.
+        Misuse: some have conflicts; a line for each file.
     """
-    if found := conflicts(root):
-        raise Misuse("\nerror: ".join(found))
+    if messages := conflicts(root):
+        raise Misuse("\nerror: ".join(messages))
 
 
 def conflicts(root: Path = Path()) -> list[str]:
-    """What to do about each file that a merge has left in conflict."""
+    """How to resolve the merge conflicts of dvc.yaml, params.yaml and dvc.lock, a sentence for each file with some."""
     return [conflict(name) for name in ("dvc.yaml", "params.yaml", LOCK) if CONFLICT.search(_read(root / name) or b"")]
 
 
 def keep(root: Path = Path()) -> None:
-    """Copy dvc.lock aside, if it is whole and nobody writes it now."""
-    with idle(root) as nobody_writes, contextlib.suppress(OSError, UserError):
-        if nobody_writes and (content := (root / LOCK).read_bytes()) != _read(root / COPY):
+    """Back up dvc.lock, if it is complete and nobody is writing it."""
+    with idle(root) as is_idle, contextlib.suppress(OSError, UserError):
+        if is_idle and (content := (root / LOCK).read_bytes()) != _read(root / COPY):
             parse(content)
             replace(root / COPY, content)
 
 
 def recover(root: Path) -> list[str]:
-    """Mend what a DVC that was killed has left half written; a line for each thing that was mended."""
+    """Repair what a killed DVC has left half written; return a line for each repair."""
     if not (root / TMP).is_dir():
         return []  # no DVC has worked here yet
-    with idle(root) as nobody_writes, contextlib.suppress(OSError):
-        return [*_recover_lock(root), *_recover_rwlock(root)] if nobody_writes else []
+    with idle(root) as is_idle, contextlib.suppress(OSError):
+        return [*_recover_lock(root), *_recover_rwlock(root)] if is_idle else []
     return []
 
 
 @contextlib.contextmanager
 def idle(root: Path = Path(), wait: bool = False) -> Iterator[bool]:
-    """Hold DVC's own lock, as a DVC does whenever it reads or writes these files; False where another holds it."""
+    """Hold DVC's own lock, as DVC does to read or write these files. Yields False if another process holds it."""
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context((root / TMP / "lock").open("a+"))
@@ -111,8 +111,8 @@ def idle(root: Path = Path(), wait: bool = False) -> Iterator[bool]:
         yield True
 
 
-def still(root: Path = Path()) -> bytes:
-    """The bytes of dvc.lock, once whoever writes it now has done so."""
+def stable_content(root: Path = Path()) -> bytes:
+    """The bytes of dvc.lock, once nobody is writing it."""
     content = _read(root / LOCK) or b""
     for _ in range(STILL):
         time.sleep(STILL_S)
@@ -123,32 +123,27 @@ def still(root: Path = Path()) -> bytes:
 
 
 def withdraw(root: Path, stage: str, since: float) -> None:
-    """Take back what DVC has recorded of a stage `since` a time, in its run cache as well: its values are wrong."""
+    """Delete a stage's wrong entry from dvc.lock, and its runs written `since` a time from DVC's run cache."""
     cached = cached_runs(root, stage, since)
     text = (root / LOCK).read_text(encoding="utf-8")
     replace(root / LOCK, _block(stage).sub("", text, count=1).encode())
     for path in cached:
-        path.unlink()
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()  # DVC fails on an empty one
+        dvc_files.remove_run(path)
 
 
 def cached_runs(root: Path, stage: str, since: float) -> list[Path]:
     """The files in DVC's run cache that hold dvc.lock's entry of a stage and were written `since` a time.
 
-    DVC writes one whenever it records a run; an entry that git or a person has put into dvc.lock has none so new.
+    DVC writes such a file with every run that it records; there is none for an entry that git or a user has restored.
     """
-    from ruamel.yaml import YAML
-
     recorded = entry((root / LOCK).read_bytes(), stage)
-    new = [path for path in (cache(root) / "runs").glob("*/*/*") if path.stat().st_mtime >= since]
-    return [path for path in new if YAML(typ="safe").load(path.read_text(encoding="utf-8")) == recorded]
+    return [path for path, run in dvc_files.recorded_runs(dvc_files.cache(root), since) if run == recorded]
 
 
 def move_last(names: Sequence[str], root: Path = Path()) -> None:
-    """Let the entries of these stages come last, in this order."""
+    """Move the entries of these stages to the end, in this order."""
     text = (root / LOCK).read_text(encoding="utf-8")
-    blocks = [found[0] for name in names if (found := _block(name).search(text))]
+    blocks = [match[0] for name in names if (match := _block(name).search(text))]
     for block in blocks:
         text = text.replace(block, "", 1)
     if blocks:
@@ -156,43 +151,22 @@ def move_last(names: Sequence[str], root: Path = Path()) -> None:
 
 
 def entry(content: bytes, stage: str) -> Any:
-    """What a dvc.lock with these bytes records of one stage, the rest unread; None where it has no entry."""
+    """The entry of one stage in a dvc.lock with these bytes, without parsing the others; None if it has none."""
     from ruamel.yaml import YAML, YAMLError
 
-    found = _block(stage).search(content.decode(errors="replace"))
+    match = _block(stage).search(content.decode(errors="replace"))
     with contextlib.suppress(YAMLError):
-        return YAML(typ="safe").load(found[0])[stage] if found else None
+        return YAML(typ="safe").load(match[0])[stage] if match else None
     return None
 
 
 def outputs(recorded: Mapping[str, Any]) -> dict[str, str]:
-    """Path -> MD5 of every output."""
+    """Path -> MD5 of every output of the stages in a dvc.lock."""
     return {out["path"]: out["md5"] for stage in recorded.values() for out in stage.get("outs", []) if "md5" in out}
 
 
-def cache(root: Path) -> Path:
-    """Where DVC keeps its objects.
-
-    Raises:
-        UserError: DVC does not say.
-    """
-    command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"`dvc cache dir` failed: {done.stderr.strip()}")
-    return root / done.stdout.strip()
-
-
-def folder_md5(files: Mapping[str, str]) -> str:
-    """DVC's MD5 of a folder with these files, path -> MD5."""
-    import hashlib
-
-    listed = json.dumps([{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())])
-    return f"{hashlib.md5(listed.encode()).hexdigest()}.dir"
-
-
 def replace(path: Path, content: bytes) -> None:
-    """Write a file whole, by a rename."""
+    """Replace a file's content at once, by a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content)
@@ -200,12 +174,12 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def _check(stage: Mapping[str, Any]) -> None:
-    """Raise ValueError or KeyError where an entry of dvc.lock ends too early."""
-    for one in [*stage.get("deps", []), *stage.get("outs", [])]:
-        hashed = one["path"] and one[one.get("hash", "md5")]
-        if one.get("hash") == "md5" and not (MD5.fullmatch(hashed) and "size" in one):
+    """Raise ValueError or KeyError if an entry of dvc.lock is cut short."""
+    for file in [*stage.get("deps", []), *stage.get("outs", [])]:
+        md5 = file["path"] and file[file.get("hash", "md5")]
+        if file.get("hash") == "md5" and not (MD5.fullmatch(md5) and "size" in file):
             raise ValueError("cut short")
-        if str(hashed).endswith(".dir") and "nfiles" not in one:
+        if str(md5).endswith(".dir") and "nfiles" not in file:
             raise ValueError("cut short")
     if not stage["cmd"] or stage.keys() == {"cmd"}:
         raise ValueError("cut short")
@@ -221,14 +195,14 @@ def _recover_lock(root: Path) -> list[str]:
         return []
     when = _git(root, "log", "-1", "--format=%ct", "--", LOCK).strip()
     newer = copy is None or (when.isdigit() and int(when) > (root / COPY).stat().st_mtime)
-    known = {"the copy from before": copy, "the last commit's": committed}
-    cut = f"{LOCK} was cut to {len(content):,} bytes, as by a kill"
-    for name in reversed(known) if newer else known:
-        if (whole := known[name]) and _whole(whole):
+    copies = {"the copy from before": copy, "the last commit's": committed}
+    message = f"{LOCK} was cut to {len(content):,} bytes, as by a kill"
+    for name in reversed(copies) if newer else copies:
+        if (whole := copies[name]) and _whole(whole):
             replace(root / LOCK, whole)
-            return [f"{cut}: {name} is put back; DVC's run cache has what was made since"]
+            return [f"{message}: {name} is put back; DVC's run cache has what was made since"]
     os.replace(root / LOCK, root / COPY.with_suffix(".cut"))
-    return [f"{cut}, and there is no copy of it: DVC's run cache has what was made"]
+    return [f"{message}, and there is no copy of it: DVC's run cache has what was made"]
 
 
 def _recover_rwlock(root: Path) -> list[str]:
@@ -248,7 +222,7 @@ def _recover_rwlock(root: Path) -> list[str]:
 
 
 def _dvc_lives(root: Path) -> bool:
-    """Whether a DVC is at work in this folder."""
+    """Whether a DVC process runs in this folder."""
     import psutil
 
     for process in psutil.process_iter():
@@ -267,7 +241,7 @@ def _whole(content: bytes) -> bool:
 
 
 def _block(stage: str) -> re.Pattern[str]:
-    """A stage's entry in the text as DVC writes it."""
+    """The pattern of a stage's entry in the text that DVC writes."""
     return re.compile(rf"^  {re.escape(stage)}:\n(?:   .*\n)*", re.MULTILINE)
 
 

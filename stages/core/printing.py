@@ -1,6 +1,6 @@
-"""Another program's module whose printing cannot fail: `python -m stages.core.printing dvc repro`.
+"""Run another program's module so that its printing cannot fail: `python -m stages.core.printing dvc repro`.
 
-DVC ends with an error where nobody reads what it prints: the exit code of a run would be the terminal's.
+DVC fails if nobody reads its output: the exit code of a run would depend on the terminal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names that a person may write: those that there are, and the nearest to one that is not among them."""
+"""Hints for misspelled names, and the names of a package's modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for a message: the nearest known word, else all of them."""
+    """A hint for an error message: the known word nearest to `word`, or all known words if none is near."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1)
     if close:
@@ -18,5 +18,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def modules(package: ModuleType) -> list[str]:
-    """The names of a package's modules, sorted: what may be found in it by its name."""
+    """The sorted names of a package's modules."""
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.schema import Column, Schema, kind, target_kind
+from stages.schema import Column, Schema, target_kind, views
 from stages.tables import table
 
 MOST = 24  # samples on a sheet
@@ -21,7 +21,7 @@ FITS = 180.0  # characters in a line times their size in points
 
 def prediction_lines(schema: Schema, outputs: Mapping[str, np.ndarray]) -> list[str]:
     """Outputs [n, *shape] -> a line of text for each row."""
-    answers = target_kind(schema.target.kind).answers(outputs, schema.target.fitted)
+    answers = target_kind(schema.target.kind).predictions(outputs, schema.target.fitted)
     return [", ".join(_plain(value) for value in answer.values()) for answer in answers]
 
 
@@ -68,7 +68,7 @@ def sample(columns: Sequence[Column], values: Mapping[str, Any], axes: Any) -> N
             place.set_axis_off()
             middle = 1 - (i + 0.5) / len(columns)
             axes.text(0.45, middle, column.name[:16], ha="right", va="center", fontsize=5, parse_math=False)
-        kind(column.kind).draw(values[column.name], place)
+        views.of(column.kind).draw(values[column.name], place)
         if len(columns) > 1:
             for text in place.texts:  # next to the column's name
                 text.set(x=0.0, horizontalalignment="left", text=shorten(text.get_text(), LETTERS, placeholder="…"))

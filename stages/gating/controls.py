@@ -47,14 +47,14 @@ class Control:
 def wrong(schema: Schema, reference: Mapping[str, np.ndarray], largest: int) -> list[Control]:
     """The controls with wrong answers. `reference`: the right outputs [N, *shape]; `largest`: rows of a full batch."""
     target = target_kind(schema.target.kind)
-    turned = {output: partial(_turn, *change) for output, change in target.spoilt(schema.target.fitted).items()}
+    turned = {output: partial(_turn, *change) for output, change in target.spoiled(schema.target.fitted).items()}
     constant = {
         output: partial(_answer_constant, reference[output].mean(0, keepdims=True)) for output in schema.outputs()
     }
     first = dict.fromkeys(schema.outputs(), _repeat_first)
     inapplicable = "" if largest > 1 else "no request holds more than one row"
     return [
-        Control(target.SPOILT, f"a model with its {target.SPOILT}", THRESHOLD, partial(end, tails=turned)),
+        Control(target.SPOILED, f"a model with its {target.SPOILED}", THRESHOLD, partial(end, tails=turned)),
         Control("noise for weights", "a model with noise for its weights", THRESHOLD, make_noise),
         Control("one answer", "a model that gives all rows the same answer", THRESHOLD, partial(end, tails=constant)),
         Control(

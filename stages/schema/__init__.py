@@ -1,10 +1,10 @@
-"""What a data set is: feature columns and one target, each of a kind. Ships with every exported model."""
+"""The schema of a data set: feature columns and one target, each of a kind. Ships with every exported model."""
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -24,19 +24,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Tensor:
-    """What one row of an array is, without the batch axis."""
+    """The type of one row of an array, without the batch axis."""
 
     dtype: str
     shape: tuple[int, ...]
     optional: bool = False
     layout: str = ""  # Triton's input format, such as FORMAT_NHWC
-    labels: tuple[str, ...] = ()  # become the label file
-    scale: float = 1.0  # the unit in which parity is judged
+    labels: tuple[str, ...] = ()  # the classes, for Triton's label file
+    scale: float = 1.0  # the unit of the tolerance when outputs are compared
 
 
 @dataclass(frozen=True)
 class Block:
-    """What travels as one array: all columns of a packed kind together, any other column alone."""
+    """The columns that form one array: all columns of a packed kind together, any other column alone."""
 
     name: str
     columns: tuple[Column, ...]
@@ -44,77 +44,74 @@ class Block:
 
 
 class TooMuch(ValueError):
-    """The values of a call would keep a server busy for too long, though none of them alone would."""
+    """The values of a request would together keep a server busy for too long."""
 
 
 class Kind(Protocol):
     """A feature kind: a module of `stages/schema/kinds/`. Each function raises ValueError for a wrong value."""
 
-    RAW: str  # "bytes", "str" or "float64": a cell in the table, on the wire and for the client
+    RAW: str  # "bytes", "str" or "float64": the type of a cell in the table, on the wire and in the client
     PACKED: bool
     OPTIONAL: bool
     ENCODER: str
     Options: type
 
     def raw(self, value: Any) -> bytes | str | float | None: ...
-    def likely(self, values: Sequence[Any]) -> float: ...
     def facts(self, values: Iterable[Any]) -> dict[str, np.ndarray]: ...
     def fit(self, chunks: Iterable[Any], options: Any) -> dict[str, Any]: ...
     def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray: ...
     def tensor(self, fitted: dict[str, Any]) -> Tensor: ...
-    def draw(self, value: Any, axes: Any) -> None: ...
 
 
 class Target(Protocol):
     """A target kind: a module `target_*` of `stages/schema/kinds/`.
 
-    It may have `strata(values) -> [N]`, what every split shall have its share of, for `split: {by: strata}`.
+    It may have `strata(values) -> [N]`, the stratum of each value for `split: {by: strata}`.
     """
 
     RAW: str
-    SPOILT: str  # what `spoilt` has done to answers, such as "labels shuffled"
+    SPOILED: str  # what `spoiled` does to predictions, such as "labels shuffled"
     Options: type
 
     def raw(self, value: Any) -> str | float | None: ...
-    def likely(self, values: Sequence[Any]) -> float: ...
     def fit(self, chunks: Iterable[Any], options: Any) -> dict[str, Any]: ...
     def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray: ...
     def outputs(self, fitted: dict[str, Any]) -> dict[str, Tensor]: ...
-    def spoilt(self, fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]: ...
-    def answers(self, outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]: ...
+    def spoiled(self, fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]: ...
+    def predictions(self, outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]: ...
     def agree(
         self, live: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], fitted: dict[str, Any]
     ) -> np.ndarray: ...
 
 
 @runtime_checkable
-class Vectorised(Protocol):
-    """A kind or target kind that takes a column of numbers at once, and text as the number that float() reads in it."""
+class Vectorized(Protocol):
+    """A kind or target kind that converts a column of numbers at once, and text as the number that float() reads."""
 
     def raws(self, values: np.ndarray) -> np.ndarray:
-        """What `raw` makes of each of float64 [N]; NaN is missing on either side.
+        """`raw` of each value, float64 [N] -> float64 [N]; NaN is missing.
 
         Raises:
-            ValueError: it does not take one of them.
+            ValueError: `raw` rejects one of them.
         """
         ...
 
 
 @runtime_checkable
 class Bounded(Protocol):
-    """A kind whose values may take much longer to transform than their size tells."""
+    """A kind whose values may take much longer to transform than their size suggests."""
 
     def bounded(self, fitted: dict[str, Any], rows: int) -> dict[str, Any]:
-        """`fitted` with which `transform` refuses what would keep a server busy; calls are of at most `rows`."""
+        """`fitted` with a bound on the cost of a request of at most `rows`, beyond which `transform` raises TooMuch."""
         ...
 
 
 @runtime_checkable
 class Received(Protocol):
-    """A kind of bytes that a request may hold in another form, such as base64 in JSON."""
+    """A kind of bytes that a request may encode, such as base64 in JSON."""
 
     def received(self, value: bytes) -> bytes:
-        """The bytes that a table would hold; any that a table may hold are left as they are."""
+        """Decode a value of a request; return bytes that are not encoded as they are."""
         ...
 
 
@@ -124,12 +121,12 @@ def kind(name: str) -> Kind:
 
 
 def target_kind(name: str) -> Target:
-    """The module of a target kind; `name` begins with `target_`."""
+    """The module of a target kind; `name` starts with `target_`."""
     return cast(Target, importlib.import_module(f"stages.schema.kinds.{name}"))
 
 
-MISSING: dict[str, Any] = {"bytes": b"", "str": "", "float64": np.nan}  # by RAW: a missing value on the wire
-# Outputs that come with every answer: the release's 12 hex digits as ASCII, and a number that no other answer has.
+MISSING: dict[str, Any] = {"bytes": b"", "str": "", "float64": np.nan}  # RAW -> a missing value on the wire
+# Outputs of every response: the release's 12 hex digits as ASCII, and an id that no other response has.
 IDENTIFIERS = {"release": Tensor("uint8", (12,)), "answer_id": Tensor("uint8", (16,))}
 
 
@@ -151,21 +148,21 @@ class Schema:
 
     @classmethod
     def parse(cls, text: str) -> Schema:
-        """What `text` has written."""
+        """Parse what `text` has written."""
         tree = json.loads(text)
         return cls(tuple(Column(**column) for column in tree["features"]), Column(**tree["target"]))
 
     def text(self, indent: int | None = None) -> str:
-        """As JSON."""
+        """The schema as JSON."""
         tree = {"features": [asdict(column) for column in self.features], "target": asdict(self.target)}
         return json.dumps(tree, indent=indent, ensure_ascii=False)
 
     def public(self) -> Schema:
-        """What a client must know: how to take raw values and read answers, not what was fitted to the features."""
+        """The part that a client needs to send raw values and read predictions: without what was fitted to features."""
         return Schema(tuple(replace(column, fitted={}) for column in self.features), self.target)
 
     def bounded(self, rows: int) -> Schema:
-        """The same for a server: what the rows of one call, at most `rows`, may cost is bounded."""
+        """The schema for a server, which bounds the cost of one request of at most `rows`."""
         features = (
             replace(column, fitted=module.bounded(column.fitted, rows)) if isinstance(module, Bounded) else column
             for column in self.features
@@ -177,15 +174,15 @@ class Schema:
         """The arrays of this data set, in order of first appearance.
 
         Raises:
-            ValueError: two blocks would have one name.
+            ValueError: two blocks would have the same name.
         """
         return tuple(Block(name, columns, _tensor(columns)) for name, columns in self.groups().items())
 
     def groups(self) -> dict[str, tuple[Column, ...]]:
-        """Name and columns of each block, which are known before anything is fitted.
+        """Name -> columns of each block, which needs no fitted values.
 
         Raises:
-            ValueError: two blocks would have one name.
+            ValueError: two blocks would have the same name.
         """
         groups: dict[tuple[bool, str], list[Column]] = {}
         for column in self.features:
@@ -194,23 +191,23 @@ class Schema:
         names = [name for _, name in groups]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"the column {name!r} has the name of a kind whose columns travel together: rename it")
+                raise ValueError(f"the column {name!r} has the name of a kind whose columns form one array: rename it")
         return {name: tuple(columns) for (_, name), columns in groups.items()}
 
     def inputs(self) -> dict[str, Tensor]:
-        """The raw values that a client sends, by column; each of shape (1,)."""
+        """Column -> the raw value that a client sends, of shape (1,)."""
         modules = {column.name: kind(column.kind) for column in self.features}
         return {name: Tensor(module.RAW, (1,), optional=module.OPTIONAL) for name, module in modules.items()}
 
     def outputs(self) -> dict[str, Tensor]:
-        """What the model answers, by name."""
+        """Name -> output of the model."""
         return target_kind(self.target.kind).outputs(self.target.fitted)
 
     def encode(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Raw values {column: [N]} to arrays {block: [N, *shape]}. An absent optional column is all missing.
+        """Raw values {column: [N]} to arrays {block: [N, *shape]}. All values of an absent optional column are missing.
 
         Raises:
-            ValueError: a column is unknown, missing, or holds a value that its kind cannot take; it is named.
+            ValueError: a column is unknown, missing, or has a value that its kind rejects; the message names it.
         """
         known = [column.name for column in self.features]
         for name in raw:
@@ -220,14 +217,14 @@ class Schema:
         return self.transform({column.name: _raws(column, raw, rows) for column in self.features})
 
     def transform(self, raw: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The same, of values {column: [N]} as the table stores them."""
+        """`encode` for values {column: [N]} as the table stores them."""
         return {
             block.name: _join([_array(column, raw[column.name]) for column in block.columns]) for block in self.blocks()
         }
 
 
 def _tensor(columns: tuple[Column, ...]) -> Tensor:
-    """Columns that travel together are joined along the last axis."""
+    """The tensor of a block's columns, joined along the last axis."""
     first = kind(columns[0].kind).tensor(columns[0].fitted)
     if not kind(columns[0].kind).PACKED:
         return first
@@ -236,7 +233,7 @@ def _tensor(columns: tuple[Column, ...]) -> Tensor:
 
 
 def _raws(column: Column, raw: Mapping[str, Any], rows: int) -> list[Any]:
-    """Values as people hold them, or absent, as the table stores them."""
+    """A column's values as the table stores them, from those of a client, which may leave out the column."""
     module = kind(column.kind)
     if column.name in raw:
         values = raw[column.name]

@@ -1,4 +1,4 @@
-"""Which modules `params.yaml` chooses, of those that are looked up by name."""
+"""The modules that `params.yaml` chooses among those looked up by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stages.settings import sections
 from stages.settings.params import Listed
 from stages.tables import sources
 
-# What is looked up by the target's kind.
+# Packages with a module for each kind of target.
 TARGETS = (
     "stages.networks.heads",
     "stages.trees",
@@ -20,13 +20,14 @@ TARGETS = (
 
 
 def modules(listed: Listed) -> Mapping[str, Iterable[str]]:
-    """Package -> the modules of it that a look-up by name brings with these parameters."""
+    """Package -> its modules that these parameters choose."""
     declared = sections.declared(listed.schema.features, listed.schema.target)
     features, target = sorted({column.kind for column in declared.features}), declared.target.kind
     named = {part["name"] for part in listed.model.encoders.values() if "name" in part}
     encoders = {schema.kind(kind).ENCODER for kind in features}
     return {
         "stages.schema.kinds": [*features, target],
+        "stages.schema.views": [*features, target],
         "stages.validation.expectations": [*features, target],
         "stages.gating.perturbations": features,
         "stages.tables.sources": [sources.file(listed.data.format)],

@@ -1,4 +1,4 @@
-"""What may stand under `gate` in `params.yaml`."""
+"""The section `gate` of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.settings.section import Positive, Section, Share
 
 Margin = Annotated[float, Field(ge=0)]
 
-# What criteria may be about that a person may decide, beside each of `gate.thresholds`: not whether a gate is a gate.
+# The kinds of criteria that a person may approve, besides each of `gate.thresholds`. The gate's controls are not here.
 APPROVABLE = ("threshold", "latency", "champion", "cost", "slice", "robustness", "data")
 
 
@@ -29,7 +29,7 @@ class Bound(Section):
 
 
 class Change(Section):
-    """`max_moved`: how far an answer may move on average: a probability, or standard deviations of the target."""
+    """`max_moved`: the largest mean change of a prediction: a probability, or in standard deviations of the target."""
 
     by: Annotated[float, Field(ge=0)] = 0.0
     max_changed: Share
@@ -37,7 +37,7 @@ class Change(Section):
 
 
 class Drift(Section):
-    """The largest distances of `statistics.distance`, beyond what chance makes of so many rows."""
+    """The largest values of `stages.tables.distributions.distance` allowed, beyond those expected by chance."""
 
     max_distance: Share
     columns: dict[str, Share]
@@ -46,9 +46,9 @@ class Drift(Section):
 
 
 class Slices(Section):
-    """What is asked of each slice by one column that has `min_rows`. Numbers are cut into `bins` of like size.
+    """Bounds for each slice by one column with at least `min_rows`. Numbers are cut into `bins` of about equal size.
 
-    Texts are cut like the numbers that they hold where `bins` are said.
+    A column of texts is cut as numbers if `bins` is given.
     """
 
     min_rows: Annotated[int, Field(ge=2)] = 30
@@ -68,7 +68,7 @@ class Gate(Section):
     margins: dict[str, Margin]
     slices: dict[str, Slices]
     level: Annotated[float, Field(gt=0, lt=0.5)]
-    p99_ms: Annotated[float, Field(gt=0, lt=10_000)]  # a control must be slower, and people wait for it
+    p99_ms: Annotated[float, Field(gt=0, lt=10_000)]  # bounded, because a control has to be slower
     max_slower: Annotated[float, Field(gt=0)]
     max_larger: Annotated[float, Field(gt=0)]
     approval: list[str]
@@ -81,5 +81,5 @@ class Gate(Section):
         known = (*APPROVABLE, *self.thresholds)
         for name in self.approval:
             if name not in known:
-                raise ValueError(f"approval: {name!r} is nothing that a person can decide{nearest(name, known)}")
+                raise ValueError(f"approval: {name!r} is not a criterion that can be approved{nearest(name, known)}")
         return self

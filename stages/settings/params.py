@@ -1,4 +1,4 @@
-"""`params.yaml`, parsed once, and edited with its comments kept. A stage is given only what `dvc.yaml` lists for it."""
+"""Parse `params.yaml`, and edit it with its comments kept. A stage sees only what `dvc.yaml` lists for it."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from stages.core.errors import Misuse
 from stages.core.words import nearest
 from stages.settings.sections import Params, explain
 
-SHORT = 3  # so many plain values stand in one line
+SHORT = 3  # values that are written in one line
 
 
 def parse(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file.
 
     Raises:
-        Misuse: names the key at fault and, for an unknown one, the nearest that exists.
+        Misuse: a key is wrong; the message names it and, for an unknown key, the nearest one.
     """
     try:
         tree = _yaml(path)
     except MarkedYAMLError as error:
-        lockfile.settled(path.parent)
+        lockfile.check_conflicts(path.parent)
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise Misuse(f"{path}, line {line}: {error.problem}") from error
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise Misuse(f"{path} cannot be read: {error}") from error
     if not isinstance(tree, dict):
-        what = "is empty" if tree is None else "holds no sections"
+        what = "is empty" if tree is None else "has no sections"
         raise Misuse(f"{path} {what}: `git checkout {path}` restores it")
     try:
         return Params.model_validate(tree)
@@ -48,13 +48,13 @@ def parse(path: Path = Path("params.yaml")) -> Params:
 
 
 def load(stage: str, path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml")) -> Listed:
-    """The parameters that `dvc.yaml` lists under `stage`, and no others."""
+    """The parameters that `dvc.yaml` lists for a stage."""
     listed = _yaml(graph)["stages"][stage].get("params", [])
     return Listed(parse(path), stage, tuple(listed))
 
 
 class Listed:
-    """A view of the parameters that refuses what is not listed, so that no value acts unseen by DVC."""
+    """A view of the parameters with only the listed ones, so that a stage uses none that DVC does not track."""
 
     def __init__(self, section: Any, stage: str, listed: tuple[str, ...], prefix: str = "") -> None:
         self._section, self._stage, self._listed, self._prefix = section, stage, listed, prefix
@@ -69,15 +69,15 @@ class Listed:
 
 
 def paths(graph: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """Where `dvc.yaml` says that everything lies.
+    """The paths of data, models and reports in `dvc.yaml`, by name.
 
     Raises:
-        Misuse: it cannot be read.
+        Misuse: `dvc.yaml` cannot be read.
     """
     try:
         return dict(_yaml(graph)["vars"][0]["paths"])
     except (YAMLError, LookupError, TypeError) as error:
-        lockfile.settled(graph.parent)
+        lockfile.check_conflicts(graph.parent)
         line = (
             f", line {error.problem_mark.line + 1}" if isinstance(error, MarkedYAMLError) and error.problem_mark else ""
         )
@@ -93,7 +93,7 @@ def preset(name: str) -> dict[str, Any]:
     """A preset's values, section by section, as `edit` takes them.
 
     Raises:
-        Misuse: no preset of this name.
+        Misuse: there is no preset of this name.
     """
     folder = Path(__file__).parent / "presets"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
@@ -103,7 +103,7 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def edit(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
-    """Replace the leaves that `changes` names, section by section; everything else keeps its place."""
+    """Replace the values in `changes`, {section: {key: value}}; keep the rest of the file as it is."""
     with _edited(path) as tree:
         for section, keys in changes.items():
             for key, value in keys.items():
@@ -112,7 +112,7 @@ def edit(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
 
 
 def merge(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
-    """As `edit`, but a mapping that is there keeps its other keys, however deep. A new innermost one takes a line."""
+    """Like `edit`, but keep the other keys of existing mappings at any depth. A new innermost mapping is one line."""
     with _edited(path) as tree:
         _merge(tree, changes)
 
@@ -123,15 +123,15 @@ def _merge(tree: Any, changes: dict[str, Any]) -> None:
         if not (isinstance(value, dict) and isinstance(below, dict)):
             tree[key] = _in_line(value)
             continue
-        grows = not below and any(isinstance(one, dict) for one in value.values())
+        grows = not below and any(isinstance(inner, dict) for inner in value.values())
         _merge(below, value)
-        if grows:  # {} becomes a line for each key; a blank line after it stays after all of them
+        if grows:  # {} becomes a line for each key
             below.fa.set_block_style()
             _blanks_last(tree, key)
 
 
 def _blanks_last(tree: Any, key: str) -> None:
-    """A blank line after a key's comment comes to stand after all of its value."""
+    """Move the blank line after a key's comment behind the key's value."""
     comment = tree.ca.items.get(key, [None] * 3)[2]
     last = tree[key]
     if not (comment and comment.value.endswith("\n\n") and _is_block(last)):
@@ -147,12 +147,12 @@ def _is_block(value: Any) -> bool:
 
 
 def _in_lines(value: Any) -> Any:
-    """A mapping with a line for each key, unless it is a short one of plain values."""
+    """A mapping with a line for each key, or in one line if it is short and flat."""
     if not isinstance(value, dict) or (
-        len(value) <= SHORT and not any(isinstance(one, dict) for one in value.values())
+        len(value) <= SHORT and not any(isinstance(inner, dict) for inner in value.values())
     ):
         return _in_line(value)
-    return CommentedMap({key: _in_lines(one) for key, one in value.items()})
+    return CommentedMap({key: _in_lines(inner) for key, inner in value.items()})
 
 
 def _in_line(value: Any) -> Any:
@@ -165,19 +165,19 @@ def _in_line(value: Any) -> Any:
 
 @contextmanager
 def _edited(path: Path) -> Iterator[Any]:
-    """The file's tree to change, written when the block ends well."""
+    """Yield the file's tree to change; write it if the block raises nothing."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 120
     yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
     tree = yaml.load(path.read_text(encoding="utf-8"))
     yield tree
-    with replacing(path) as whole, whole.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         yaml.dump(tree, file)
 
 
 def values(listed: Listed) -> dict[str, Any]:
-    """Everything that a stage is given, by key, as plain JSON values."""
+    """Key -> JSON value of all parameters listed for a stage."""
 
     def value(key: str) -> Any:
         section = listed._section
@@ -189,7 +189,7 @@ def values(listed: Listed) -> dict[str, Any]:
 
 
 def accepted(stage: str, path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml"), root: Path = Path()) -> bool:
-    """Whether a stage has ended well with just the values that `params.yaml` has for it now."""
+    """Whether the last recorded run of a stage had the values that `params.yaml` has now."""
     tree = _yaml(path)
     recorded = lockfile.stages(root).get(stage, {}).get("params", {}).get(path.name)
     keys = _yaml(graph)["stages"][stage]["params"]
@@ -204,5 +204,5 @@ def _get(section: Any, name: str) -> Any:
 
 
 def _yaml(path: Path) -> Any:
-    """As DVC reads it: YAML 1.2, where 1e-3 is a number."""
+    """Parse YAML as DVC does: version 1.2, in which 1e-3 is a number."""
     return YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))

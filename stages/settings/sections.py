@@ -1,4 +1,4 @@
-"""What may stand in `params.yaml`: strict frozen sections, and the words for what may not."""
+"""The sections of `params.yaml`, strict and frozen, and error messages about them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_valid
 from stages import schema
 from stages.core.words import modules, nearest
 from stages.gating import perturbations
-from stages.schema import kinds
+from stages.schema import kinds, views
 from stages.settings.gate import Change, Gate
 from stages.settings.section import Positive, Section, Share
 from stages.tables import distributions, sources
@@ -22,8 +22,8 @@ from stages.validation import expectations
 
 Options = dict[str, Any]
 
-# The ways to split, and what `split.column` holds for each; nothing where it is none.
-WAYS = {"hash": "", "strata": "", "group": "the group", "time": "the time", "column": "the name of the split"}
+# `split.by` -> what `split.column` holds; "" if that split has no column.
+SPLITS = {"hash": "", "strata": "", "group": "the group", "time": "the time", "column": "the name of the split"}
 
 
 class Data(Section):
@@ -38,7 +38,7 @@ class Data(Section):
         parts = PurePosixPath(path).parts
         if parts[:2] not in (("data", "raw"), ("data", "builtin")) or len(parts) < 3 or ".." in parts:
             remedy = f"bring it there with `millrace data add {shlex.quote(path)}`"
-            raise ValueError(f"{path!r} does not lie in data/raw/: {remedy}")
+            raise ValueError(f"{path!r} is not in data/raw/: {remedy}")
         if not re.fullmatch(r"[\w./-]+", path):  # it becomes part of a stage's command
             raise ValueError(f"{path!r} must consist of letters, digits, '.', '_', '-' and '/': rename it")
         return path
@@ -68,7 +68,7 @@ class Schema(Section):
         if not isinstance(tree, dict):
             return tree
         return {
-            role: {name: {"kind": said} if isinstance(said, str) else said for name, said in columns.items()}
+            role: {name: {"kind": value} if isinstance(value, str) else value for name, value in columns.items()}
             if isinstance(columns, dict)
             else columns
             for role, columns in tree.items()
@@ -81,21 +81,21 @@ class Schema(Section):
         for name in names:
             if name.startswith("_"):
                 raise ValueError(
-                    f"the column name {name!r} begins with an underscore, which is kept for the table's own"
+                    f"the column name {name!r} begins with an underscore, which is reserved for the table's own columns"
                 )
             if name in self.keep and names.count(name) > 1:
-                raise ValueError(f"schema.keep: the column {name!r} is there twice, or as a feature or the target")
+                raise ValueError(f"schema.keep: the column {name!r} is listed twice, or is a feature or the target")
             if names.count(name) > 1:
                 raise ValueError(f"the column {name!r} is both a feature and the target")
             if name in schema.IDENTIFIERS:
                 raise ValueError(f"{name!r} is an output of every served model: rename that column")
-            of = next((other for other in names if name.startswith(f"{other}.")), None)
-            if of is not None:
-                raise ValueError(f"the column name {name!r} reads as a fact about {of!r}: rename it")
+            parent = next((other for other in names if name.startswith(f"{other}.")), None)
+            if parent is not None:
+                raise ValueError(f"the column name {name!r} looks like a fact about {parent!r}: rename it")
         return self
 
     def unfitted(self) -> schema.Schema:
-        """The columns as declared."""
+        """The schema as declared, with nothing fitted."""
         return declared(self.features, self.target)
 
 
@@ -116,24 +116,26 @@ class Split(Section):
 
     @field_validator("by")
     @classmethod
-    def _known(cls, way: str) -> str:
-        if way not in WAYS:
-            raise ValueError(f"there is no split by {way!r}{nearest(way, WAYS)}")
-        return way
+    def _known(cls, by: str) -> str:
+        if by not in SPLITS:
+            raise ValueError(f"there is no split by {by!r}{nearest(by, SPLITS)}")
+        return by
 
     @model_validator(mode="after")
     def _named(self) -> Split:
-        held = WAYS[self.by]
+        held = SPLITS[self.by]
         if held and self.column in ("", "none"):
             raise ValueError(f"split.column must name the column that holds {held}, since split.by is {self.by}")
         if not held and self.column != "none":
-            raise ValueError(f"split.column is {self.column!r}, which a split by {self.by} does not read: say none")
+            raise ValueError(
+                f"split.column is {self.column!r}, which a split by {self.by} does not use: set it to none"
+            )
         return self
 
     @model_validator(mode="after")
     def _some_left(self) -> Split:
         if self.val + self.test >= 1:
-            raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
+            raise ValueError(f"val {self.val} and test {self.test} leave no rows to train on")
         return self
 
 
@@ -193,7 +195,7 @@ class Measure(Section):
 
 
 class Canary(Section):
-    """`requests` are those that both releases answer; fewer within `minutes`, and the new one is withdrawn."""
+    """`requests`: how many both releases must answer. With fewer after `minutes`, the new release is withdrawn."""
 
     requests: Positive
     minutes: Annotated[float, Field(gt=0)]
@@ -225,18 +227,18 @@ class Params(Section):
     def _columns(self) -> Params:
         declared = self.schema_.unfitted()
         columns = {column.name: column for column in (*declared.features, declared.target)}
-        said = self.validate_.columns
-        for name in said:
+        expected = self.validate_.columns
+        for name in expected:
             if name not in columns:
                 raise ValueError(f"validate.columns.{name}: there is no such column{nearest(name, columns)}")
         for name, column in columns.items():
-            _no_other_kinds(column, said.get(name, {}))
-            options(expectations.of(column.kind), said.get(name, {}), f"validate.columns.{name}")
+            _no_other_kinds(column, expected.get(name, {}))
+            options(expectations.of(column.kind), expected.get(name, {}), f"validate.columns.{name}")
         _changes(declared, self.gate.robustness)
         described = distributions.described(declared)
         for name in self.gate.drift.columns:
             if name not in described:
-                raise ValueError(f"gate.drift.columns.{name}: nothing is kept of it{nearest(name, described)}")
+                raise ValueError(f"gate.drift.columns.{name}: no statistics are kept of it{nearest(name, described)}")
         known = [
             *sliceable(declared),
             *self.schema_.keep,
@@ -244,26 +246,26 @@ class Params(Section):
         ]
         for by in self.gate.slices:
             if by not in known:
-                raise ValueError(f"gate.slices.{by}: there is no such column, nor fact about one{nearest(by, known)}")
+                raise ValueError(f"gate.slices.{by}: there is no such column or fact{nearest(by, known)}")
         if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
-            raise ValueError(f"split.by: strata are not known of a target like {declared.target.name!r}: say hash")
+            raise ValueError(f"split.by: the kind of the target {declared.target.name!r} has no strata: use hash")
         return self
 
 
 def sliceable(declared: schema.Schema) -> list[str]:
-    """The columns of the table that test rows may be sliced by: those that hold no bytes, and the facts."""
+    """The columns of the table that test rows may be sliced by: those without bytes, and facts."""
     by_name = {column.name: schema.kind(column.kind) for column in declared.features}
     facts = [f"{name}.{fact}" for name, module in by_name.items() for fact in module.facts(())]
     return [*(name for name, module in by_name.items() if module.RAW != "bytes"), declared.target.name, *facts]
 
 
 def feature_kinds() -> list[str]:
-    """The names that a feature's kind may take."""
+    """The kinds of features."""
     return [name for name in modules(kinds) if not name.startswith("target_")]
 
 
 def target_kinds() -> list[str]:
-    """The names that the target's kind may take."""
+    """The kinds of targets, without their prefix."""
     return [name.removeprefix("target_") for name in modules(kinds) if name.startswith("target_")]
 
 
@@ -271,70 +273,70 @@ def declared(features: dict[str, Options], target: dict[str, Options]) -> schema
     """The columns as `schema:` declares them, before anything is fitted.
 
     Raises:
-        ValueError: an unknown kind or option, with the nearest one.
+        ValueError: a kind or option is unknown; the message names the nearest.
     """
-    ((name, said),) = target.items()
-    columns = tuple(_column(name, said, f"schema.features.{name}", "") for name, said in features.items())
-    return schema.Schema(columns, _column(name, said, f"schema.target.{name}", "target_"))
+    ((name, declaration),) = target.items()
+    columns = tuple(_column(name, declaration, f"schema.features.{name}", "") for name, declaration in features.items())
+    return schema.Schema(columns, _column(name, declaration, f"schema.target.{name}", "target_"))
 
 
-def options(module: Any, said: dict[str, Any], key: str) -> Any:
-    """`said` as the module's `Options`.
+def options(module: Any, values: dict[str, Any], key: str) -> Any:
+    """The module's `Options` with these values; `key` is where params.yaml has them.
 
     Raises:
-        ValueError: an unknown name (with the nearest), a wrong type, or a value out of range.
+        ValueError: a name is unknown (the message names the nearest), a type is wrong, or a value is out of range.
     """
-    unknown = [name for name in said if name not in _names(module)]
+    unknown = [name for name in values if name not in _names(module)]
     if unknown:
         names = [field.name for field in fields(module.Options)]
         raise ValueError(f"{key}.{unknown[0]} is unknown{nearest(unknown[0], names)}")
     try:
-        return TypeAdapter(module.Options).validate_json(json.dumps(said, default=str), strict=True)
+        return TypeAdapter(module.Options).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ValueError("; ".join(explain(fault, key) for fault in error.errors())) from error
 
 
 def explain(fault: Any, within: str = "") -> str:
-    """One of pydantic's findings as a sentence about a key, which may stand `within` another."""
+    """One of pydantic's errors as a sentence about a key, which may be `within` another."""
     key = ".".join(str(part) for part in (*([within] if within else []), *fault["loc"]))
     if fault["type"] == "extra_forbidden":
         return f"{key} is unknown{nearest(str(fault['loc'][-1]), _siblings(fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         choices = _annotation(fault["loc"])
-        say = f": say {' or '.join(get_args(choices))}" if get_origin(choices) is Literal else ""
-        return f"{key} is missing{say}"
+        hint = f": set it to {' or '.join(get_args(choices))}" if get_origin(choices) is Literal else ""
+        return f"{key} is missing{hint}"
     text = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in ("model_type", "model_attributes_type"):
         text = f"give keys, such as {', '.join(_siblings(fault['loc'])[:4])}"
-    given = "" if fault["type"] == "value_error" else f" (it says {fault['input']!r})"
+    given = "" if fault["type"] == "value_error" else f" (it is {fault['input']!r})"
     return text if not key or text.startswith(f"{key}.") else f"{key}: {text}{given}"
 
 
-def _no_other_kinds(column: schema.Column, said: dict[str, Any]) -> None:
-    """Raise ValueError where something is expected of a column that only columns of another kind can be held to."""
+def _no_other_kinds(column: schema.Column, values: dict[str, Any]) -> None:
+    """Raise ValueError for an expectation that only columns of another kind have."""
     kinds = [*feature_kinds(), *(f"target_{name}" for name in target_kinds())]
-    for option in (option for option in said if option not in _names(expectations.of(column.kind))):
-        if others := {kind.removeprefix("target_") for kind in kinds if option in _names(expectations.of(kind))}:
+    for option in (option for option in values if option not in _names(expectations.of(column.kind))):
+        if other_kinds := {kind.removeprefix("target_") for kind in kinds if option in _names(expectations.of(kind))}:
             kind = column.kind.removeprefix("target_")
-            known = f"is for {', '.join(sorted(others))}, and {column.name} is of kind {kind}"
-            remedy = "delete it, and mend gate.thresholds if the target's kind was changed"
-            raise ValueError(f"validate.columns.{column.name}.{option} {known}: {remedy}")
+            reason = f"is for {', '.join(sorted(other_kinds))}, and {column.name} is of kind {kind}"
+            remedy = "delete it, and adapt gate.thresholds if the target's kind was changed"
+            raise ValueError(f"validate.columns.{column.name}.{option} {reason}: {remedy}")
 
 
-def _changes(declared: schema.Schema, said: dict[str, dict[str, Change]]) -> None:
-    """Raise ValueError for what is no change of these columns, or not by such an amount; it names the key."""
+def _changes(declared: schema.Schema, limits: dict[str, dict[str, Change]]) -> None:
+    """Raise ValueError for a change that these columns' kinds do not have, or of a size out of range."""
     kinds = {name: name for name in feature_kinds()} | {column.name: column.kind for column in declared.features}
-    for key, changed in said.items():
+    for key, changes in limits.items():
         if key not in kinds:
             raise ValueError(f"gate.robustness.{key}: there is no such column or kind{nearest(key, kinds)}")
         known = perturbations.of(kinds[key])
-        for name, change in changed.items():
+        for name, change in changes.items():
             where = f"gate.robustness.{key}.{name}"
             if name not in known:
                 raise ValueError(f"{where}: there is no such change{nearest(name, known)}")
             most = known[name].most
             if change.by and not most:
-                raise ValueError(f"{where}.by: there is no more or less of that: delete it")
+                raise ValueError(f"{where}.by: this change has no size: delete it")
             if most and not 0 < change.by <= most:
                 raise ValueError(f"{where}.by must be above 0 and at most {most:g}, not {change.by:g}")
 
@@ -344,12 +346,12 @@ def _names(module: Any) -> set[str]:
 
 
 def _siblings(loc: tuple[Any, ...]) -> list[str]:
-    """The keys that may stand where a path of keys leads."""
+    """The keys that a section at a path of keys may have."""
     return list(_keys(_annotation(loc)))
 
 
 def _annotation(loc: tuple[Any, ...]) -> Any:
-    """What may stand where a path of keys leads."""
+    """The type of the value at a path of keys."""
     here: Any = Params
     for part in loc:
         here = get_args(here)[1] if get_origin(here) is dict else _keys(here).get(str(part))
@@ -357,19 +359,21 @@ def _annotation(loc: tuple[Any, ...]) -> Any:
 
 
 def _keys(model: Any) -> dict[str, Any]:
-    """A section's keys, and what each holds."""
+    """The keys of a section -> the type of each."""
     fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
     return {field.alias or name: field.annotation for name, field in fields.items()}
 
 
-def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Column:
+def _column(name: str, declaration: dict[str, Any], key: str, prefix: str) -> schema.Column:
     known = target_kinds() if prefix else feature_kinds()
-    if "kind" not in said:
+    if "kind" not in declaration:
         raise ValueError(f"{key}.kind is missing: write `{name}: KIND`, one of {', '.join(known)}")
-    if said["kind"] not in known:
-        raise ValueError(f"{key}.kind: there is no kind {said['kind']!r}{nearest(str(said['kind']), known)}")
-    kind = prefix + said["kind"]
-    chosen = {option: value for option, value in said.items() if option != "kind"}
+    if declaration["kind"] not in known:
+        raise ValueError(
+            f"{key}.kind: there is no kind {declaration['kind']!r}{nearest(str(declaration['kind']), known)}"
+        )
+    kind = prefix + declaration["kind"]
+    chosen = {option: value for option, value in declaration.items() if option != "kind"}
     module: Any = schema.target_kind(kind) if prefix else schema.kind(kind)
     protocol = schema.Target if prefix else schema.Kind
     parts = [*protocol.__annotations__, *(part for part in vars(protocol) if not part.startswith("_"))]
@@ -377,5 +381,6 @@ def _column(name: str, said: dict[str, Any], key: str, prefix: str) -> schema.Co
         raise ValueError(
             f"stages/schema/kinds/{kind}.py lacks {', '.join(lacking)}: see what the other files there have"
         )
+    views.of(kind)
     options(module, chosen, key)
     return schema.Column(name, kind, chosen)

@@ -1,4 +1,4 @@
-"""One split as memory-mapped arrays: a file for each block in order, the target, and the rows of the table they are."""
+"""A split as memory-mapped arrays: a file for each block in order, the target, and the rows' positions in the table."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def create_split(folder: Path, rows: np.ndarray, target: np.ndarray, tensors: Se
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What prepare noted: rows of each split, what it removed, and the SHA-256 of all that it read and wrote."""
+    """The summary that `prepare` wrote: rows of each split, rows removed, and the SHA-256 of files read and written."""
     return json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Columns of a table in Arrow's form: raw values of many cells at once, and the ids of the rows that they make."""
+"""Columns of a table as Arrow arrays: raw values of many cells at once, and the ids of rows."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.schema import Kind, Target, Vectorised
+from stages.schema import Kind, Target, Vectorized
 
 TYPES = {"bytes": pa.binary(), "str": pa.string(), "float64": pa.float64()}  # by RAW
 
 
 def raw(cells: pa.Array, module: Kind | Target) -> tuple[pa.Array, dict[int, str]]:
-    """A kind's `raw` of each cell [N], and by position what is wrong with the cells that it cannot take.
+    """A kind's `raw` of each cell [N], and position -> error message of each cell that it rejects.
 
-    Found of the whole column where the kind can do that and nothing is wrong, else of each distinct text.
+    Computed for the whole column at once if the kind can do that and rejects no cell, else for each distinct text.
     """
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
-    if isinstance(module, Vectorised) and (numbers := _numbers(cells)) is not None:
-        with contextlib.suppress(ValueError):  # `raw` says which cell is odd, and whether it is wrong
+    if isinstance(module, Vectorized) and (numbers := _numbers(cells)) is not None:
+        with contextlib.suppress(ValueError):  # `raw` below finds the cell at fault
             return array(module.raws(numbers), TYPES[module.RAW]), {}
-    found, faults = [], {}
+    values, faults = [], {}
     distinct, places = _distinct(cells)
     for place, value in enumerate(distinct):
         try:
-            found.append(module.raw(value))
+            values.append(module.raw(value))
         except ValueError as error:
-            found.append(None)
+            values.append(None)
             faults[place] = str(error)
     wrong = np.flatnonzero(np.isin(places, list(faults))) if faults else []
-    return array(found, TYPES[module.RAW]).take(array(places, pa.int64())), {
+    return array(values, TYPES[module.RAW]).take(array(places, pa.int64())), {
         int(i): faults[int(places[i])] for i in wrong
     }
 
 
 def words(cells: pa.Array, read: Callable[[Any], str | None]) -> pa.Array:
-    """Text [N]: what `read` makes of each cell, of equal ones once."""
+    """`read` of each cell, text [N]; it is called once for equal cells."""
     distinct, places = _distinct(cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells)
     return array([read(value) for value in distinct], pa.string()).take(array(places, pa.int64()))
 
 
 def _numbers(cells: pa.Array) -> np.ndarray | None:
-    """What Python's float() makes of cells [N], NaN for null; None where it takes another type, or not all texts."""
+    """Python's float() of cells, float64 [N], NaN for null; None if they are neither numbers nor texts of numbers."""
     if pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
         return _filled(cells.cast(pa.float64(), safe=False))
     if not pa.types.is_string(cells.type):
         return None
     with contextlib.suppress(ValueError):
         numbers = _filled(cells.cast(pa.float64()))
-        if np.count_nonzero(np.isnan(numbers)) == cells.null_count:  # Arrow takes "nan(...)"
+        if np.count_nonzero(np.isnan(numbers)) == cells.null_count:  # Arrow reads "nan(...)", float() does not
             return numbers
     with contextlib.suppress(ValueError):
         return np.array(cells.to_pylist(), np.float64)
@@ -70,7 +70,7 @@ def _filled(numbers: pa.Array) -> np.ndarray:
 
 
 def _distinct(cells: pa.Array) -> tuple[list[Any], np.ndarray]:
-    """The different ones among texts, or all cells of another type; and for each cell [N] which of them it is."""
+    """The distinct texts (or all cells, if of another type), and the index [N] of each cell among them."""
     if not pa.types.is_string(cells.type):
         return cells.to_pylist(), np.arange(len(cells))
     encoded = cells.dictionary_encode(null_encoding="encode")
@@ -78,13 +78,13 @@ def _distinct(cells: pa.Array) -> tuple[list[Any], np.ndarray]:
 
 
 def numbered(name: str, numbers: Sequence[int]) -> pa.Array:
-    """The sources of a table's rows: text [N]."""
+    """The sources of rows by their numbers, such as "table.csv row 2", text [N]."""
     texts = array(numbers, pa.int64()).cast(pa.string())
     return pc.binary_join_element_wise(scalar(f"{name} row"), texts, scalar(" "))
 
 
 def array(values: Any, type: pa.DataType) -> pa.Array:
-    """As `pa.array` makes it, which would load pandas into every worker to see that no value is pandas'."""
+    """`pa.array` without loading pandas, which would cost every worker time and memory."""
     if type not in (pa.binary(), pa.string()):
         numbers = np.ascontiguousarray(values, type.to_pandas_dtype())  # None becomes NaN
         return pa.Array.from_buffers(type, len(numbers), [None, pa.py_buffer(numbers)])
@@ -96,12 +96,12 @@ def array(values: Any, type: pa.DataType) -> pa.Array:
 
 
 def scalar(value: str | bytes | None) -> pa.Scalar:
-    """As `pa.scalar` makes it, without pandas; None is a text."""
+    """`pa.scalar` without loading pandas; None becomes a null text."""
     return array([value], pa.binary() if isinstance(value, bytes) else pa.string())[0]
 
 
 def identity(features: Iterable[Any]) -> str:
-    """SHA-256 over the raw features. Without the target: one picture under two labels is one sample."""
+    """The id of a row: the SHA-256 of its raw features, without the target."""
     digest = hashlib.sha256()
     for value in features:
         content = _content(value)
@@ -119,19 +119,19 @@ def _content(value: bytes | str | float | None) -> bytes | None:
 
 
 def identities(features: Sequence[pa.Array]) -> pa.Array:
-    """The `identity` of each row of columns [N], whose bytes are put together for all rows at once."""
+    """The `identity` of each row of columns [N]; the bytes of all rows are joined at once."""
     parts = [part for cells in features for part in _hashed(cells)]
     joined = pc.binary_join_element_wise(*parts, scalar(b""), null_handling="replace", null_replacement=b"")
     _, ends, content = joined.buffers()
-    whole = bytes(content or b"")
+    rows = bytes(content or b"")
     limits = np.frombuffer(ends, np.int32, len(joined) + 1).tolist()
-    digests = [hashlib.sha256(whole[first:last]).digest() for first, last in pairwise(limits)]
+    digests = [hashlib.sha256(rows[first:last]).digest() for first, last in pairwise(limits)]
     hexadecimal = b"".join(digests).hex().encode()
     return _pieces(hexadecimal, np.full(len(digests), 64), pa.string())
 
 
 def _hashed(cells: pa.Array) -> list[pa.Array]:
-    """Columns of bytes which, one after the other, are what `identity` hashes of each cell: its length, its content."""
+    """Columns of bytes that, joined, are what `identity` hashes of each cell: its length and its content."""
     if pa.types.is_floating(cells.type):
         numbers = _filled(cells)
         known = ~np.isnan(numbers)
@@ -143,6 +143,6 @@ def _hashed(cells: pa.Array) -> list[pa.Array]:
 
 
 def _pieces(content: Any, lengths: np.ndarray, type: pa.DataType) -> pa.Array:
-    """What the buffer `content` holds, cut into pieces of `lengths` [N] bytes."""
+    """A buffer's content cut into pieces of `lengths` [N] bytes."""
     ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
     return pa.Array.from_buffers(type, len(lengths), [None, pa.py_buffer(ends), pa.py_buffer(content)])

@@ -1,4 +1,4 @@
-"""The ways to split rows: each takes something of every row [N], and gives "train", "val" or "test" for each."""
+"""The ways to split rows: each takes a property of every row [N], and returns "train", "val" or "test" for each."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 
 
 def by_hash(hashes: np.ndarray, val: float, test: float) -> np.ndarray:
-    """By 64 bits of a hash [N], uint64, whatever other rows there are: a growing set never moves one."""
-    return _cut((hashes >> np.uint64(12)) / 16**13, val, test)  # the first 52 bits, which are a float's
+    """By 64 bits of a hash, uint64 [N]. New rows never move an old one."""
+    return _cut((hashes >> np.uint64(12)) / 16**13, val, test)  # the first 52 bits, which a float holds exactly
 
 
 def by_strata(ids: Iterable[int], strata: Iterable[Any], val: float, test: float) -> np.ndarray:
-    """Each stratum by the order of its ids: exact shares of it but for a row, and one sample at least to train on.
+    """Within each stratum by the order of ids: exact shares up to one row, and at least one training sample.
 
-    Copies of a sample stay together. A growing set moves those near the borders.
+    Copies of a sample stay together. New rows move those near the borders.
     """
     ids, strata = list(ids), list(strata)
     members: dict[Any, set[int]] = defaultdict(set)
@@ -38,31 +38,31 @@ def by_strata(ids: Iterable[int], strata: Iterable[Any], val: float, test: float
 
 
 def by_time(times: np.ndarray, val: float, test: float) -> np.ndarray:
-    """The latest are test, those before them val; rows of one time stay together, so shares may be off by them."""
+    """The latest rows are test, those before them val. Rows of the same time stay together, so shares may deviate."""
     ascending = np.sort(times)
     first, behind = (np.searchsorted(ascending, times, side) for side in ("left", "right"))
     return _cut((len(times) - (first + behind) / 2) / max(1, len(times)), val, test)
 
 
 def hashed(group: str | None) -> int:
-    """64 bits of a group's SHA-256; raises ValueError where there is no group."""
+    """64 bits of a group's SHA-256; raises ValueError for None."""
     if group is None:
         raise ValueError("missing")
     return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8])
 
 
 def clock(cells: Iterable[str | None]) -> Callable[[str | None], float]:
-    """What reads a moment out of a cell of a column like this one: numbers, or else ISO dates and timestamps.
+    """The function that reads the time in a cell of this column: a number if most cells are, else an ISO timestamp.
 
-    A timestamp without a zone counts as UTC. What is returned raises ValueError for a cell that is of another form.
+    A timestamp without a zone is in UTC. The function raises ValueError for a cell of another form.
     """
     known = [cell for cell in cells if cell is not None]
     numbers = sum(_number(cell) is not None for cell in known)
-    return _count if 2 * numbers > len(known) else _moment
+    return _read_number if 2 * numbers > len(known) else _read_timestamp
 
 
 def _cut(place: np.ndarray, val: float, test: float) -> np.ndarray:
-    """Of places from 0 to 1 the first `test` are test, and the next `val` val."""
+    """Split by places from 0 to 1: the lowest `test` are test, the next `val` are val."""
     splits = np.full(len(place), "train", "<U5")
     splits[place < test + val] = "val"
     splits[place < test] = "test"
@@ -70,7 +70,7 @@ def _cut(place: np.ndarray, val: float, test: float) -> np.ndarray:
 
 
 def _apportioned(sizes: np.ndarray, share: float, room: np.ndarray) -> np.ndarray:
-    """How many rows of each stratum [C] make up the share of all: the method of largest remainders, within `room`."""
+    """How many rows of each stratum [C] to take for a share of all, by largest remainders and at most `room`."""
     exact = sizes * share
     rows: np.ndarray = np.minimum(exact.astype(np.int64), room)
     for stratum in np.argsort(rows - exact, kind="stable"):
@@ -79,21 +79,21 @@ def _apportioned(sizes: np.ndarray, share: float, room: np.ndarray) -> np.ndarra
     return rows
 
 
-def _count(cell: str | None) -> float:
+def _read_number(cell: str | None) -> float:
     number = None if cell is None else _number(cell)
     if number is None:
-        raise ValueError("missing" if cell is None else f"{cell!r} is no number, as others are")
+        raise ValueError("missing" if cell is None else f"{cell!r} is not a number, as other cells are")
     return number
 
 
-def _moment(cell: str | None) -> float:
+def _read_timestamp(cell: str | None) -> float:
     """Microseconds since 1970, which a float64 holds exactly."""
     if cell is None:
         raise ValueError("missing")
     try:
         moment = datetime.fromisoformat(cell)
     except ValueError:
-        raise ValueError(f"{cell!r} is no ISO date or timestamp, such as 2024-12-31 or 2024-12-31T23:59") from None
+        raise ValueError(f"{cell!r} is not an ISO date or timestamp, such as 2024-12-31 or 2024-12-31T23:59") from None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)
 

@@ -1,4 +1,4 @@
-"""Reading the table in pieces: what is held at once is some 16 MiB of the table, or one row group."""
+"""Read the table in pieces: some 16 MiB at a time, or one row group."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PIECE_BYTES = 16 << 20
 
 
 def column(path: Path, name: str) -> np.ndarray:
-    """One whole column [N]; for the small ones."""
+    """A whole column [N]; for small ones."""
     return parquet.read_table(path, columns=[name]).column(name).to_numpy(zero_copy_only=False)
 
 
-def among(path: Path, name: str, values: Sequence[str]) -> np.ndarray:
-    """Whether a text column holds one of `values`, bool [N]."""
+def is_in(path: Path, name: str, values: Sequence[str]) -> np.ndarray:
+    """Whether each cell of a text column is one of `values`, bool [N]."""
     if not values:
         return np.zeros(parquet.read_metadata(path).num_rows, bool)
     cells = parquet.read_table(path, columns=[name]).column(name)
@@ -34,18 +34,18 @@ def ids(path: Path) -> np.ndarray:
 
 
 def keys(cells: pa.ChunkedArray) -> np.ndarray:
-    """The first 64 bits of ids, uint64 [N], 0 where there is none.
+    """The first 64 bits of ids, uint64 [N]; 0 for null.
 
-    By chance two samples of two million have the same ones in one such table out of ten million.
+    Two of two million samples share them by chance in one of ten million tables.
     """
     heads = pc.utf8_slice_codeunits(cells, 0, 16).fill_null("0" * 16).combine_chunks()
     return np.frombuffer(bytes.fromhex(str(heads.buffers()[2] or b"", "ascii")), ">u8").astype(np.uint64)
 
 
 def pieces(path: Path, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-    """The columns `names` of some row groups that follow each other, with the position of the first row.
+    """Yield the columns `names` of consecutive row groups, with the position of the first row.
 
-    Texts are dictionaries, so that one that repeats is made only once.
+    Texts are dictionary-encoded, so that a repeated one is built only once.
     """
     about = parquet.read_metadata(path)
     texts = [field.name for field in about.schema.to_arrow_schema() if field.type == pa.string()]
@@ -55,7 +55,7 @@ def pieces(path: Path, names: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
 
 
 def _together(row_groups: Sequence[Any]) -> Iterator[tuple[int, list[int]]]:
-    """Position of the first row, and numbers of row groups that are read at once."""
+    """Yield the position of the first row and the numbers of row groups that are read together."""
     first = end = size = 0
     numbers: list[int] = []
     for number, about in enumerate(row_groups):
@@ -68,14 +68,14 @@ def _together(row_groups: Sequence[Any]) -> Iterator[tuple[int, list[int]]]:
         yield first, numbers
 
 
-def chosen(first: int, piece: pa.Table, positions: np.ndarray) -> pa.Table:
-    """Those rows of a piece that stand at one of the table's ascending `positions`."""
+def select(first: int, piece: pa.Table, positions: np.ndarray) -> pa.Table:
+    """The rows of a piece at the table's ascending `positions`; `first` is the position of its first row."""
     inside = slice(*np.searchsorted(positions, (first, first + len(piece))))
     return piece.take(positions[inside] - first)
 
 
 def raw(cells: pa.ChunkedArray) -> Sequence[Any]:
-    """A column's raw values [n]: an array of numbers, else a list."""
+    """A column's raw values [n]: numbers as an array, others as a list."""
     if pa.types.is_floating(cells.type):
         return cells.to_numpy()
     if not pa.types.is_dictionary(cells.type):
@@ -88,18 +88,18 @@ def raw(cells: pa.ChunkedArray) -> Sequence[Any]:
 
 
 class Values:
-    """The raw values of one column at ascending row `positions`, in chunks [n]; iterable any number of times."""
+    """The raw values of a column at ascending row `positions`, in chunks [n]. Can be iterated more than once."""
 
     def __init__(self, path: Path, name: str, positions: np.ndarray) -> None:
         self.path, self.name, self.positions = path, name, positions
 
     def __iter__(self) -> Iterator[Sequence[Any]]:
         for first, piece in pieces(self.path, [self.name]):
-            if len(there := chosen(first, piece, self.positions)):
-                yield raw(there.column(0))
+            if len(rows := select(first, piece, self.positions)):
+                yield raw(rows.column(0))
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, in hex."""
+    """The SHA-256 of a file, in hex."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

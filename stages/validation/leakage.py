@@ -1,4 +1,4 @@
-"""How much of the target a single column tells: nearly all of it is seldom honest, and often the target in disguise."""
+"""How well a single column predicts the target. A nearly perfect column is often the target in another form."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-ROWS = 20_000  # that are looked at, drawn by chance
-FEWEST = 100  # under which chance alone would tell
+ROWS = 20_000  # rows in the random sample
+FEWEST = 100  # with fewer rows the scores would be mostly chance
 
 
 def scores(rows: pd.DataFrame, target: str) -> dict[str, float]:
-    """For each column of values or facts the share of the error that it takes away by itself, 0 to 1.
+    """Column of values or facts -> the share of the target's error that it removes by itself, 0 to 1.
 
-    A decision tree of that column learns from one half of the samples and is held against the other. Its error is
-    divided by that of the likeliest label or of the mean: for labels that is the share of wrong ones, for numbers the
-    squared distance, so that the score is R². {} for too few rows, for copies of one sample, and for a target that is
-    the same in all of them.
-    `rows` has `_id`; copies of a sample are all in one half.
+    A decision tree on that column is fitted to one half of the samples and tested on the other. Its error is divided by
+    that of a constant prediction, the most frequent class or the mean. The error is the share of wrong classes, or the
+    mean squared error of numbers, for which the score is R². Copies of a sample, equal in `_id`, are in the same half.
+
+    Returns:
+        {} if there are too few rows, only copies of one sample, or a constant target.
     """
     import numpy as np
     import pandas as pd
@@ -26,33 +27,33 @@ def scores(rows: pd.DataFrame, target: str) -> dict[str, float]:
 
     ids = pd.factorize(rows["_id"])[0]
     place = np.random.default_rng(0).permutation(ids.max(initial=-1) + 1)
-    there = np.flatnonzero((ids >= 0) & rows[target].notna().to_numpy())
-    drawn = there[place[ids[there]] < ROWS][:ROWS]
-    first = place[ids[drawn]] % 2 == 0
-    if len(drawn) < FEWEST or first.all() or not first.any():
+    usable = np.flatnonzero((ids >= 0) & rows[target].notna().to_numpy())
+    sample = usable[place[ids[usable]] < ROWS][:ROWS]
+    first = place[ids[sample]] % 2 == 0
+    if len(sample) < FEWEST or first.all() or not first.any():
         return {}
-    amounts = is_numeric_dtype(rows[target])
-    chosen = rows[target].iloc[drawn]
-    truth = chosen.to_numpy(np.float64) if amounts else pd.factorize(chosen)[0]
-    constant = truth[first].mean() if amounts else np.bincount(truth[first]).argmax()
-    by_itself = _error(truth[~first], np.full((~first).sum(), constant), amounts)
-    if not by_itself > 0:
+    regression = is_numeric_dtype(rows[target])
+    chosen = rows[target].iloc[sample]
+    truth = chosen.to_numpy(np.float64) if regression else pd.factorize(chosen)[0]
+    constant = truth[first].mean() if regression else np.bincount(truth[first]).argmax()
+    baseline = _error(truth[~first], np.full((~first).sum(), constant), regression)
+    if not baseline > 0:
         return {}
-    found = {}
+    scores = {}
     for name in rows:
         if not name.startswith("_") and name != target:
-            values = rows[name].iloc[drawn]
+            values = rows[name].iloc[sample]
             numbers = values.to_numpy(np.float64) if is_numeric_dtype(values) else pd.factorize(values, sort=True)[0]
-            told = _tree(amounts).fit(numbers[first, None], truth[first]).predict(numbers[~first, None])
-            found[name] = round(max(0.0, 1 - _error(truth[~first], told, amounts) / by_itself), 4)
-    return found
+            predictions = _tree(regression).fit(numbers[first, None], truth[first]).predict(numbers[~first, None])
+            scores[name] = round(max(0.0, 1 - _error(truth[~first], predictions, regression) / baseline), 4)
+    return scores
 
 
-def _tree(amounts: bool) -> Any:
+def _tree(regression: bool) -> Any:
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    return (DecisionTreeRegressor if amounts else DecisionTreeClassifier)(min_samples_leaf=5, random_state=0)
+    return (DecisionTreeRegressor if regression else DecisionTreeClassifier)(min_samples_leaf=5, random_state=0)
 
 
-def _error(truth: Any, told: Any, amounts: bool) -> float:
-    return float(((truth - told) ** 2).mean() if amounts else (truth != told).mean())
+def _error(truth: Any, predictions: Any, regression: bool) -> float:
+    return float(((truth - predictions) ** 2).mean() if regression else (truth != predictions).mean())

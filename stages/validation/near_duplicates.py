@@ -1,7 +1,4 @@
-"""Rows that are one sample but for trivial differences: case, blanks, punctuation, or the last digits of numbers.
-
-And labels that are one but for their form.
-"""
+"""Rows and labels with only trivial differences: in case, blanks, punctuation, or the last digits of numbers."""
 
 from __future__ import annotations
 
@@ -14,35 +11,37 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-BITS = 10  # of a number that count: some three digits
-_BETWEEN = re.compile(r"""[\s.,;:!?…"'\u2018-\u201f«»¿¡()\[\]]+""")  # no signs that tell words apart, as in C++ and C#
+BITS = 10  # of a number that are compared: some three digits
+_BETWEEN = re.compile(
+    r"""[\s.,;:!?…"'\u2018-\u201f«»¿¡()\[\]]+"""
+)  # but no signs that distinguish words, as in C++ and C#
 
 
 def groups(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """For each row a number [N], by first appearance; rows have the same one if those columns agree in normal form."""
+    """A group number for each row, [N]: rows are in the same group if `columns` have equal normal forms."""
     import numpy as np
     import pandas as pd
     from pandas.api.types import is_numeric_dtype
 
     mixed = np.zeros(len(rows), np.uint64)
-    for name in columns:  # one after another, as all normal forms at once would be the table once more
+    for name in columns:  # one by one, as all normal forms together are as large as the table
         plain = _rounded(rows[name]) if is_numeric_dtype(rows[name]) else _normal(rows[name])
         mixed = mixed * np.uint64(31) + pd.util.hash_array(plain)
     return pd.factorize(mixed)[0]
 
 
 def spellings(labels: pd.Series) -> list[dict[str, int]]:
-    """Words that differ in case, blanks or Unicode form alone: {word: its rows} for each such group, largest first."""
-    alike: dict[str, dict[str, int]] = {}
+    """Groups of words that differ only in case, blanks or Unicode form: {word: its rows}, largest group first."""
+    spelled: dict[str, dict[str, int]] = {}
     for word, rows in labels.value_counts().sort_index().items():
         plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", str(word)).casefold())
-        alike.setdefault("".join(plain.split()), {})[str(word)] = int(rows)
-    found = [group for group in alike.values() if len(group) > 1]
-    return sorted(found, key=lambda group: -sum(group.values()))
+        spelled.setdefault("".join(plain.split()), {})[str(word)] = int(rows)
+    several = [group for group in spelled.values() if len(group) > 1]
+    return sorted(several, key=lambda group: -sum(group.values()))
 
 
 def _rounded(values: pd.Series) -> np.ndarray:
-    """Numbers to the nearest of so few bits, as those bits, uint64 [N]: far faster than decimal digits."""
+    """The bits of numbers rounded to BITS significant bits, uint64 [N]: far faster than decimal digits."""
     import numpy as np
 
     rest = np.uint64(52 + 1 - BITS)  # of the 52 bits after the first one
@@ -51,7 +50,7 @@ def _rounded(values: pd.Series) -> np.ndarray:
 
 
 def _normal(values: pd.Series) -> np.ndarray:
-    """The number of each word's normal form; -1 where it is missing."""
+    """A number for the normal form of each word, [N]; -1 if it is missing."""
     import numpy as np
     import pandas as pd
 

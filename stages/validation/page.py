@@ -1,4 +1,4 @@
-"""The report on a table as an HTML page for people, which loads nothing."""
+"""The report on a table as an HTML page that loads no other file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stages.validation.report import Report, allowed, plain, seen, text
 if TYPE_CHECKING:
     import pandas as pd
 
-MANY = 20  # rows that a list of the page shows
+MANY = 20  # rows of a list that the page shows
 
 
 def page(report: Report, rows: pd.DataFrame, rejected: list[tuple[str, str]], target: str) -> str:
-    """The report as one HTML file that loads nothing."""
+    """The report as HTML."""
     outcome, _, counts = report.verdict.partition(": ")
     shown = list(report.quarantined.items())[:MANY]
-    aside = [(rows["_source"].iloc[position], "; ".join(faults)) for position, faults in shown]
+    quarantined = [(rows["_source"].iloc[position], "; ".join(faults)) for position, faults in shown]
     facts = [name for name in rows if "." in name and name != target]
     sections = [
         _section("Faults of the table", _items([("fault", sentence) for sentence in report.faults])),
@@ -28,24 +28,24 @@ def page(report: Report, rows: pd.DataFrame, rejected: list[tuple[str, str]], ta
         _section(f"Rows by {target}", _picture(rows[target])),
         _section("Rows by official split", _picture(rows["_split"])),
         *(_section(name, _picture(rows[name])) for name in facts),
-        _section("Quarantined", _table(("Source", "Why"), aside), len(report.quarantined) - len(aside)),
+        _section("Quarantined", _table(("Source", "Why"), quarantined), len(report.quarantined) - len(quarantined)),
         _section("Rejected: could not be read", _table(("Source", "Why"), rejected[:MANY]), len(rejected) - MANY),
     ]
     return _PAGE.substitute(outcome=outcome, counts=html.escape(counts), sections="\n".join(filter(None, sections)))
 
 
 def _lines(report: Report) -> list[tuple[str, ...]]:
-    """A line for each expectation, those not met first."""
+    """A line for each expectation; those that are not met come first."""
     words = {"critical": "✗\N{NO-BREAK SPACE}fault", "warning": "✗\N{NO-BREAK SPACE}warning"}
     return [
         (
-            "✓" if found.success else words.get(found.severity, found.severity),
-            found.kwargs.get("description") or found.column,
-            allowed(found) or "not missing",
-            seen(found, report.rows),
-            found.name,
+            "✓" if finding.success else words.get(finding.severity, finding.severity),
+            finding.kwargs.get("description") or finding.column,
+            allowed(finding) or "not missing",
+            seen(finding, report.rows),
+            finding.name,
         )
-        for found in sorted(report.findings, key=lambda found: found.success)
+        for finding in sorted(report.findings, key=lambda finding: finding.success)
     ]
 
 
@@ -54,10 +54,10 @@ def _section(title: str, content: str, more: int = 0) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{content}{rest}</section>" if content else ""
 
 
-def _items(said: list[tuple[str, str]]) -> str:
+def _items(notes: list[tuple[str, str]]) -> str:
     items = [
         f'<li><b class="{html.escape(word)}">{html.escape(word)}</b> {html.escape(sentence)}</li>'
-        for word, sentence in said
+        for word, sentence in notes
     ]
     return f"<ul>{''.join(items)}</ul>" if items else ""
 
@@ -69,7 +69,7 @@ def _table(heads: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
 
 
 def _picture(values: pd.Series) -> str:
-    """Numbers as a histogram, anything else as a bar for each value."""
+    """A histogram of numbers, or a bar for each value of another type."""
     from pandas.api.types import is_numeric_dtype
 
     if not values.notna().any():
@@ -80,7 +80,7 @@ def _picture(values: pd.Series) -> str:
 
 
 def _bars(values: pd.Series) -> str:
-    """The most frequent values, and the rarest, since those are the ones to look at."""
+    """Bars of the most frequent and of the rarest values."""
     counts = values.fillna("(none)").value_counts()
     pairs = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     cut = [*pairs[:MANY], *pairs[max(MANY, len(pairs) - MANY) :]]

@@ -1,4 +1,4 @@
-"""What was found of a table, a finding for each expectation, and the words for it."""
+"""The findings of a validation, one for each expectation, and their wording."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """What Great Expectations found of one expectation."""
+    """Great Expectations' result for one expectation."""
 
     name: str
     kwargs: dict[str, Any]
-    of_rows: bool  # of each row by itself; else of the table as a whole
+    of_rows: bool  # an expectation of each row, else of the table as a whole
     success: bool
-    observed: Any  # the table's value, or a few of the rows' unexpected ones
-    sentence: str = ""  # of the table, or of the first row that fails
+    observed: Any  # the table's value, or a few unexpected values of rows
+    sentence: str = ""  # about the table, or about the first row that fails
     unexpected: tuple[int, ...] = ()  # positions of the rows that fail
-    sources: tuple[str, ...] = ()  # a few of theirs
+    sources: tuple[str, ...] = ()  # of a few of these rows
 
     @property
     def column(self) -> str:
@@ -34,41 +34,45 @@ class Finding:
 
     @property
     def bound(self) -> dict[str, Any]:
-        said_elsewhere = ("column", "severity", "description", "notes", "meta")
-        return {name: value for name, value in self.kwargs.items() if name not in said_elsewhere}
+        not_bounds = ("column", "severity", "description", "notes", "meta")
+        return {name: value for name, value in self.kwargs.items() if name not in not_bounds}
 
-    def tell(self) -> str:
-        """The sentence, with how many rows and a few of their sources."""
+    def describe(self) -> str:
+        """The sentence, with the number of rows and a few of their sources."""
         count = f"{_count(len(self.unexpected), 'row')}: " if self.of_rows else ""
         return f"{count}{self.sentence}" + (f" ({', '.join(self.sources)})" if self.sources else "")
 
 
 @dataclass(frozen=True)
 class Report:
-    """All findings, and what follows from them."""
+    """All findings, and the verdict on the table."""
 
     rows: int
     rejected: int
-    quarantined: dict[int, list[str]]  # position of a row: its faults
+    quarantined: dict[int, list[str]]  # position of a row -> its faults
     findings: list[Finding]
     results: dict[str, Any]  # Great Expectations' own
 
     @property
     def failed(self) -> list[Finding]:
-        """What refuses the table."""
+        """The findings for which the table is refused."""
         return [
-            found for found in self.findings if not (found.success or found.of_rows or found.severity != "critical")
+            finding
+            for finding in self.findings
+            if not (finding.success or finding.of_rows or finding.severity != "critical")
         ]
 
     @property
     def faults(self) -> list[str]:
-        return [found.tell() for found in self.failed]
+        return [finding.describe() for finding in self.failed]
 
     @property
     def notes(self) -> list[tuple[str, str]]:
-        """What does not refuse it: rows with a fault of their own, and warnings."""
-        others = [found for found in self.findings if not found.success and found not in self.failed]
-        return [("faulty" if found.severity == "critical" else found.severity, found.tell()) for found in others]
+        """Findings for which the table is not refused: faulty rows and warnings."""
+        others = [finding for finding in self.findings if not finding.success and finding not in self.failed]
+        return [
+            ("faulty" if finding.severity == "critical" else finding.severity, finding.describe()) for finding in others
+        ]
 
     @property
     def verdict(self) -> str:
@@ -78,7 +82,7 @@ class Report:
 
     @property
     def tree(self) -> dict[str, Any]:
-        """As plain data, for machines; without `results`."""
+        """The report as plain data for `validation.json`, without `results`."""
         return {
             "outcome": "refused" if self.failed else "accepted",
             "rows": self.rows,
@@ -86,16 +90,16 @@ class Report:
             "rejected": self.rejected,
             "expectations": [
                 {
-                    "name": found.name,
-                    "column": found.column or None,
-                    "kwargs": found.bound,
-                    "success": found.success,
-                    "observed": found.observed,
-                    "unexpected_count": len(found.unexpected) if found.of_rows else None,
-                    "severity": found.severity,
-                    "sources": list(found.sources),
+                    "name": finding.name,
+                    "column": finding.column or None,
+                    "kwargs": finding.bound,
+                    "success": finding.success,
+                    "observed": finding.observed,
+                    "unexpected_count": len(finding.unexpected) if finding.of_rows else None,
+                    "severity": finding.severity,
+                    "sources": list(finding.sources),
                 }
-                for found in self.findings
+                for finding in self.findings
             ],
             "faults": self.faults,
             "warnings": [sentence for word, sentence in self.notes if word != "faulty"],
@@ -103,31 +107,31 @@ class Report:
 
 
 def summary(report: Report) -> str:
-    """For the terminal: the verdict, then what each fault expected and saw."""
+    """The text for the terminal: the verdict, then the allowed and observed values of each fault."""
     lines = [report.verdict]
-    for found in report.failed:
-        about = f"({found.column})" if found.column else ""
-        lines += [f"  fault: {found.tell()}"]
-        lines += [f"         {found.name}{about}: observed {text(found.observed)}, allowed {allowed(found)}"]
+    for finding in report.failed:
+        about = f"({finding.column})" if finding.column else ""
+        lines += [f"  fault: {finding.describe()}"]
+        lines += [f"         {finding.name}{about}: observed {text(finding.observed)}, allowed {allowed(finding)}"]
     return "\n".join(lines + [f"  {word}: {sentence}" for word, sentence in report.notes])
 
 
 def row_faults(rows: pd.DataFrame, findings: list[Finding]) -> dict[int, list[str]]:
-    """Position of each faulty row: its faults as sentences."""
+    """Position of each faulty row -> its faults as sentences."""
     faults: dict[int, list[str]] = {}
-    for found in findings:
-        if found.of_rows and not found.success and found.severity == "critical":
-            positions = list(found.unexpected)
+    for finding in findings:
+        if finding.of_rows and not finding.success and finding.severity == "critical":
+            positions = list(finding.unexpected)
             sentences: dict[Any, str] = {}
-            for position, value in zip(positions, map(plain, rows[found.column].iloc[positions]), strict=True):
+            for position, value in zip(positions, map(plain, rows[finding.column].iloc[positions]), strict=True):
                 if value not in sentences:
-                    sentences[value] = say(found.name, found.kwargs, value)
+                    sentences[value] = fault_sentence(finding.name, finding.kwargs, value)
                 faults.setdefault(position, []).append(sentences[value])
     return dict(sorted(faults.items()))
 
 
-def say(name: str, kwargs: Mapping[str, Any], value: Any) -> str:
-    """What is wrong with a value, such as "image.width 8 is under 32", and what to do where `notes` say it."""
+def fault_sentence(name: str, kwargs: Mapping[str, Any], value: Any) -> str:
+    """What is wrong with a value, such as "image.width 8 is under 32", with the advice in `notes`."""
     about = kwargs.get("description")
     if value is None:
         return f"{about or kwargs['column']} is missing"
@@ -150,34 +154,34 @@ def _relation(name: str, kwargs: Mapping[str, Any], value: Any) -> str:
 
 
 def _form(name: str) -> str:
-    """What an expectation says each value is, such as "unique"."""
+    """The property in an expectation's name, such as "unique"."""
     return name.partition("_values_to_be_")[2].replace("_", " ")
 
 
-def allowed(found: Finding) -> str:
-    """The bound as words, such as "1 to 10,000"."""
-    bound = dict(found.bound)
+def allowed(finding: Finding) -> str:
+    """The bound in words, such as "at least 1, at most 10,000"."""
+    bound = dict(finding.bound)
     low, high, among = bound.pop("min_value", None), bound.pop("max_value", None), bound.pop("value_set", None)
     at_least = "over" if bound.pop("strict_min", False) else "at least"
     at_most = "under" if bound.pop("strict_max", False) else "at most"
     words = [f"{at_least} {text(low)}"] * (low is not None) + [f"{at_most} {text(high)}"] * (high is not None)
     words += [f"one of {text(among)}"] * (among is not None)
     words += [f"{name} {text(value)}" for name, value in bound.items() if value is not None]
-    return ", ".join(words) or _form(found.name)
+    return ", ".join(words) or _form(finding.name)
 
 
-def seen(found: Finding, rows: int) -> str:
-    """What was observed, as words."""
-    if not found.of_rows:
-        return "as allowed" if found.success and found.observed is None else text(found.observed)
-    values = f": {text(found.observed)}" if any(value is not None for value in found.observed) else ""
-    return f"{len(found.unexpected):,} of {_count(rows, 'row')}{values}" if found.unexpected else "all rows"
+def seen(finding: Finding, rows: int) -> str:
+    """The observed values in words."""
+    if not finding.of_rows:
+        return "as allowed" if finding.success and finding.observed is None else text(finding.observed)
+    values = f": {text(finding.observed)}" if any(value is not None for value in finding.observed) else ""
+    return f"{len(finding.unexpected):,} of {_count(rows, 'row')}{values}" if finding.unexpected else "all rows"
 
 
 def text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         more = [f"{len(value) - 12:,} more"] if len(value) > 12 else []
-        return ", ".join([text(one) for one in value[:12]] + more)
+        return ", ".join([text(element) for element in value[:12]] + more)
     if value is None:
         return "nothing"
     if isinstance(value, (int, float)) and math.isfinite(value):
@@ -186,9 +190,9 @@ def text(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """As JSON has it: Python's own numbers, None for what is missing."""
+    """A value for JSON: with Python's own numbers, and None for missing ones."""
     if isinstance(value, (list, tuple, set)):
-        return [plain(one) for one in value]
+        return [plain(element) for element in value]
     value = value.item() if hasattr(value, "item") else value
     return None if value != value else value
 

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import pipeline, schedule
 from flows.pipeline import Stage, conclude, judge, waits
 from stages.core import lockfile
-from stages.core.children import surroundings
+from stages.core.children import child_environment
 from stages.core.command import holding
 from tests.support.project import ROOT
 
@@ -80,7 +80,7 @@ class Project:
 
     def repro(self, check: bool = True) -> None:
         """A plain `dvc repro`."""
-        subprocess.run(["dvc", "repro", "-q"], cwd=self.folder, env=surroundings(), check=check)
+        subprocess.run(["dvc", "repro", "-q"], cwd=self.folder, env=child_environment(), check=check)
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         """`python -m flows.pipeline`."""
@@ -127,7 +127,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for stage in ("left", "right", "gate"):
         project.does(stage, ":")
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        subprocess.run(command, cwd=project.folder, env=surroundings(), check=True)
+        subprocess.run(command, cwd=project.folder, env=child_environment(), check=True)
     project.repro()
     return project
 

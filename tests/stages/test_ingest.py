@@ -1,4 +1,4 @@
-"""The first two stages through their commands and on real files: what stands in the table, what in the rejects."""
+"""The stages fetch and ingest, run by their commands on real files: the table and the rejects."""
 
 import csv
 import gzip
@@ -38,7 +38,7 @@ def png(seed=0, side=4):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Writes {path: content} below a folder."""
+    """Write {path: content} below a folder."""
 
     def write(files):
         for path, content in files.items():
@@ -51,7 +51,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def read(tmp_path):
-    """Ingests a path, and gives the rows and the rejects as {source: reason}."""
+    """Ingest a path; return the rows, and the rejects as {source: reason}."""
 
     def run(path, format="image_folder", workers=2):
         ingest.ingest(path, format, {}, SCHEMA, tmp_path / "table", tmp_path / "rejects", workers)
@@ -62,7 +62,7 @@ def read(tmp_path):
 
 
 def stage(name, *arguments, cwd):
-    """A stage's command, in a folder with nothing but the two files that it reads."""
+    """Run a stage's command in a folder with only dvc.yaml and params.yaml."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     command = [sys.executable, "-m", f"stages.{name}", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
@@ -75,7 +75,7 @@ def clone(tmp_path):
     return tmp_path
 
 
-def test_the_built_in_set_becomes_a_table(clone):
+def test_the_built_in_data_become_a_table(clone):
     assert stage("fetch", "data/builtin", cwd=clone).returncode == 0
     ran = stage("ingest", "data/builtin/digits", "data/table.parquet", "data/rejects.csv", cwd=clone)
     assert ran.stdout.startswith("data/builtin/digits: 1,797 rows, 0 rejects, "), ran.stderr
@@ -98,14 +98,14 @@ def test_the_built_in_set_becomes_a_table(clone):
     assert sorted(os.listdir(clone / "data")) == ["builtin", "rejects.csv", "table.parquet"]
 
 
-def test_a_mistake_is_one_line(clone):
+def test_an_error_is_reported_in_one_line(clone):
     ran = stage("ingest", "data/raw/absent", "data/table.parquet", "data/rejects.csv", cwd=clone)
     assert ran.returncode == 1
     assert ran.stderr == "error: data/raw/absent does not exist: bring your data there with `millrace data add`\n"
     assert not os.listdir(clone / "data")
 
 
-def test_digits_are_scikit_learns(tmp_path):
+def test_digits_equal_scikit_learns(tmp_path):
     from sklearn.datasets import load_digits
 
     fetch.digits(tmp_path)
@@ -119,7 +119,7 @@ def test_digits_are_scikit_learns(tmp_path):
 def test_a_row_for_each_sample(folder, read):
     picture = png()
     rows, rejects = read(folder({"train/cat/1.png": picture}))
-    grey = np.asarray(Image.open(io.BytesIO(picture)))
+    gray = np.asarray(Image.open(io.BytesIO(picture)))
     assert rows == [
         {
             "_id": hashlib.sha256(struct.pack("<q", len(picture)) + picture).hexdigest(),
@@ -131,8 +131,8 @@ def test_a_row_for_each_sample(folder, read):
             "image.height": 4,
             "image.mode": "L",
             "image.frames": 1,
-            "image.brightness": round(grey.mean(), 4),
-            "image.contrast": round(grey.std(), 4),
+            "image.brightness": round(gray.mean(), 4),
+            "image.contrast": round(gray.std(), 4),
         }
     ]
     assert rejects == {}
@@ -148,12 +148,12 @@ def test_idx_becomes_pictures(tmp_path, read):
     assert [np.asarray(Image.open(io.BytesIO(row["image"]))).tolist() for row in rows] == arrays.tolist()
 
 
-def test_one_picture_under_two_labels_is_one_sample(folder, read):
+def test_copies_of_a_picture_with_two_labels_have_the_same_id(folder, read):
     rows, _ = read(folder({"cat/1.png": png(), "dog/2.png": png(), "dog/3.png": png(seed=1)}))
     assert len({row["_id"] for row in rows}) == 2
 
 
-def test_ids_tell_every_value_from_every_other():
+def test_ids_distinguish_all_values():
     values = [[b""], [""], [None], [b"ab", b"c"], [b"a", b"bc"], [1.0], [-1.0], ["é"]]
     ids = [arrow.identity(features) for features in values]
     assert ids[0] == ids[1]
@@ -173,7 +173,7 @@ def test_ids_tell_every_value_from_every_other():
         *(((), type) for type in (pa.binary(), pa.string(), pa.int64(), pa.float64())),
     ],
 )
-def test_columns_are_as_arrow_makes_them(values, type):
+def test_columns_equal_those_of_pyarrow(values, type):
     made = arrow.array(values, type)
     made.validate(full=True)
     assert made.equals(pa.array(values, type))
@@ -183,7 +183,7 @@ def test_a_missing_number_is_not_a_number():
     assert np.isnan(arrow.array((None,), pa.float64())[0].as_py())
 
 
-def test_broken_samples_stop_nothing(folder, read):
+def test_broken_samples_do_not_stop_ingest(folder, read):
     path = folder(
         {
             "cat/1.png": png(1),
@@ -221,7 +221,7 @@ def test_an_unreadable_file_is_a_reject(folder):
     assert rejects == [("cat/1.png", "cannot be read: Permission denied")]
 
 
-def test_names_that_are_no_text_are_told_readably(folder, read):
+def test_names_that_are_not_utf_8_are_escaped(folder, read):
     path = folder({"cat/1.png": png()})
     for name, content in ((b"/d\xffg.png", png()), (b"/d\xfeg.png", b"")):
         with open(os.fsencode(path / "cat") + name, "wb") as file:
@@ -231,20 +231,20 @@ def test_names_that_are_no_text_are_told_readably(folder, read):
     assert list(rejects) == [r"cat/d\xfeg.png"]
 
 
-def test_nothing_readable_is_a_mistake(folder, read, tmp_path):
+def test_data_without_a_readable_sample_are_an_error(folder, read, tmp_path):
     path = folder({f"cat/{number}.png": b"" for number in range(5)})
     words = r"no sample in .*/set can be read: cat/0.png empty: no bytes; cat/1.png .*; cat/2.png .*; 2 more$"
     with pytest.raises(UserError, match=words):
         read(path)
 
 
-def test_empty_class_folders_are_a_mistake(tmp_path, read):
+def test_empty_class_folders_are_an_error(tmp_path, read):
     (tmp_path / "set/cat").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no sample in .*/set can be read: there is none"):
+    with pytest.raises(UserError, match=r"no sample in .*/set can be read: it holds none"):
         read(tmp_path / "set")
 
 
-def test_nothing_is_left_where_the_whole_fails(clone):
+def test_a_failed_ingest_leaves_no_output(clone):
     (clone / "data/raw/mine/cat").mkdir(parents=True)
     (clone / "data/raw/mine/cat/1.png").write_bytes(b"")
     (clone / "data/table.parquet").write_bytes(b"of an earlier run")
@@ -254,7 +254,7 @@ def test_nothing_is_left_where_the_whole_fails(clone):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_number_of_workers_changes_no_byte(folder, tmp_path, monkeypatch, seed):
+def test_output_does_not_depend_on_the_number_of_workers(folder, tmp_path, monkeypatch, seed):
     draw = random.Random(seed)
     monkeypatch.setattr(image_folder, "CHUNK_FILES", draw.randint(1, 9))
     monkeypatch.setattr(ingest, "GROUP_ROWS", draw.randint(1, 30))
@@ -290,7 +290,7 @@ def test_pictures_are_not_compressed_again(folder, read, tmp_path):
     assert set(stored.values()) == {"ZSTD"}
 
 
-def test_only_a_few_chunks_are_under_way():
+def test_only_a_few_chunks_are_in_memory():
     taken = []
     results = ingest._in_order(abs, (taken.append(number) or -number for number in range(100)), 2)
     assert next(results) == 0
@@ -302,12 +302,12 @@ def _end(number):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_told_in_words():
-    with pytest.raises(UserError, match="a process that reads samples was killed, most likely for want of memory"):
+def test_a_killed_worker_is_an_error_message():
+    with pytest.raises(UserError, match="a process that reads samples was killed, most likely because memory ran out"):
         list(ingest._in_order(_end, iter(range(3)), 2))
 
 
-def test_progress_in_plain_lines(folder, read, monkeypatch, capsys):
+def test_progress_is_printed_in_lines(folder, read, monkeypatch, capsys):
     monkeypatch.setattr(command, "LINE_S", 0)
     read(folder({"cat/1.png": png(), "cat/2.png": b""}))
     assert capsys.readouterr().err.startswith("2 samples, ")
@@ -342,7 +342,7 @@ def tabled(folder, form):
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
-def test_what_is_split_by_is_kept_beside_the_schema(tmp_path, form):
+def test_the_column_to_split_by_is_kept(tmp_path, form):
     def run(by, column):
         ingest.ingest(tabled(tmp_path, form), form, {}, TABLE, tmp_path / "table", tmp_path / "rejects", 1, by, column)
         return pq.read_table(tmp_path / "table").to_pydict()

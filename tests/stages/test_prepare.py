@@ -1,327 +1,32 @@
-"""Who lands in which split, what is left out, what is fitted on what, and what cannot be prepared."""
+"""Fitted values, arrays, the summary, and errors of prepare."""
 
 from __future__ import annotations
 
-import csv
+import functools
 import hashlib
 import json
-import random
-import shutil
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as parquet
 import pytest
 
-from stages import prepare
 from stages.core.errors import UserError
 from stages.schema import Schema
-from stages.schema.kinds import image, target_number
-from stages.settings import params
-from stages.tables import splits, table
+from stages.schema.kinds import image
+from stages.tables import table
 from stages.tables.arrays import SPLITS, open_split, read_summary
-from tests.support.project import ROOT
-
-TYPES = pa.schema(
-    {name: pa.string() for name in ("_id", "_split", "_source")} | {"image": pa.binary(), "label": pa.string()}
-)
-PATHS = [Path(name) for name in ("data/table.parquet", "data/quarantine.csv", "data/arrays", "data/schema.json")]
-
-
-def name(sample):
-    return hashlib.sha256(str(sample).encode()).hexdigest()
-
-
-def row(number, label="cat", split=None, sample=None, grey=None):
-    """One row of a table; equal `sample`s are the same picture."""
-    sample = number if sample is None else sample
-    pixels = np.frombuffer(bytes.fromhex(name(sample))[:6], np.uint8).reshape(3, 2)
-    return {
-        "_id": name(sample),
-        "_split": split,
-        "_source": f"{label}/{number}.png",
-        "image": image.raw(pixels if grey is None else np.full((3, 2), grey, np.uint8)),
-        "label": label,
-    }
-
-
-def many(count=60, **said):
-    return [row(number, "cat" if number % 2 else "dog", **said) for number in range(count)]
-
-
-def official(count=10):
-    """Rows of all three splits, as a data set itself has them."""
-    return [
-        row(f"{split}{number}", "cat" if number % 2 else "dog", split) for split in SPLITS for number in range(count)
-    ]
+from tests.support.preparing import PATHS, many, official, row, run
 
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """Runs the stage on rows, in a folder of its own; what it made is below that folder."""
-
-    def run(rows, quarantined=(), folder="here", **said):
-        here = tmp_path / folder
-        (here / "data").mkdir(parents=True)
-        for file in ("dvc.yaml", "params.yaml"):
-            shutil.copy(ROOT / file, here)
-        monkeypatch.chdir(here)
-        schema = {"features": {"image": "image"}, "target": {"label": "class"}}
-        params.edit({"schema": schema, "split": {"val": 0.2, "test": 0.3} | said})
-        types = TYPES.append(pa.field("_split_by", pa.string())) if "column" in said else TYPES
-        parquet.write_table(pa.Table.from_pylist(rows, types), PATHS[0], row_group_size=7)
-        with PATHS[1].open("w", encoding="utf-8", newline="") as file:
-            lines = [(each["_id"], each["_source"], "a fault") for each in quarantined]
-            csv.writer(file).writerows([("id", "source", "reasons"), *lines])
-        prepare.main(*PATHS)
-        return here
-
-    return run
+    return functools.partial(run, tmp_path, monkeypatch)
 
 
-def placed(here):
-    """Source of each row that was kept: its split."""
-    sources = table.column(here / PATHS[0], "_source")
-    return {sources[i]: split for split in SPLITS for i in open_split(here / PATHS[2], split).rows}
-
-
-def keys_of(ids):
-    return table.keys(pa.chunked_array([list(ids)], pa.string()))
-
-
-def split_of(rows, val=0.2, test=0.3):
-    ids, splits = (np.array([each[key] for each in rows], object) for key in ("_id", "_split"))
-    return dict(zip(ids, prepare.assign(keys_of(ids), splits, val, test), strict=True))
-
-
-def test_a_growing_set_moves_no_sample():
-    rows = [{"_id": name(number), "_split": None} for number in range(3000)]
-    before = split_of(rows[:1000])
-    random.Random(0).shuffle(rows)
-    after = split_of(rows)
-    assert {key: after[key] for key in before} == before
-
-
-def test_hashes_fall_where_they_always_fell():
-    rows = [{"_id": name(number), "_split": None} for number in range(12)]
-    assert " ".join(split_of(rows).values()) == "val val train val test train train val test test test val"
-
-
-def test_splits_have_about_their_shares():
-    counts = Counter(split_of([{"_id": name(number), "_split": None} for number in range(5000)]).values())
-    assert counts["val"] == pytest.approx(1000, abs=120)
-    assert counts["test"] == pytest.approx(1500, abs=120)
-
-
-def test_a_larger_test_share_only_adds_to_it():
-    rows = [{"_id": name(number), "_split": None} for number in range(1000)]
-    small, large = ({key for key, split in split_of(rows, test=test).items() if split == "test"} for test in (0.1, 0.3))
-    assert small < large
-
-
-def keyed(keys, **said):
-    """Rows with what they are split by, each of a sample of its own."""
-    return [row(number, "cat" if number % 2 else "dog", **said) | {"_split_by": key} for number, key in enumerate(keys)]
-
-
-def of_keys(here):
-    """The keys of the rows in each split."""
-    cells = table.column(here / PATHS[0], "_split_by")
-    return {split: [cells[i] for i in open_split(here / PATHS[2], split).rows] for split in SPLITS}
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_group_is_in_two_splits(stage, seed):
-    chance = random.Random(seed)
-    rows = keyed([f"patient {chance.randrange(40)}" for _ in range(200)])
-    for each in chance.sample(rows, 20):
-        each["_split"] = chance.choice(["test", "train"])  # data that do not heed groups
-    for each in chance.sample(rows, 20):
-        each["_id"] = rows[0]["_id"]
-    here = stage(rows, by="group", column="patient")
-    found = of_keys(here)
-    assert all(set(found[one]).isdisjoint(found[other]) for one in SPLITS for other in SPLITS if one != other)
-    assert sum(map(len, found.values())) + sum(read_summary(here / PATHS[2])["removed"].values()) == 200
-
-
-def test_a_growing_set_moves_no_group(stage):
-    rows = keyed([f"patient {number % 30}" for number in range(120)])
-    before = placed(stage(rows[:80], folder="before", by="group", column="patient"))
-    after = placed(stage(rows[::-1], folder="after", by="group", column="patient"))
-    assert {source: after[source] for source in before} == before
-
-
-def test_a_row_without_a_group_is_an_error_that_names_it(stage):
-    rows = keyed(["a", None, *"bcdefgh"])
-    with pytest.raises(UserError, match=r"group split, column patient: cat/1\.png: missing\. Mend"):
-        stage(rows, by="group", column="patient")
-    stage(rows * 5, rows[1:2], folder="set aside", by="group", column="patient", val=0.3, test=0.4)
-
-
-@pytest.mark.parametrize(
-    "when",
-    [
-        lambda day: str(day),
-        lambda day: f"{day / 8:.3f}",
-        lambda day: f"2024-{1 + day // 28:02}-{1 + day % 28:02}",
-        lambda day: f"2024-01-01T{day // 60:02}:{day % 60:02}:00Z",
-        lambda day: f"2024-01-01 {day // 60:02}:{day % 60:02}:00.125+05:00",
-    ],
-)
-def test_training_is_on_the_past(stage, when):
-    days = random.Random(0).sample(range(100), 100)
-    found = of_keys(stage(keyed([when(day) for day in days]), by="time", column="sold"))
-    order = {when(day): day for day in days}
-    assert [sorted(order[key] for key in found[split]) for split in SPLITS] == [
-        [*range(50)],
-        [*range(50, 70)],
-        [*range(70, 100)],
-    ]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_rows_of_one_time_stay_together(stage, seed):
-    chance = random.Random(seed)
-    found = of_keys(stage(keyed([str(chance.randrange(12)) for _ in range(100)]), by="time", column="year"))
-    train, val, test = ({int(key) for key in found[split]} for split in SPLITS)
-    assert max(train) < min(val) <= max(val) < min(test)
-    assert len(found["test"]) == pytest.approx(30, abs=8)
-
-
-def test_before_an_official_test_split_the_latest_are_val(stage):
-    rows = keyed([str(year) for year in range(50)], split="train") + keyed(["7"] * 10, split="test")
-    for number, each in enumerate(rows):
-        each["_id"] = name(number)
-    assert sorted(map(int, of_keys(stage(rows, by="time", column="year"))["val"])) == [*range(40, 50)]
-
-
-@pytest.mark.parametrize(
-    ("cells", "words"),
-    [
-        (["2024-01-01", "soon", "2024-01-03"], "'soon' is no ISO date or timestamp, such as 2024-12-31"),
-        (["2024-01-01", "2024", "2024-01-03"], "'2024' is no ISO date or timestamp"),
-        (["1", "2024-01-01", "3"], "'2024-01-01' is no number, as others are"),
-        (["1", "inf", "3"], "'inf' is no number, as others are"),
-        (["1", None, "3"], "missing"),
-    ],
-)
-def test_a_time_that_cannot_be_read_is_an_error_that_names_the_row(stage, cells, words):
-    with pytest.raises(UserError) as caught:
-        stage(keyed(cells), by="time", column="day")
-    assert str(caught.value).startswith(f"time split, column day: cat/1.png: {words}")
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_every_class_has_its_share_in_each_split(stage, seed):
-    chance = random.Random(seed)
-    sizes = {"cat": 61, "dog": 30, "eel": 2, "fox": 1, "gnu": 7}
-    rows = [row(f"{seed} {label} {number}", label) for label, size in sizes.items() for number in range(size)]
-    chance.shuffle(rows)
-    found = placed(stage(rows, by="strata"))
-    counts = Counter((source.split("/")[0], split) for source, split in found.items())
-    for split, share in {"val": 0.2, "test": 0.3}.items():
-        assert sum(n for (_, one), n in counts.items() if one == split) == round(101 * share)
-        assert all(abs(counts[label, split] - share * size) < 1 for label, size in sizes.items())
-    assert all(counts[label, "train"] for label in sizes)
-    chance.shuffle(rows)
-    assert placed(stage(rows, folder="again", by="strata")) == found
-
-
-def test_every_class_keeps_a_sample_to_train_on():
-    labels = np.array([f"one {number}" for number in range(20)] + [f"two {number % 20}" for number in range(40)])
-    found = splits.by_strata(keys_of(map(name, range(60))), labels, 0.3, 0.4)
-    assert set(labels[found == "train"]) == set(labels)
-    assert Counter(found) == {"train": 40, "test": 20}
-
-
-def test_a_growing_class_moves_few_samples(stage):
-    rows = many(200)
-    before = placed(stage(rows[:180], folder="before", by="strata"))
-    after = placed(stage(rows, folder="after", by="strata"))
-    assert sum(before[source] != after[source] for source in before) < 40
-
-
-def test_copies_of_a_sample_are_in_one_split_of_their_class(stage):
-    rows = many(40) + [row(f"again {number}", "cat", sample=number) for number in range(1, 40, 2)]
-    here = stage(rows, by="strata")
-    assert read_summary(here / PATHS[2])["removed"]["copies of a later split"] == 0
-
-
-def test_tenths_of_an_amount_are_its_strata():
-    amounts = np.random.default_rng(0).lognormal(0, 1, 500)
-    strata = target_number.strata(amounts.tolist())
-    assert np.bincount(strata).tolist() == [50] * 10
-    ids = keys_of(map(name, range(500)))
-    found = prepare.assign(ids, np.array([None] * 500), 0.1, 0.2, "strata", strata)
-    assert Counter(found) == {"train": 350, "val": 50, "test": 100}
-    assert [(found[strata == tenth] == "test").sum() for tenth in range(10)] == [10] * 10
-    assert len(set(target_number.strata([1.0] * 9 + [2.0]))) <= 2
-
-
-def test_official_splits_are_kept(stage):
-    rows = official()
-    assert placed(stage(rows)) == {each["_source"]: each["_split"] for each in rows}
-
-
-def test_a_missing_val_split_is_taken_out_of_train_alone(stage):
-    rows = [each for each in official(40) if each["_split"] != "val"]
-    found = placed(stage(rows))
-    assert {found[each["_source"]] for each in rows if each["_split"] == "test"} == {"test"}
-    taken = [found[each["_source"]] for each in rows if each["_split"] == "train"]
-    assert set(taken) == {"train", "val"}
-    assert taken.count("val") < 20
-
-
-def test_a_sample_of_two_splits_loses_its_earlier_copy(stage):
-    twice = [("train", "test"), ("train", "val"), ("val", "test")]
-    copies = [row(f"{split} of {pair}", split=split, sample=pair) for pair in twice for split in pair]
-    here = stage(official() + copies)
-    assert {source for source in placed(here) if " of " in source} == {
-        "cat/test of ('train', 'test').png",
-        "cat/val of ('train', 'val').png",
-        "cat/test of ('val', 'test').png",
-    }
-    assert read_summary(here / PATHS[2])["removed"] == {"quarantined": 0, "copies of a later split": 3}
-
-
-def test_a_sample_of_all_splits_stays_in_test(stage):
-    here = stage(official() + [row(f"in {split}", split=split, sample="x") for split in SPLITS])
-    assert [source for source in placed(here) if "/in " in source] == ["cat/in test.png"]
-
-
-def test_copies_within_a_split_stay(stage):
-    here = stage(official() + [row(f"copy {number}", split="train", sample="x") for number in range(2)])
-    assert {"cat/copy 0.png", "cat/copy 1.png"} < set(placed(here))
-
-
-def test_quarantined_rows_are_left_out_but_of_the_official_test(stage):
-    rows = official()
-    bad = [each for each in rows if each["_source"].endswith("3.png")]
-    here = stage(rows, bad)
-    assert {source for source in placed(here) if source.endswith("3.png")} == {"cat/test3.png"}
-    assert read_summary(here / PATHS[2])["removed"]["quarantined"] == 2
-
-
-def test_a_sound_copy_of_a_quarantined_row_stays(stage):
-    sound, bad = (row(word, split="train", sample="x") for word in ("sound", "bad"))
-    found = placed(stage([*official(), sound, bad], [bad]))
-    assert "cat/sound.png" in found
-    assert "cat/bad.png" not in found
-
-
-def test_a_quarantined_copy_of_a_later_split_takes_no_training_row_along(stage):
-    rows = official()
-    bad, sound = row("bad", split="val", sample="x"), row("sound", split="train", sample="x")
-    assert placed(stage([*rows, bad, sound], [bad]))["cat/sound.png"] == "train"
-
-
-def test_statistics_are_of_the_training_rows_alone(stage):
-    greys = {"train": 10, "val": 100, "test": 200}
+def test_statistics_are_fitted_only_to_training_rows(stage):
+    grays = {"train": 10, "val": 100, "test": 200}
     rows = [
-        row(f"{split}{number}", str(number % 2), split, grey=grey)
-        for split, grey in greys.items()
+        row(f"{split}{number}", str(number % 2), split, gray=gray)
+        for split, gray in grays.items()
         for number in range(4)
     ]
     rows[0]["image"] = image.raw(np.full((3, 2), 30, np.uint8))
@@ -351,15 +56,15 @@ def test_two_folders_hold_the_same_bytes(stage):
     assert len(one) == 4 + 3 * 3
 
 
-def test_the_summary_pins_all_bytes(stage):
+def test_the_summary_has_the_hash_of_every_file(stage):
     here = stage(many())
-    said = read_summary(here / PATHS[2])["sha256"]
+    hashes = read_summary(here / PATHS[2])["sha256"]
     files = {"table": PATHS[0], "quarantine": PATHS[1], "schema": PATHS[3]}
     files |= {path.relative_to(PATHS[2]).as_posix(): path for path in PATHS[2].rglob("*.npy")}
-    assert said == {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items()}
+    assert hashes == {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items()}
 
 
-def test_what_was_done_is_told(stage, capsys):
+def test_the_counts_are_printed(stage, capsys):
     rows = official()
     stage([*rows, row("again", split="train", sample="test1")], rows[:2])
     assert capsys.readouterr().out == (
@@ -380,14 +85,14 @@ def test_an_unknown_label_of_an_official_test_row_is_an_error_that_names_the_row
     with pytest.raises(UserError) as caught:
         stage(rows, quarantined=rows[-5:])
     assert str(caught.value) == (
-        "test split, column label: eel/odd0.png: no training sample is labelled eel;"
-        " eel/odd1.png: no training sample is labelled eel; eel/odd2.png: no training sample is labelled eel;"
-        " 2 more. Mend these samples, or take them out of the data"
+        "test split, column label: eel/odd0.png: no training sample is labeled eel;"
+        " eel/odd1.png: no training sample is labeled eel; eel/odd2.png: no training sample is labeled eel;"
+        " 2 more. Fix these samples, or remove them from the data"
     )
 
 
 def test_a_missing_label_of_an_official_test_row_is_an_error_that_names_the_row(stage):
-    with pytest.raises(UserError, match=r"test split, column label: cat/odd\.png: missing\. Mend"):
+    with pytest.raises(UserError, match=r"test split, column label: cat/odd\.png: missing\. Fix"):
         stage([*official(), row("odd", split="test") | {"label": None}])
 
 
@@ -403,7 +108,7 @@ def test_values_that_cannot_be_fitted_are_an_error_that_names_the_column(stage):
         stage([*official(), broken])
 
 
-def test_a_single_label_to_learn_is_an_error_that_names_it(stage):
+def test_a_single_class_is_an_error_that_names_it(stage):
     with pytest.raises(UserError, match="column 'label', train split: all rows are labeled cat"):
         stage([each | {"label": "cat"} for each in official()])
 
@@ -415,5 +120,5 @@ def test_an_error_leaves_no_arrays(stage, tmp_path):
 
 
 def test_the_summary_is_json_that_names_the_splits(stage):
-    said = json.loads((stage(official(4)) / PATHS[2] / "summary.json").read_text(encoding="utf-8"))
-    assert said["rows"] == {"train": 4, "val": 4, "test": 4}
+    summary = json.loads((stage(official(4)) / PATHS[2] / "summary.json").read_text(encoding="utf-8"))
+    assert summary["rows"] == {"train": 4, "val": 4, "test": 4}

@@ -1,4 +1,4 @@
-"""Each fault with the words a person reads, what is quarantined, and the report that stays."""
+"""The messages for each fault, quarantined rows, and the report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def row(number, label="cat", split=None, sample=None, **facts):
 
 
 def plenty(*others):
-    """Twenty rows without a fault, ten of each of two classes, then the others."""
+    """Twenty valid rows, ten of each of two classes, then the others."""
     return [row(number, "cat" if number < 10 else "dog") for number in range(20)] + list(others)
 
 
@@ -58,7 +58,7 @@ SCHEMA = pa.schema(
 
 @pytest.fixture
 def check(tmp_path):
-    """Rows in, report out."""
+    """A function that validates rows and returns the report."""
 
     def run(rows, rejected=(), min_rows=5, limits=LIMITS, **columns):
         path = tmp_path / "table.parquet"
@@ -78,7 +78,7 @@ def warnings(report):
     return [sentence for word, sentence in report.notes if word == "warning"]
 
 
-def test_a_sound_table_is_accepted_without_a_word(check):
+def test_a_valid_table_is_accepted_without_messages(check):
     report = check(plenty())
     assert (report.faults, report.notes, report.quarantined) == ([], [], {})
     assert report.verdict == "accepted: 20 rows, 0 quarantined, 0 rejected"
@@ -89,7 +89,7 @@ def test_an_empty_table_has_one_fault(check):
     assert check([], min_rows=0).faults == ["number of rows is 0, under 1"]
 
 
-def test_too_few_rows(check):
+def test_too_few_rows_are_a_fault(check):
     assert check(plenty(), min_rows=21).faults == ["number of rows is 20, under 21"]
 
 
@@ -98,7 +98,7 @@ def test_rows_are_counted_without_the_quarantined(check):
     assert report.faults == ["number of rows left is 20, under 21"]
 
 
-def test_one_class_only(check):
+def test_a_single_class_is_a_fault(check):
     assert check([row(number) for number in range(9)]).faults == ["number of classes in label is 1, under 2"]
 
 
@@ -108,13 +108,13 @@ def test_a_class_with_one_file_is_named_by_its_file(check):
     assert "expect_column_min_to_be_between(_peers): observed 1, allowed at least 2" in findings.summary(report)
 
 
-def test_a_class_that_quarantine_leaves_too_small(check):
+def test_a_class_that_is_too_small_after_quarantine_is_a_fault(check):
     report = check(plenty(row(20, "eel"), row(21, "eel", mode="CMYK")))
     assert report.faults == ["number of rows of the smallest class in label is 1, under 2 (eel/20.png)"]
 
 
 @pytest.mark.parametrize(
-    ("facts", "said", "reason"),
+    ("facts", "options", "reason"),
     [
         ({"width": 8}, {"min_side": 32}, "image.width 8 is under 32"),
         ({"height": 20_000}, {}, "image.height 20,000 is over 10,000"),
@@ -125,9 +125,9 @@ def test_a_class_that_quarantine_leaves_too_small(check):
         ({"width": None}, {}, "image.width is missing"),
     ],
 )
-def test_a_faulty_picture_is_quarantined_with_its_reason(check, facts, said, reason):
+def test_a_faulty_picture_is_quarantined_with_its_reason(check, facts, options, reason):
     sound = {"height": 40}
-    report = check([row | {"image.height": 40} for row in plenty()] + [row(20, **sound | facts)], image=said)
+    report = check([row | {"image.height": 40} for row in plenty()] + [row(20, **sound | facts)], image=options)
     assert report.quarantined == {20: [reason]}
     assert report.faults == []
     assert report.notes == [("faulty", f"1 row: {reason} (cat/20.png)")]
@@ -138,13 +138,13 @@ def test_by_default_cmyk_is_quarantined_and_palettes_and_16_bits_are_not(check):
     assert list(report.quarantined) == [22, 23]
 
 
-def test_a_label_outside_the_set_and_none_at_all(check):
+def test_unknown_and_missing_labels_are_quarantined(check):
     report = check(plenty(row(20, "dgo"), row(21) | {"label": None}), label={"labels": ["cat", "dog"]})
     assert report.quarantined == {20: ["label dgo is not among cat, dog"], 21: ["label is missing"]}
     assert report.faults == []
 
 
-def test_one_picture_under_two_classes_is_quarantined_in_all_its_copies(check):
+def test_all_copies_of_a_picture_with_two_classes_are_quarantined(check):
     report = check(
         plenty(row(20, "cat", sample="x"), row(21, "dog", sample="x"), row(22, "dog", sample="x")),
         limits={"quarantined": 0.2, "rejected": 0.0},
@@ -152,7 +152,7 @@ def test_one_picture_under_two_classes_is_quarantined_in_all_its_copies(check):
     assert report.quarantined == {key: ["number of labels of this sample is 2, over 1"] for key in (20, 21, 22)}
 
 
-def test_labels_alike_but_for_form_are_named_and_counted(check):
+def test_labels_that_differ_only_in_form_are_a_warning(check):
     composed, apart = "Caf\u00e9", "Cafe\u0301"
     some = [(composed, 3), (apart, 2), ("New York", 4), ("new york ", 2), ("NewYork", 1), ("C", 2), ("C#", 2)]
     labels = [label for label, rows in some for _ in range(rows)]
@@ -165,7 +165,7 @@ def test_labels_alike_but_for_form_are_named_and_counted(check):
     assert not [found for found in check(plenty()).findings if found.column == "labels"]
 
 
-def test_copies_and_samples_of_two_splits_are_warnings(check):
+def test_copies_and_samples_in_two_splits_are_warnings(check):
     report = check(
         plenty(
             *(row(20 + copy, split=split, sample="x") for copy, split in enumerate(("train", "test"))),
@@ -179,7 +179,7 @@ def test_copies_and_samples_of_two_splits_are_warnings(check):
     ]
 
 
-def test_sources_of_one_sample_stand_together(check):
+def test_sources_of_the_same_sample_are_listed_together(check):
     report = check(plenty(*(row(20 + copy, sample=sample) for copy, sample in enumerate("xyxy"))))
     assert "(cat/20.png, cat/22.png, cat/21.png, cat/23.png)" in warnings(report)[0]
 
@@ -193,7 +193,7 @@ def test_a_row_with_several_faults_has_several_reasons(check):
     ]
 
 
-def test_over_the_limit_of_quarantine_nothing_is_set_aside_and_the_table_is_refused(check):
+def test_over_the_limit_nothing_is_quarantined_and_the_table_is_refused(check):
     report = check(plenty(*(row(20 + more, mode="CMYK") for more in range(5))))
     assert report.faults == [
         "share of rows quarantined is 0.2, over 0.1 (cat/20.png, cat/21.png, cat/22.png, cat/23.png, cat/24.png)"
@@ -201,13 +201,13 @@ def test_over_the_limit_of_quarantine_nothing_is_set_aside_and_the_table_is_refu
     assert len(reasons(report)) == 5
 
 
-def test_exactly_at_the_limit_is_within_it(check):
+def test_a_share_equal_to_the_limit_is_allowed(check):
     assert (
         check(plenty(row(20, mode="F"), row(21, mode="F")), limits={"quarantined": 2 / 22, "rejected": 0}).faults == []
     )
 
 
-def test_too_many_rejects(check):
+def test_too_many_rejects_are_a_fault(check):
     rejected = [(f"cat/broken{number}.png", "empty: no bytes") for number in range(5)]
     report = check(plenty(), rejected)
     assert report.faults == [
@@ -216,7 +216,7 @@ def test_too_many_rejects(check):
     ]
 
 
-def test_an_unknown_split_and_a_missing_id_are_faults_of_the_table(check):
+def test_an_unknown_split_and_a_missing_id_are_faults(check):
     report = check(plenty(row(20, split="dev"), row(21) | {"_id": None}))
     assert report.faults == [
         "share of rows with an id is 0.9545, under 1",
@@ -224,7 +224,7 @@ def test_an_unknown_split_and_a_missing_id_are_faults_of_the_table(check):
     ]
 
 
-def test_a_fact_that_the_table_lacks_is_a_fault(tmp_path):
+def test_a_missing_column_of_facts_is_a_fault(tmp_path):
     table = pa.Table.from_pylist(plenty(), SCHEMA).drop_columns(["image.frames"])
     parquet.write_table(table, tmp_path / "table.parquet")
     declared = sections.declared({"image": {"kind": "image"}}, {"label": {"kind": "class"}})
@@ -241,7 +241,7 @@ def test_a_table_without_its_own_columns_is_an_error(tmp_path):
         validate.read(tmp_path / "table.parquet", declared, [])
 
 
-def test_which_faults_are_of_rows_follows_from_the_class(check, monkeypatch):
+def test_faults_of_rows_are_those_of_column_map_expectations(check, monkeypatch):
     pattern = ("expect_column_values_to_match_regex", {"column": "label", "regex": "^c"})
     mean = ("expect_column_mean_to_be_between", {"column": "image.width", "max_value": 39})
     monkeypatch.setattr(target_class, "expectations", lambda column, options: [pattern, mean])
@@ -267,9 +267,9 @@ HOSTILE = '<script src="https://evil.example/x.js">'
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """A folder to run the stage in, with what DVC lists for it; nothing may connect anywhere."""
+    """A folder to run the stage in, with the inputs that DVC lists for it, and without network access."""
 
-    def folder(name, rows, rejected=(), **said):
+    def folder(name, rows, rejected=(), **limits):
         here = tmp_path / name
         here.mkdir()
         parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), here / "table.parquet")
@@ -278,7 +278,7 @@ def stage(tmp_path, monkeypatch):
         shutil.copy(ROOT / "dvc.yaml", here)
         tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
         tree["schema"] = {"features": {"image": "image"}, "target": {"label": "class"}}
-        tree["validate"] |= {"min_rows": 5, "max_quarantined": 0.1, "max_rejected": 0.1, "columns": {}} | said
+        tree["validate"] |= {"min_rows": 5, "max_quarantined": 0.1, "max_rejected": 0.1, "columns": {}} | limits
         (here / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
         monkeypatch.chdir(here)
         return here
@@ -299,7 +299,7 @@ def files(here):
     return {path.name: path.read_bytes() for path in found}
 
 
-def test_an_accepted_table(stage, capsys):
+def test_an_accepted_table_has_a_report_and_a_quarantine(stage, capsys):
     here = stage(
         "good",
         plenty(row(20, width=5, frames=2)),
@@ -320,9 +320,15 @@ def test_an_accepted_table(stage, capsys):
         "source": "cat/20.png",
         "reasons": "image.width 5 is under 8; image.frames 2 is over 1",
     }
-    said = json.loads((here / "reports/validation/validation.json").read_text(encoding="utf-8"))
-    assert [said[key] for key in ("outcome", "rows", "quarantined", "rejected", "faults")] == ["accepted", 21, 1, 1, []]
-    (width,) = (each for each in said["expectations"] if each["column"] == "image.width" and each["kwargs"])
+    report = json.loads((here / "reports/validation/validation.json").read_text(encoding="utf-8"))
+    assert [report[key] for key in ("outcome", "rows", "quarantined", "rejected", "faults")] == [
+        "accepted",
+        21,
+        1,
+        1,
+        [],
+    ]
+    (width,) = (each for each in report["expectations"] if each["column"] == "image.width" and each["kwargs"])
     assert width == {
         "name": "expect_column_values_to_be_between",
         "column": "image.width",
@@ -335,7 +341,7 @@ def test_an_accepted_table(stage, capsys):
     }
 
 
-def test_a_refusal_leaves_its_report_and_two_runs_the_same_bytes(stage, capsys):
+def test_a_refused_table_has_a_report_with_reproducible_bytes(stage, capsys):
     rows = plenty(
         row(20, "cta"), *(row(21 + more, mode=mode, split="train") for more, mode in enumerate(("F", "LAB", "F")))
     )
@@ -362,7 +368,7 @@ def test_a_refusal_leaves_its_report_and_two_runs_the_same_bytes(stage, capsys):
     assert not list(here.rglob(".*"))
 
 
-def test_the_page_loads_nothing_and_trusts_no_name(stage):
+def test_the_page_loads_no_file_and_escapes_names(stage):
     here = stage(
         "page", plenty(row(20, HOSTILE, mode=HOSTILE), row(21, HOSTILE), row(22, HOSTILE)), [(HOSTILE, HOSTILE)]
     )
@@ -380,7 +386,7 @@ def test_the_page_loads_nothing_and_trusts_no_name(stage):
     assert page.index("<h1") < page.index("Expectations") < page.index("Rows by label")
 
 
-def test_what_is_written_stays_small_where_much_is_wrong(stage):
+def test_reports_on_many_faults_stay_small(stage):
     here = stage("much", [row(number, str(number % 2), mode="F") for number in range(3000)])
     with pytest.raises(Refused):
         validate.main(*PATHS)

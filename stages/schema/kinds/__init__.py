@@ -1,1 +1,1 @@
-"""What a column may hold: a module for each kind, found by its name."""
+"""The kinds of columns: a module for each kind, found by its name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -15,14 +15,14 @@ from stages.schema import Tensor
 
 RAW, PACKED, OPTIONAL, ENCODER = "str", True, True, "embedding"
 
-MISSING, UNKNOWN = 0, 1  # codes; then come the words, then the buckets
+MISSING, UNKNOWN = 0, 1  # codes; the words follow, then the buckets
 
 
 @dataclass(frozen=True)
 class Options:
-    max_size: int = 10_000  # words that have a code of their own, the most frequent ones
-    min_count: int = 2  # of training rows; a rarer word counts as unknown, which thereby is learnt
-    buckets: int = 0  # where the others share codes by their CRC-32; 0: all of them are unknown
+    max_size: int = 10_000  # how many of the most frequent words have a code of their own
+    min_count: int = 2  # training rows of a word; rarer words train the code of unknown ones
+    buckets: int = 0  # codes that other words share, by their CRC-32; 0: all of them are unknown
 
     def __post_init__(self) -> None:
         for name, least in (("max_size", 1), ("min_count", 1), ("buckets", 0)):
@@ -31,26 +31,20 @@ class Options:
 
 
 def raw(value: Any) -> str | None:
-    """As text; blank and NaN are missing."""
+    """A value as text, or None: blank and NaN are missing."""
     return None if value is None or value != value or value == "" else str(value)
 
 
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like words out of a set, 0 to 1."""
-    distinct = len({str(value) for value in values})
-    return 0.8 if distinct <= max(20, len(values) / 20) else 0.3 if distinct <= len(values) / 2 else 0.0
-
-
 def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
-    """None: the word itself is in the table."""
+    """No facts: the word itself is in the table."""
     return {}
 
 
 def fit(chunks: Iterable[Iterable[str | None]], options: Options) -> dict[str, Any]:
-    """A code for each word, by falling frequency; `size` is one more than the largest code."""
+    """A code for each word, in order of falling frequency. `size` is one more than the largest code."""
     counts = Counter(chain.from_iterable(chunks))
-    often = [word for word, count in counts.items() if word and count >= options.min_count]
-    kept = sorted(often, key=lambda word: (-counts[word], word))
+    frequent = [word for word, count in counts.items() if word and count >= options.min_count]
+    kept = sorted(frequent, key=lambda word: (-counts[word], word))
     codes = {word: code for code, word in enumerate(kept[: options.max_size], UNKNOWN + 1)}
     return {"codes": codes, "buckets": options.buckets, "size": UNKNOWN + 1 + len(codes) + options.buckets}
 
@@ -68,15 +62,10 @@ def transform(values: Iterable[str | None], fitted: dict[str, Any]) -> np.ndarra
         return codes.get(value, other)
 
     rows = list(values)
-    found = {value: code(value) for value in set(rows)}
-    return np.fromiter(map(found.__getitem__, rows), np.int32, len(rows))[:, None]
+    coded = {value: code(value) for value in set(rows)}
+    return np.fromiter(map(coded.__getitem__, rows), np.int32, len(rows))[:, None]
 
 
 def tensor(fitted: dict[str, Any]) -> Tensor:
     """int32 (1,)."""
     return Tensor("int32", (1,))
-
-
-def draw(value: str | None, axes: Any) -> None:
-    """As text."""
-    axes.text(0.5, 0.5, "missing" if value is None else value[:24], ha="center", va="center", fontsize=7)

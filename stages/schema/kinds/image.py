@@ -1,4 +1,4 @@
-"""Pictures, in whatever format Pillow reads."""
+"""Pictures, in any format that Pillow reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,22 +23,22 @@ from stages.schema import Tensor, TooMuch
 
 RAW, PACKED, OPTIONAL, ENCODER = "bytes", False, False, "cnn"
 
-MAX_PIXELS = 64_000_000  # a picture of more is refused before it is decoded, whatever is declared or fitted
-LEAST_PIXELS = 4_000_000  # that are allowed, however small the training pictures are
-ROOM = 8  # how much larger than the largest training picture one may be
+MAX_PIXELS = 64_000_000  # upper bound of `max_pixels`; larger pictures are never decoded
+LEAST_PIXELS = 4_000_000  # lower bound of the fitted `max_pixels`
+ROOM = 8  # the fitted `max_pixels` over the largest training picture
 FULL = 64  # rows of a request that may all be as large as the largest training picture
-MAX_BYTES = 512_000_000  # a file of more is not even read
+MAX_BYTES = 512_000_000  # larger files are not read
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # over 8 bits a sample
-_GREY = ("1", "L", "LA", "La", *_WIDE, "F")
+_GRAY = ("1", "L", "LA", "La", *_WIDE, "F")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-_PROGRAMS = ("EPS",)  # Pillow would have Ghostscript run it
-_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that hold up to a megabyte in a kilobyte
-_SIGNIFICANT, _BITS_PER_SAMPLE = "significant bits", 258  # in `info` of a picture; a tag of TIFF
+_PROGRAMS = ("EPS",)  # Pillow would run Ghostscript on them
+_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that can unpack to a thousand times their size
+_SIGNIFICANT, _BITS_PER_SAMPLE = "significant bits", 258  # a key of a picture's `info`; a tag of TIFF
 _PNG = b"\x89PNG\r\n\x1a\n"
-_SMALL = 4096  # bytes of a file in which nothing but pixels takes time
-_SCANS = 16  # of a JPEG, over all of its pixels; usual are 1 and, progressive, up to 14
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `_open` refuses what is too large
-# No format that Pillow reads begins with four such letters and goes on like that.
+_SMALL = 4096  # bytes of a file in which only pixels take time
+_SCANS = 16  # scans of a JPEG that count as one more picture; usual are 1 and, progressive, up to 14
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_header` rejects large pictures
+# No format that Pillow reads looks like this.
 _BASE64 = re.compile(rb"(?:data:[^,]{0,99};base64,)?([A-Za-z0-9+/]{4}[A-Za-z0-9+/\r\n]*+={0,2}\s*+)")
 _PACK = struct.Struct("<256q").pack  # several times as fast as numpy is at a list
 _TURNS = {
@@ -54,12 +54,12 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Options:
-    height: int | None = None  # both or none; without them: the middle size of the training pictures,
+    height: int | None = None  # give both or neither; by default the median size of the training pictures,
     width: int | None = None  # shrunk until its longer side is max_side
     max_side: int = 64
-    channels: int | None = None  # 1 or 3; without it: 1 if every training picture is grey
-    max_pixels: int | None = None  # of a picture; without it: 8 times the largest training picture, or 4 million
-    bits: int | None = None  # of a sample in pictures of over 8; without it: those of the largest training sample
+    channels: int | None = None  # 1 or 3; by default 1 if every training picture is gray
+    max_pixels: int | None = None  # of a picture; by default 8 times the largest training picture, at least 4 million
+    bits: int | None = None  # of a sample, in pictures with over 8; by default those of the largest training sample
 
     def __post_init__(self) -> None:
         if (self.height is None) != (self.width is None):
@@ -85,7 +85,7 @@ def raw(value: Any) -> bytes:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 raise ValueError(f"too large: {size:,} bytes are over {MAX_BYTES:,}")
-            return file.read(size or -1)  # a pipe tells no size
+            return file.read(size or -1)  # a pipe has no size
     if value is None:
         raise ValueError("missing")
     try:
@@ -98,7 +98,7 @@ def raw(value: Any) -> bytes:
 
 
 def received(value: bytes) -> bytes:
-    """What base64 stands for, as in JSON; a picture never looks like it."""
+    """Decode base64, which JSON requests use; no picture looks like base64."""
     match = _BASE64.fullmatch(value)
     try:
         return base64.b64decode(match[1]) if match else value
@@ -106,20 +106,15 @@ def received(value: bytes) -> bytes:
         return value
 
 
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like pictures or names of pictures, 0 to 1."""
-    return sum(map(_likely, values)) / max(1, len(values))
-
-
 def facts(values: Iterable[bytes]) -> dict[str, np.ndarray]:
-    """Size and mode as stored; brightness and contrast (mean and deviation of grey, 0 to 255) as seen.
+    """Size and mode as stored; brightness and contrast, the mean and standard deviation of the gray levels, 0 to 255.
 
-    Of 16 bits a sample, 65,535 is seen as 255: how many of them count is not known before training.
+    In pictures with 16 bits a sample, 65,535 counts as 255: how many bits are used is not known before training.
     """
     rows = [_facts(value) for value in values]
     width, height, mode, frames, counts, step = zip(*rows, strict=True) if rows else ((),) * 6
     moments = _moments(np.frombuffer(b"".join(counts), "<i8").reshape(-1, 256))
-    brightness, contrast = (each * np.array(step, np.float64) for each in moments)
+    brightness, contrast = (moment * np.array(step, np.float64) for moment in moments)
     return {
         "width": np.array(width, np.int64),
         "height": np.array(height, np.int64),
@@ -131,28 +126,28 @@ def facts(values: Iterable[bytes]) -> dict[str, np.ndarray]:
 
 
 def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
-    """Size, channels, the largest picture to take, and the exact mean and deviation of each channel's pixels.
+    """Size, channels, `max_pixels`, and the exact mean and standard deviation of each channel.
 
-    Where training pictures of over 8 bits a sample do not say how many count: `bits`, those of the largest sample.
+    Also `bits`, those of the largest sample, if training pictures with over 8 bits a sample do not declare them.
     """
-    widths, heights, grey, largest, bits = [], [], True, 0, options.bits or 0
-    for value in _each(chunks):
-        picture = _open(value)
+    widths, heights, gray, largest, bits = [], [], True, 0, options.bits or 0
+    for value in _values(chunks):
+        picture = open_header(value)
         largest = max(largest, _cost(picture, value))
-        turned = picture.format != "TIFF" and _orientation(picture) >= 5  # Pillow gives a TIFF's size as turned
+        turned = picture.format != "TIFF" and _orientation(picture) >= 5  # Pillow has turned the size of a TIFF already
         width, height = picture.size[::-1] if turned else picture.size
         widths.append(width)
         heights.append(height)
-        grey = grey and picture.mode in _GREY
-        bits = bits if options.bits else max(bits, _bits(picture))
+        gray = gray and picture.mode in _GRAY
+        bits = bits if options.bits else max(bits, bits_used(picture))
     if not widths:
         raise ValueError("there is no training picture to fit on")
     shape = _size(widths, heights, options)
-    size: dict[str, Any] = {"height": shape[0], "width": shape[1], "channels": options.channels or (1 if grey else 3)}
+    size: dict[str, Any] = {"height": shape[0], "width": shape[1], "channels": options.channels or (1 if gray else 3)}
     size |= {"bits": bits} if bits else {}
-    counts_Cx256 = np.zeros((size["channels"], 256), np.int64)  # whole numbers: the order of the pictures cannot matter
-    for value in _each(chunks):
-        counts_Cx256 += np.array(_resized(_open(value), size).histogram(), np.int64).reshape(-1, 256)
+    counts_Cx256 = np.zeros((size["channels"], 256), np.int64)  # integers: the order of the pictures cannot matter
+    for value in _values(chunks):
+        counts_Cx256 += np.array(_resized(open_header(value), size).histogram(), np.int64).reshape(-1, 256)
     mean, std = _moments(counts_Cx256)
     std[std < 1.0] = 1.0  # a constant channel is left as it is
     bound = options.max_pixels or max(LEAST_PIXELS, ROOM * largest)
@@ -160,13 +155,13 @@ def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
 
 
 def transform(values: Iterable[bytes], fitted: dict[str, Any]) -> np.ndarray:
-    """[N] encoded pictures -> uint8 [N, H, W, C]: turned upright, resized without keeping the ratio of the sides.
+    """[N] encoded pictures -> uint8 [N, H, W, C]: turned upright, and resized without keeping the aspect ratio.
 
-    Every header is read, and what all pictures together will cost is known, before the first one is decoded.
+    All headers are read and the total cost is checked before the first picture is decoded.
     """
     pictures, total = [], 0
     for value in values:
-        pictures.append(_open(value, fitted.get("max_pixels", MAX_PIXELS)))
+        pictures.append(open_header(value, fitted.get("max_pixels", MAX_PIXELS)))
         total += _cost(pictures[-1], value)
         if total > fitted.get("max_cost", math.inf):
             raise TooMuch(
@@ -180,7 +175,7 @@ def transform(values: Iterable[bytes], fitted: dict[str, Any]) -> np.ndarray:
 
 
 def bounded(fitted: dict[str, Any], rows: int) -> dict[str, Any]:
-    """`fitted` for a server: what the pictures of one call, of at most `rows`, may cost in pixels is bounded too."""
+    """`fitted` for a server, with `max_cost`, the pixels that the pictures of one request of `rows` may cost."""
     return fitted | {"max_cost": max(FULL, rows) * fitted.get("max_pixels", MAX_PIXELS) // ROOM}
 
 
@@ -189,15 +184,9 @@ def tensor(fitted: dict[str, Any]) -> Tensor:
     return Tensor("uint8", (fitted["height"], fitted["width"], fitted["channels"]), layout="FORMAT_NHWC")
 
 
-def draw(value: bytes, axes: Any) -> None:
-    """The picture on a matplotlib axes; one of over 8 bits a sample from black to its own white."""
-    axes.imshow(np.asarray(upright(value, "RGB", {"bits": _bits(_open(value)) or 16})))
-    axes.set_axis_off()
-
-
 def upright(value: bytes, mode: str, fitted: Mapping[str, Any]) -> Image.Image:
-    """The picture as people see it, as `mode` ("L" or "RGB")."""
-    return _upright(_open(value), mode, fitted)
+    """The picture turned upright, in `mode` "L" or "RGB"."""
+    return _upright(open_header(value), mode, fitted)
 
 
 def _upright(picture: Image.Image, mode: str, fitted: Mapping[str, Any]) -> Image.Image:
@@ -206,20 +195,11 @@ def _upright(picture: Image.Image, mode: str, fitted: Mapping[str, Any]) -> Imag
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _likely(value: Any) -> bool:
-    if not isinstance(value, bytes):
-        return os.path.splitext(str(value))[1].lower() in Image.registered_extensions()
-    try:
-        return bool(_open(value))
-    except ValueError:
-        return False
-
-
 def _drawn(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
 
 
-def _each(chunks: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+def _values(chunks: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
     return (value for chunk in chunks for value in chunk)
 
 
@@ -239,23 +219,23 @@ def _moments(counts_Nx256: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(np.maximum((counts_Nx256 @ (levels * levels)) / pixels - mean**2, 0.0))
 
 
-def _open(value: bytes, most: int = MAX_PIXELS) -> Image.Image:
-    """The picture, of which nothing but the header is read.
+def open_header(value: bytes, most: int = MAX_PIXELS) -> Image.Image:
+    """Open a picture, reading only its header.
 
     Raises:
-        ValueError: it is none, or has more than `most` pixels.
+        ValueError: it is not a picture, or has more than `most` pixels.
     """
     if not value:
         raise ValueError("empty: no bytes")
     most = min(most, MAX_PIXELS)
-    if _beside(value) > most:
-        raise ValueError("what it holds beside its pixels would take longer to read than they: save it without")
-    Image.MAX_IMAGE_PIXELS = most  # also for a picture inside, such as an icon's, which a header may deny
+    if _metadata_cost(value) > most:
+        raise ValueError("its metadata would take longer to read than its pixels: save it without metadata")
+    Image.MAX_IMAGE_PIXELS = most  # for pictures inside as well, such as an icon's, which the header may not declare
     try:
         picture = Image.open(io.BytesIO(_readable(value)))
     except Image.DecompressionBombError as error:
         raise ValueError(f"too large: over {most:,} pixels") from error
-    except Exception as error:  # Pillow's plug-ins raise whatever broken bytes make them raise
+    except Exception as error:  # Pillow's plug-ins may raise anything on broken bytes
         raise ValueError(f"not a picture that Pillow can read (begins with {value[:8]!r})") from error
     if picture.width * picture.height > most:
         raise ValueError(f"too large: {picture.width}x{picture.height} is over {most:,} pixels")
@@ -273,13 +253,13 @@ def _cost(picture: Image.Image, value: bytes) -> int:
         pixels += pixels * (value.count(b"\xff\xda") // _SCANS)
     elif picture.format == "JPEG2000":
         pixels = 3 * pixels + 12 * len(value)
-    elif any(tile.codec_name in Image.DECODERS for tile in getattr(picture, "tile", ())):  # written in Python
+    elif any(tile.codec_name in Image.DECODERS for tile in getattr(picture, "tile", ())):  # decoders in pure Python
         pixels *= 64
-    return pixels + 2 * len(value) + _beside(value)
+    return pixels + 2 * len(value) + _metadata_cost(value)
 
 
-def _beside(value: bytes) -> int:
-    """The same of what a PNG or JPEG holds beside its pixels, which Pillow reads when it opens the file."""
+def _metadata_cost(value: bytes) -> int:
+    """How long Pillow takes to read the metadata of a PNG or JPEG when it opens the file, in pixels of a PNG."""
     if len(value) < _SMALL:
         return 0
     cost = 0
@@ -295,7 +275,7 @@ def _beside(value: bytes) -> int:
 
 
 def _readable(value: bytes) -> bytes:
-    """A PNG without texts and profiles that unpack to more than Pillow takes; anything else as it is."""
+    """A PNG without the texts and profiles that unpack to more than Pillow allows; any other file as it is."""
     if not value.startswith(_PNG) or not any(name in value for name in _COMPRESSED):
         return value
     kept = [value[: len(_PNG)]]
@@ -306,7 +286,7 @@ def _readable(value: bytes) -> bytes:
 
 
 def _chunks(value: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, beginning and end of each chunk of a PNG."""
+    """The name, start and end of each chunk of a PNG."""
     at = len(_PNG)
     while at + 8 <= len(value):
         end = at + 12 + int.from_bytes(value[at : at + 4], "big")
@@ -315,7 +295,7 @@ def _chunks(value: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _unpacks_long(name: bytes, chunk: bytes) -> bool:
-    """Whether a compressed chunk of a PNG holds more than Pillow takes; no more than that is unpacked to see it."""
+    """Whether a compressed chunk of a PNG unpacks to more than Pillow allows, found without unpacking more."""
     rest = chunk.partition(b"\0")[2]
     packed = rest[1:]
     if name == b"iTXt":  # a flag, the method, the language and a translated keyword come before the text
@@ -329,7 +309,7 @@ def _unpacks_long(name: bytes, chunk: bytes) -> bool:
 
 
 def _significant(picture: Image.Image, value: bytes) -> int:
-    """How many bits of a sample count, as the header of a picture of over 8 has it; 0 if it says nothing."""
+    """The significant bits of a sample that the header of a picture with over 8 declares; 0 if it declares none."""
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         bits = int(picture.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0])
         return bits if bits < 16 else 0
@@ -339,9 +319,9 @@ def _significant(picture: Image.Image, value: bytes) -> int:
 
 
 def _samples(picture: Image.Image) -> tuple[np.ndarray, int]:
-    """int64 [H, W] of a loaded picture of over 8 bits, and how many bits of each count; 0 if its file does not say.
+    """The samples of a loaded picture with over 8 bits, int64 [H, W], and their significant bits, 0 if undeclared.
 
-    By the standard, samples of a PNG with sBIT are scaled to all 16 bits. Low bits show one whose samples are not.
+    By the standard, the samples of a PNG with sBIT are scaled to all 16 bits. If low bits are set, they are not.
     """
     samples_HxW, bits = np.asarray(picture).astype(np.int64), picture.info.get(_SIGNIFICANT, 0)
     if picture.format == "PNG" and bits:
@@ -350,8 +330,8 @@ def _samples(picture: Image.Image) -> tuple[np.ndarray, int]:
     return samples_HxW, bits
 
 
-def _bits(picture: Image.Image) -> int:
-    """How many bits, at least 8, the largest sample of a picture of over 8 takes; 0 where its file says how many."""
+def bits_used(picture: Image.Image) -> int:
+    """The bits of the largest sample, at least 8; 0 for a picture with 8 bits a sample or with declared bits."""
     if picture.mode not in _WIDE:
         return 0
     try:
@@ -363,16 +343,16 @@ def _bits(picture: Image.Image) -> int:
 
 
 def _decode(picture: Image.Image, mode: str, bits: int) -> Image.Image:
-    """As `mode` ("L" or "RGB"); transparency shows white, an animation is its first frame.
+    """The picture in `mode` "L" or "RGB", on white where it is transparent; the first frame of an animation.
 
-    Of over 8 bits a sample, the upper 8 of those that count are left: of `bits`, where the file does not say.
+    Of over 8 bits a sample, the upper 8 of the significant bits are kept: of `bits` if the file declares none.
     """
     try:
         picture.load()
         if picture.mode in _WIDE:
-            samples_HxW, own = _samples(picture)
-            picture = Image.fromarray((samples_HxW >> ((own or bits) - 8)).clip(0, 255).astype(np.uint8))
-        if picture.mode == "LAB":  # which Pillow turns into grey by no other way
+            samples_HxW, declared = _samples(picture)
+            picture = Image.fromarray((samples_HxW >> ((declared or bits) - 8)).clip(0, 255).astype(np.uint8))
+        if picture.mode == "LAB":  # Pillow cannot convert it to gray directly
             picture = picture.convert("RGB")
         if picture.mode in _ALPHA or "transparency" in picture.info:
             overlay = picture.convert("RGBA")
@@ -389,7 +369,7 @@ def _resized(opened: Image.Image, fitted: dict[str, Any]) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """1 to 8 as EXIF has it; 1 where it has none or is broken."""
+    """The EXIF orientation, 1 to 8; 1 if EXIF is missing or broken."""
     try:
         return int(picture.getexif().get(0x0112, 1))
     except Exception:
@@ -397,18 +377,18 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _facts(value: bytes) -> tuple[int, int, str, int, bytes, float]:
-    """Width, height, mode, frames, how many pixels there are of each grey, packed: 256 int64; a grey's share of 1/255.
+    """Width, height, mode, number of frames, packed histogram of the gray levels (256 int64), and a level's step.
 
-    Greys of a picture of over 8 bits are finer where its samples are small: else one that is dark would be blank.
+    In a dark picture with over 8 bits a sample the step is below 1, so that it does not look blank.
     """
-    picture = _open(value)
+    picture = open_header(value)
     width, height, mode, frames = *picture.size, picture.mode, _frames(picture)
-    bits = min(16, _bits(picture)) or 16
+    bits = min(16, bits_used(picture)) or 16
     return width, height, mode, frames, _PACK(*_decode(picture, "L", bits).histogram()), 2.0 ** (bits - 16)
 
 
 def _frames(picture: Image.Image) -> int:
-    """How many pictures follow each other in time: those that a phone puts beside its photo (MPO) are none."""
+    """The number of frames of an animation. The extra pictures of a phone's photo (MPO) are not frames."""
     if picture.format == "MPO":
         return 1
     try:

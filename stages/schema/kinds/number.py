@@ -16,13 +16,13 @@ from stages.schema import Tensor
 RAW, PACKED, OPTIONAL, ENCODER = "float64", True, True, "piecewise"
 
 LARGEST = float(np.finfo(np.float32).max)
-KNOTS = 64  # quantiles that are kept of the training values, for encoders that bend where the data are dense
+KNOTS = 64  # quantiles of the training values that are kept, for piecewise encoders
 
 
 @dataclass(frozen=True)
 class Options:
-    scale: Literal["standard", "quantile"] = "standard"  # quantile: where a value lies among the training values
-    missing: str | float = "learned"  # what stands for a missing value: that, mean, median or a number
+    scale: Literal["standard", "quantile"] = "standard"  # quantile: by the rank among the training values
+    missing: str | float = "learned"  # what replaces a missing value: "learned", "mean", "median" or a number
 
     def __post_init__(self) -> None:
         words = ("learned", "mean", "median")
@@ -31,52 +31,40 @@ class Options:
 
 
 def raw(value: Any) -> float | None:
-    """A number, or text that is one; blank and NaN are missing."""
+    """A number from a number or text, or None: blank and NaN are missing."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{value} is no number: write {int(value)}, or declare the column a category")
+        raise ValueError(f"{value} is not a number: write {int(value)}, or declare the column a category")
     try:
         number = float(value)
-    except OverflowError:  # a whole number without bounds
+    except OverflowError:  # an int that is too large
         number = math.inf
     except (TypeError, ValueError):
-        bare = _bare(value)
-        hint = f": write {bare}" if _is_number(bare) else ""
-        raise ValueError(f"{_short(value)} is no number{hint}") from None
+        bare = without_marks(value)
+        hint = f": write {bare}" if is_finite(bare) else ""
+        raise ValueError(f"{_short(value)} is not a number{hint}") from None
     if math.isinf(number) or abs(number) > LARGEST:
-        raise ValueError(f"{_short(value)} is no finite 32-bit number")
+        raise ValueError(f"{_short(value)} is not a finite 32-bit number")
     return None if math.isnan(number) else number
 
 
 def raws(values: np.ndarray) -> np.ndarray:
-    """`raw` of float64 [N] at once; NaN is missing."""
+    """`raw` of float64 [N] -> float64 [N]; NaN is missing."""
     if (np.abs(values) > LARGEST).any():
         raise ValueError("a number is not finite in 32 bits")
-    return np.where(np.isnan(values), np.nan, values)  # as there are several NaNs
-
-
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like numbers, 0 to 1."""
-    if not are_meant(values):
-        return 0.0
-    return 0.9 if len(set(values)) > 10 or any("." in str(value) for value in values) else 0.5
-
-
-def are_meant(values: Sequence[Any]) -> bool:
-    """Whether nearly all cells are numbers, be they infinite or written otherwise than `raw` takes them."""
-    return sum(map(_meant, values)) >= 0.95 * len(values)
+    return np.where(np.isnan(values), np.nan, values)  # NaN has several bit patterns: make them one
 
 
 def facts(values: Iterable[float | None]) -> dict[str, np.ndarray]:
-    """None: the number itself is in the table."""
+    """No facts: the number itself is in the table."""
     return {}
 
 
 def fit(chunks: Iterable[Sequence[float | None]], options: Options) -> dict[str, Any]:
-    """Mean and standard deviation of what is not missing, and the distinct ones of its quantiles.
+    """Mean and standard deviation of the values that are not missing, and `knots`, their distinct quantiles.
 
-    With `scale: quantile` also `scores`, the normal deviate of each of these; with `missing` the value for it, `fill`.
+    With `scale: quantile` also `scores`, the normal deviate of each knot; with `missing` also `fill`, the replacement.
     """
     parts = [np.asarray(chunk, np.float64) for chunk in chunks]  # None becomes NaN
     known = np.concatenate(parts) if parts else np.empty(0)
@@ -100,7 +88,7 @@ def fit(chunks: Iterable[Sequence[float | None]], options: Options) -> dict[str,
 
 
 def transform(values: Sequence[float | None], fitted: dict[str, Any]) -> np.ndarray:
-    """[N] -> float32 [N, 1]; what is missing is NaN."""
+    """[N] -> float32 [N, 1]; NaN is missing."""
     column = np.asarray(values, np.float64)  # None becomes NaN
     if (np.abs(column) > LARGEST).any():
         raise ValueError("a number is not finite in 32 bits")
@@ -112,13 +100,8 @@ def tensor(fitted: dict[str, Any]) -> Tensor:
     return Tensor("float32", (1,))
 
 
-def draw(value: float | None, axes: Any) -> None:
-    """As text."""
-    axes.text(0.5, 0.5, "missing" if value is None else f"{value:.6g}", ha="center", va="center", fontsize=7)
-
-
 def _scores(quantiles: np.ndarray, knots: np.ndarray) -> list[float]:
-    """The normal deviate of each knot [K], of the middle of the quantiles [Q] that are equal to it."""
+    """The normal deviate of each knot [K], at the middle rank of the quantiles [Q] that equal it."""
     first, behind = (np.searchsorted(quantiles, knots, side) for side in ("left", "right"))
     least = 0.5 / len(quantiles)  # the ends would be infinite
     ranks = np.clip((first + behind - 1) / 2 / (len(quantiles) - 1), least, 1 - least)
@@ -129,21 +112,12 @@ def _stored(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-def _meant(value: Any) -> bool:
-    try:
-        return not math.isnan(float(value))
-    except OverflowError:
-        return True
-    except (TypeError, ValueError):
-        return _is_number(_bare(value))
-
-
-def _bare(value: Any) -> str:
-    """Without a mark between thousands, and with a point for a decimal comma."""
+def without_marks(value: Any) -> str:
+    """A number without marks between thousands, and with a point for a decimal comma."""
     return re.sub(r"(?<=\d)[, ](?=\d{3})", "", str(value)).replace(",", ".")
 
 
-def _is_number(text: str) -> bool:
+def is_finite(text: str) -> bool:
     try:
         return math.isfinite(float(text))
     except ValueError:

@@ -1,9 +1,9 @@
-"""One label out of a fixed set."""
+"""A class out of a fixed set."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from stages.schema import Tensor
 
 RAW = "str"
-SPOILT = "labels shuffled"
+SPOILED = "labels shuffled"
 
 
 @dataclass(frozen=True)
@@ -22,30 +22,25 @@ class Options:
 
 
 def raw(value: Any) -> str | None:
-    """As text; blank is missing."""
+    """A label as text, or None: blank and NaN are missing."""
     text = "" if value is None or value != value else str(value)
     return text or None
 
 
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells look like labels, 0 to 1: any cells do, the fewer different ones the better."""
-    return max(0.2, 1 - len({str(value) for value in values}) / max(1, len(values)))
-
-
 def strata(values: Iterable[str]) -> np.ndarray:
-    """[N] -> what every split shall have its share of: the labels themselves."""
+    """[N] -> the strata for a split: the labels themselves."""
     return np.array(list(values), object)
 
 
 def fit(chunks: Iterable[Iterable[str]], options: Options) -> dict[str, Any]:
-    """Labels in numeric order if all are whole numbers, else in that of their text; and how often each occurs.
+    """The classes, in numeric order if all are whole numbers, else sorted as text; and the count of each.
 
     Raises:
-        ValueError: there are not two labels to tell apart.
+        ValueError: there are fewer than two classes.
     """
     counts = Counter(chain.from_iterable(chunks))
     if len(counts) < 2:
-        raise ValueError(f"all rows are labeled {', '.join(counts)}: a classifier needs two labels")
+        raise ValueError(f"all rows are labeled {', '.join(counts)}: a classifier needs two classes")
     numeric = all(label.removeprefix("-").isdecimal() for label in counts)
     labels = sorted(counts, key=lambda label: (int(label) if numeric else 0, label))
     return {"labels": labels, "counts": [counts[label] for label in labels]}
@@ -55,32 +50,32 @@ def transform(values: Iterable[str], fitted: dict[str, Any]) -> np.ndarray:
     """Labels [N] -> codes int64 [N].
 
     Raises:
-        ValueError: a label that the training data do not have.
+        ValueError: a label is not among the classes of the training data.
     """
     codes = {label: code for code, label in enumerate(fitted["labels"])}
     rows = list(values)
     unknown = sorted(map(str, set(rows) - codes.keys()))
     if unknown:
-        raise ValueError(f"no training sample is labelled {', '.join(unknown)}")
+        raise ValueError(f"no training sample is labeled {', '.join(unknown)}")
     return np.fromiter(map(codes.__getitem__, rows), np.int64, len(rows))
 
 
 def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
-    """probabilities: float32 (C,), one for each label."""
+    """probabilities: float32 (C,), one for each class."""
     return {"probabilities": Tensor("float32", (len(fitted["labels"]),), labels=tuple(fitted["labels"]))}
 
 
-def spoilt(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
-    """How a control (stages/gating/controls.py) answers wrongly: each label has the probability of the one before it.
+def spoiled(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
+    """How a control (stages/gating/controls.py) predicts wrongly: each class has the probability of the one before it.
 
-    By output: the new order of its last axis, a factor, and what is added then.
+    Output -> the new order of its last axis, then a factor, then a number to add.
     """
-    labels = len(fitted["labels"])
-    return {"probabilities": ([(code - 1) % labels for code in range(labels)], 1.0, 0.0)}
+    classes = len(fitted["labels"])
+    return {"probabilities": ([(code - 1) % classes for code in range(classes)], 1.0, 0.0)}
 
 
-def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
-    """{"probabilities": [N, C]} -> for each row its likeliest label with that probability."""
+def predictions(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
+    """{"probabilities": [N, C]} -> the most probable class of each row, with its probability."""
     best = outputs["probabilities"].argmax(1)
     return [
         {"label": fitted["labels"][code], "probability": float(row[code])}
@@ -89,5 +84,5 @@ def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[d
 
 
 def agree(live: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> np.ndarray:
-    """Answers {"probabilities": [N, C]} of two models to the same rows -> bool [N]: both name the same label."""
+    """Outputs {"probabilities": [N, C]} of two models for the same rows -> whether both predict the same class, [N]."""
     return np.asarray(live["probabilities"].argmax(1) == new["probabilities"].argmax(1))

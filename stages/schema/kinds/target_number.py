@@ -1,4 +1,4 @@
-"""An amount to be told: a price, a temperature, a count."""
+"""A number to predict: a price, a temperature, a count."""
 
 from __future__ import annotations
 
@@ -9,52 +9,44 @@ from typing import Any
 import numpy as np
 
 from stages.schema import Tensor
-from stages.schema.kinds.number import are_meant, raw, raws
+from stages.schema.kinds.number import raw, raws
 
 __all__ = [
     "RAW",
-    "SPOILT",
+    "SPOILED",
     "Options",
     "agree",
-    "answers",
     "fit",
-    "likely",
     "outputs",
+    "predictions",
     "raw",
     "raws",
-    "spoilt",
+    "spoiled",
     "strata",
     "transform",
 ]
 
 RAW = "float64"
-SPOILT = "answers mirrored"
+SPOILED = "answers mirrored"
 
 
 @dataclass(frozen=True)
 class Options:
-    coverage: float = 0.9  # share of answers whose interval shall hold the truth
+    coverage: float = 0.9  # share of the predicted intervals that should contain the truth
 
     def __post_init__(self) -> None:
         if not 0 < self.coverage < 1:
             raise ValueError(f"coverage must be between 0 and 1, not {self.coverage}")
 
 
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells look like amounts, 0 to 1: numbers, and many different ones."""
-    if not are_meant(values):
-        return 0.0
-    return 0.9 if len(set(values)) > 20 else 0.1
-
-
 def strata(values: Iterable[float]) -> np.ndarray:
-    """[N] -> which tenth of the amounts each lies in, int64 [N]; equal amounts lie in one."""
+    """[N] -> the decile of each number, int64 [N]; equal numbers are in the same one."""
     known = np.asarray(list(values), np.float64)
     return np.searchsorted(np.quantile(known, np.linspace(0.1, 0.9, 9)), known, side="right").astype(np.int64)
 
 
 def fit(chunks: Iterable[Sequence[float]], options: Options) -> dict[str, Any]:
-    """Mean and standard deviation, the network's own unit; and the declared coverage."""
+    """Mean and standard deviation, to standardize the target; and the declared coverage."""
     known = np.sort(np.concatenate([np.asarray(chunk, np.float64) for chunk in chunks]))
     std = float(known.std())
     if not std > 0:
@@ -68,22 +60,22 @@ def transform(values: Sequence[float], fitted: dict[str, Any]) -> np.ndarray:
 
 
 def outputs(fitted: dict[str, Any]) -> dict[str, Tensor]:
-    """value: float32 (1,), and interval: float32 (2,), its ends; in the target's own unit."""
+    """value: float32 (1,), and interval: float32 (2,), its ends; both in the unit of the target."""
     unit = fitted["std"]
     return {"value": Tensor("float32", (1,), scale=unit), "interval": Tensor("float32", (2,), scale=unit)}
 
 
-def spoilt(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
-    """How a control (gating/controls.py) answers wrongly: as far below the mean as it should be above, or the reverse.
+def spoiled(fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
+    """How a control (stages/gating/controls.py) predicts wrongly: mirrored at the mean.
 
-    By output: the new order of its last axis, a factor, and what is added then.
+    Output -> the new order of its last axis, then a factor, then a number to add.
     """
     twice = 2 * fitted["mean"]
     return {"value": ([0], -1.0, twice), "interval": ([1, 0], -1.0, twice)}
 
 
-def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
-    """{"value": [N, 1], "interval": [N, 2]} -> for each row its value, and the ends of its interval."""
+def predictions(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
+    """{"value": [N, 1], "interval": [N, 2]} -> the value of each row and the ends of its interval."""
     ends = outputs["interval"].tolist()
     return [
         {"value": value, "low": low, "high": high}
@@ -92,7 +84,7 @@ def answers(outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[d
 
 
 def agree(live: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> np.ndarray:
-    """Answers of two models to the same rows -> bool [N]: the new value lies in the live one's interval [N, 2]."""
+    """Outputs of two models for the same rows -> whether the new value lies in the live model's interval, bool [N]."""
     low, high = live["interval"].T
     value = new["value"][:, 0]
     return np.asarray((low <= value) & (value <= high))

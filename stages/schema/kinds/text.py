@@ -1,4 +1,4 @@
-"""Sentences and paragraphs, read word by word."""
+"""Sentences and paragraphs, as sequences of words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,16 @@ from stages.schema import Tensor
 
 RAW, PACKED, OPTIONAL, ENCODER = "str", False, True, "gru"
 
-PADDING, UNKNOWN, START = 0, 1, 2  # codes; then come the words
-_WORD = re.compile(r"[^\W\d_]+|\d|[^\w\s]")  # letters in a row, a digit, a sign
-_LONGEST = 64  # characters that a word of the kept length may take up: what lies beyond is not even split
+PADDING, UNKNOWN, START = 0, 1, 2  # codes; the words follow
+_WORD = re.compile(r"[^\W\d_]+|\d|[^\w\s]")  # a run of letters, a digit, or a sign
+_LONGEST = 64  # characters per word; the text beyond this, times the number of words, is ignored
 
 
 @dataclass(frozen=True)
 class Options:
-    max_size: int = 20_000  # words that have a code, the most frequent ones
-    min_count: int = 2  # in the training texts; a rarer word counts as unknown, which thereby is learnt
-    max_length: int = 128  # words that are read of a text; fewer where nearly all are shorter
+    max_size: int = 20_000  # how many of the most frequent words have a code
+    min_count: int = 2  # occurrences of a word in the training texts; rarer words train the code of unknown ones
+    max_length: int = 128  # words of a text that are read; fewer if nearly all texts are shorter
 
     def __post_init__(self) -> None:
         for name in ("max_size", "min_count", "max_length"):
@@ -34,18 +34,12 @@ class Options:
 
 
 def raw(value: Any) -> str | None:
-    """As text; blank and NaN are missing."""
+    """A value as text, or None: blank and NaN are missing."""
     return None if value is None or value != value or not str(value).strip() else str(value)
 
 
-def likely(values: Sequence[Any]) -> float:
-    """How well a few cells that are not missing look like sentences, 0 to 1."""
-    several = sum(len(str(value).split()) >= 3 for value in values) / max(1, len(values))
-    return 0.85 if several > 0.5 and len({str(value) for value in values}) > 20 else 0.2 * several
-
-
 def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
-    """Length in characters, words, and the script of most letters, such as LATIN; None where there is no letter."""
+    """Length in characters, number of words, and the script of most letters, such as LATIN; None without letters."""
     rows = [_facts(value or "") for value in values]
     length, words, script = zip(*rows, strict=True) if rows else ((), (), ())
     return {
@@ -56,7 +50,7 @@ def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
 
 
 def fit(chunks: Iterable[Iterable[str | None]], options: Options) -> dict[str, Any]:
-    """A code for each word, by falling frequency, and how many words are read: enough for 99 texts of 100."""
+    """A code for each word, in order of falling frequency; and `length`, which 99 % of the texts do not exceed."""
     counts: Counter[str] = Counter()
     lengths: list[int] = []
     for chunk in chunks:
@@ -66,22 +60,22 @@ def fit(chunks: Iterable[Iterable[str | None]], options: Options) -> dict[str, A
             lengths.append(len(split))
     if not any(lengths):
         raise ValueError("no training text has a word: take the column out of schema.features")
-    often = [word for word, count in counts.items() if count >= options.min_count]
-    kept = sorted(often, key=lambda word: (-counts[word], word))[: options.max_size]
+    frequent = [word for word, count in counts.items() if count >= options.min_count]
+    kept = sorted(frequent, key=lambda word: (-counts[word], word))[: options.max_size]
     length = max(1, int(np.quantile(np.array(lengths), 0.99, method="higher")))
     codes = {word: code for code, word in enumerate(kept, START + 1)}
     return {"codes": codes, "size": START + 1 + len(codes), "length": length}
 
 
 def transform(values: Iterable[str | None], fitted: dict[str, Any]) -> np.ndarray:
-    """[N] -> codes int32 [N, 1 + length]: a start, the words, padding."""
+    """[N] -> codes int32 [N, 1 + length]: START, the words, PADDING."""
     rows = list(values)
     codes, length = fitted["codes"], fitted["length"]
     array = np.zeros((len(rows), 1 + length), np.int32)
     array[:, 0] = START
     for row, value in enumerate(rows):
-        found = [codes.get(word, UNKNOWN) for word in words(value or "", length)]
-        array[row, 1 : 1 + len(found)] = found
+        coded = [codes.get(word, UNKNOWN) for word in words(value or "", length)]
+        array[row, 1 : 1 + len(coded)] = coded
     return array
 
 
@@ -91,17 +85,9 @@ def tensor(fitted: dict[str, Any]) -> Tensor:
 
 
 def words(text: str, most: int) -> list[str]:
-    """The first words of a text, in lower case and composed (NFC)."""
+    """At most the first `most` words of a text, in lower case and Unicode form NFC."""
     plain = unicodedata.normalize("NFC", text[: most * _LONGEST]).lower()
     return _WORD.findall(plain)[:most]
-
-
-def draw(value: str | None, axes: Any) -> None:
-    """Its beginning, wrapped."""
-    import textwrap
-
-    shown = "\n".join(textwrap.wrap((value or "missing")[:140], 22))
-    axes.text(0.5, 0.5, shown, ha="center", va="center", fontsize=6, parse_math=False)
 
 
 def _facts(text: str) -> tuple[int, int, str | None]:
@@ -115,5 +101,5 @@ def _facts(text: str) -> tuple[int, int, str | None]:
 
 @functools.cache
 def _script(letter: str) -> str:
-    """The first word of its Unicode name, which is its script's for nearly all letters."""
+    """The first word of a letter's Unicode name, which names the script of nearly all letters."""
     return "LATIN" if letter.isascii() else unicodedata.name(letter, "UNKNOWN").partition(" ")[0]

@@ -1,4 +1,4 @@
-"""Raw formats: a module for each, found by the name in `data.format`. Here is what they have in common."""
+"""Raw formats: a module for each, found by the name in `data.format`; and what they have in common."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ if TYPE_CHECKING:
 _FILES = {
     "csv": "delimited",
     "json": "json_rows",
-}  # the others bear their formats' names; csv and json are Python's own
-TABLES = ("csv", "parquet", "json")  # formats of rows whose cells have names
+}  # the other modules have their formats' names; csv and json are modules of the standard library
+TABLES = ("csv", "parquet", "json")  # formats of rows with named cells
 
 
 class Sample(NamedTuple):
-    """One sample as it was found."""
+    """A sample as the format holds it."""
 
-    source: str  # the place it comes from, readable and unlike any other sample's
-    split: str | None  # "train", "val" or "test" where the data set says so itself
-    values: dict[str, Any]  # by column, as people hold them: a path, an array, a number
+    source: str  # where it comes from: readable, and unique to the sample
+    split: str | None  # "train", "val" or "test" if the data set has official splits
+    values: dict[str, Any]  # by column, of any type that its kind reads: a path, an array, a number
 
 
 class Reject(NamedTuple):
-    """Something that should have been a sample and is none."""
+    """A part of the data that cannot be read as a sample."""
 
     source: str
     reason: str
 
 
 class Columns(NamedTuple):
-    """Many samples of one split by column; null is None."""
+    """Many samples of one split, by column; null is None."""
 
     sources: pa.Array  # text [N]
     split: str | None
-    values: dict[str, pa.Array]  # [N] each, texts or what else the format holds
-    rejects: list[Reject]  # found beside them
+    values: dict[str, pa.Array]  # [N] each, of text or any other type that the format holds
+    rejects: list[Reject]  # of the same chunk
 
 
 class Source(Protocol):
-    """A format. A chunk is the work that one process does at a time: small, picklable, of whatever type suits."""
+    """A format. A chunk is the work of one process at a time: small, picklable, of any type."""
 
-    LAYOUT: str  # what it looks like on disk, in a few words
-    Options: type  # what `data.options` may say of it
+    LAYOUT: str  # its layout on disk, in a few words
+    Options: type  # the keys of `data.options`
 
     def claims(self, path: Path) -> bool:
-        """Whether `path` looks like this format; a glance, not a check."""
+        """Whether `path` looks like this format, without a thorough check."""
         ...
 
     def columns(self, path: Path, options: Any) -> list[str]:
-        """The names of a table's columns, in order; a format that is no table has none."""
+        """The names of a table's columns, in order; [] for a format that is not a table."""
         ...
 
     def chunks(self, path: Path, schema: Schema, options: Any) -> Iterator[Any]:
-        """Everything at `path` as chunks, lazily and in an order that depends on the data alone.
+        """Everything at `path` as chunks, lazily and in an order that depends only on the data.
 
         Raises:
             UserError: `path` is not of this format, or cannot fill the columns of `schema`.
@@ -72,29 +72,29 @@ class Source(Protocol):
         ...
 
     def read(self, chunk: Any) -> Iterator[Sample | Reject]:
-        """A chunk's samples, one after another, so that no more than one need be held."""
+        """Yield a chunk's samples one by one, so that only one need be in memory."""
         ...
 
 
 @runtime_checkable
 class Columnar(Protocol):
-    """A format that can also give a whole chunk by column, which is many times as fast."""
+    """A format that can also read a whole chunk by column, which is many times faster."""
 
     def read_columns(self, chunk: Any) -> Columns:
-        """What `read` gives.
+        """The same samples as `read`.
 
         Raises:
-            ValueError: a row of the chunk is at fault, or must be looked at by itself: take `read`.
+            ValueError: a row of the chunk is faulty or must be read by itself: use `read` instead.
         """
         ...
 
 
 @runtime_checkable
 class Nesting(Protocol):
-    """A format whose columns may hold more than single values."""
+    """A format whose cells may hold lists or objects."""
 
     def nested(self, path: Path, options: Any) -> dict[str, str]:
-        """By name, why a column cannot be one of the schema's."""
+        """Column of nested values -> why it cannot be in the schema."""
         ...
 
 
@@ -103,7 +103,7 @@ class Holding(Protocol):
     """A format whose cells may hold whole files."""
 
     def held(self, path: Path, options: Any) -> dict[str, list[Any]]:
-        """Of each column whose cells do, the first few that are not missing: bytes, or the path of a file."""
+        """Column whose cells hold files -> the first few that are not missing: bytes, or the path of a file."""
         ...
 
 
@@ -124,10 +124,10 @@ def names() -> list[str]:
 
 
 def two_columns(schema: Schema, name: str, *offered: str) -> tuple[str, str]:
-    """The feature and the target, for a format that holds nothing else but what is `offered`.
+    """The feature and the target, for a format with no other columns than those `offered`.
 
     Raises:
-        UserError: the schema has several features.
+        UserError: the schema has other features.
     """
     if any(column.name not in offered for column in schema.features[1:]):
         names = ", ".join(column.name for column in schema.features)
@@ -135,11 +135,11 @@ def two_columns(schema: Schema, name: str, *offered: str) -> tuple[str, str]:
     return schema.features[0].name, schema.target.name
 
 
-def named(names: list[str], where: str, hint: str = "") -> list[str]:
-    """The names of a table's columns.
+def check_names(names: list[str], where: str, hint: str = "") -> list[str]:
+    """Check and return the names of a table's columns.
 
     Raises:
-        UserError: one is blank, or two are alike.
+        UserError: one is blank, or two are equal.
     """
     for place, name in enumerate(names, 1):
         if not name:
@@ -149,20 +149,20 @@ def named(names: list[str], where: str, hint: str = "") -> list[str]:
     return names
 
 
-def wanted(schema: Schema, there: Sequence[str], where: str) -> tuple[str, ...]:
-    """The names of the schema's columns.
+def wanted_columns(schema: Schema, there: Sequence[str], where: str) -> tuple[str, ...]:
+    """The names of the schema's columns, which a table must have.
 
     Raises:
-        UserError: a table has no column of such a name; the nearest is named.
+        UserError: the table lacks one; the message names the nearest.
     """
     names = tuple(dict.fromkeys(column.name for column in (*schema.features, schema.target)))
     for name in names:
-        has(name, there, where, "schema")
+        require_column(name, there, where, "schema")
     return names
 
 
-def has(name: str, there: Sequence[str], where: str, key: str) -> None:
-    """Raise UserError where a table has no column of a name that params have under `key`; the nearest is named."""
+def require_column(name: str, there: Sequence[str], where: str, key: str) -> None:
+    """Raise UserError if a table lacks a column that params.yaml names under `key`; suggest the nearest name."""
     if name not in there:
         close = difflib.get_close_matches(name, there, n=1)
         few = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
@@ -170,33 +170,33 @@ def has(name: str, there: Sequence[str], where: str, key: str) -> None:
         raise UserError(f"{where} has no column {name!r}, which params.yaml names under {key}: {hint}")
 
 
-def asking(schema: Schema, name: str) -> Schema:
-    """The schema with one more column of words, for `chunks` to fill."""
+def with_column(schema: Schema, name: str) -> Schema:
+    """The schema with one more category column, so that `chunks` reads that column too."""
     known = [column.name for column in (*schema.features, schema.target)]
     return schema if name in known else Schema((*schema.features, Column(name, "category")), schema.target)
 
 
-def files(schema: Schema) -> tuple[str, ...]:
-    """The columns of a table whose cells name a file: those whose raw values are bytes."""
+def file_columns(schema: Schema) -> tuple[str, ...]:
+    """The columns whose cells name a file: those whose raw values are bytes."""
     return tuple(column.name for column in schema.features if kind(column.kind).RAW == "bytes")
 
 
-def numeric(schema: Schema) -> tuple[str, ...]:
-    """The columns of a table whose raw values are numbers."""
+def number_columns(schema: Schema) -> tuple[str, ...]:
+    """The columns whose raw values are numbers."""
     columns = {column.name: column for column in (*schema.features, schema.target)}
     return tuple(name for name, column in columns.items() if kind(column.kind).RAW == "float64")
 
 
-def nested(name: str, what: Any) -> str:
-    """Why a column of other than single values cannot be read."""
+def nested_message(name: str, what: Any) -> str:
+    """Why a column of nested values cannot be read."""
     return f"the column {name!r} holds nested values ({what}): flatten it first"
 
 
-def beside(folder: str, name: str | None) -> str | None:
-    """The path of a file that a cell names, relative to the table's own folder.
+def cell_path(folder: str, name: str | None) -> str | None:
+    """The path of a file that a cell names relative to the table's folder.
 
     Raises:
-        ValueError: it lies elsewhere.
+        ValueError: the file lies outside that folder.
     """
     if name is None:
         return None
@@ -207,18 +207,18 @@ def beside(folder: str, name: str | None) -> str | None:
 
 
 def split_named(word: str) -> str | None:
-    """The split that a folder or file name stands for."""
+    """The split that a word such as "training" stands for, or None."""
     return next((split for split, words in _SPLITS.items() if word.lower() in words), None)
 
 
 def split_in(name: str) -> str | None:
-    """The split that a word of a file's name stands for, such as that of `adult-train`."""
+    """The split that a word in a file's name stands for, such as "train" in `adult-train`, or None."""
     return next((split for word in re.split(r"[-_. ]", name) if (split := split_named(word))), None)
 
 
 @dataclass(frozen=True)
 class NoOptions:
-    """Of a format that leaves nothing to say."""
+    """For a format without options."""
 
 
 _SPLITS = {

@@ -17,7 +17,17 @@ from pyarrow import csv
 from stages.core.errors import UserError
 from stages.schema import Schema
 from stages.tables.arrow import array, numbered
-from stages.tables.sources import Columns, Reject, Sample, beside, files, named, numeric, split_in, wanted
+from stages.tables.sources import (
+    Columns,
+    Reject,
+    Sample,
+    cell_path,
+    check_names,
+    file_columns,
+    number_columns,
+    split_in,
+    wanted_columns,
+)
 
 LAYOUT = "a .csv or .tsv file, or a folder of such files; train.csv, val.csv and test.csv are official splits"
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data")
@@ -25,24 +35,24 @@ BLOCK_BYTES = 1 << 20  # of a file at a time, which becomes a chunk
 
 
 class Marks(NamedTuple):
-    """What stands in a number before its fraction, and between its groups of three digits."""
+    """The marks in a number: before its fraction, and between its groups of three digits."""
 
     decimal: str = "."
     thousands: str = ""
 
 
-PLAIN = Marks()  # as Python has numbers
+PLAIN = Marks()  # Python's own
 
 
 @dataclass(frozen=True)
 class Options:
     """How the files are written."""
 
-    columns: tuple[str, ...] = ()  # their names in order, where the files have no header row
-    delimiter: str = ""  # without it: the likeliest of comma, tab, semicolon and bar
+    columns: tuple[str, ...] = ()  # the names of the columns in order, if the files have no header row
+    delimiter: str = ""  # by default the most frequent of comma, tab, semicolon and bar in the first row
     encoding: str = "utf-8"
     missing: tuple[str, ...] = ("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
-    replace: dict[str, str] = field(default_factory=dict)  # cells that mean another
+    replace: dict[str, str] = field(default_factory=dict)  # cell -> the value that it stands for
     decimal: str = "."  # before the fraction of a number, in columns of numbers
     thousands: str = ""  # between its groups of three digits
 
@@ -62,7 +72,7 @@ class Options:
         if len(self.thousands) > 1 or self.thousands.isalnum() or self.thousands in ("+", "-"):
             raise ValueError(f"thousands must be one mark, not {self.thousands!r}")
         if self.thousands == self.decimal:
-            raise ValueError(f"decimal and thousands cannot both be {self.decimal!r}: say the other one, too")
+            raise ValueError(f"decimal and thousands cannot both be {self.decimal!r}: give both")
 
 
 class Chunk(NamedTuple):
@@ -71,31 +81,31 @@ class Chunk(NamedTuple):
     name: str
     split: str | None
     columns: tuple[str, ...]  # of the schema
-    numbers: Sequence[int]  # of the rows, counted from 1 with the header row
+    numbers: Sequence[int]  # of the rows, from 1, the header row included
     cells: pa.RecordBatch  # bytes, by column
-    faults: list[Reject]  # rows among them that are none
+    faults: list[Reject]  # rows among them that cannot be read
     meaning: dict[str, str | None]
     folder: str
-    files: tuple[str, ...]  # columns whose cells name a file there
+    file_columns: tuple[str, ...]  # columns whose cells name a file in `folder`
     marks: Marks
-    marked: tuple[str, ...]  # columns of numbers that are written with these
+    marked: tuple[str, ...]  # columns of numbers that are written with `marks`
 
 
 def claims(path: Path) -> bool:
-    """Whether a file is named like one, or one in the folder is."""
+    """Whether a file, or one in the folder, has an ending of this format."""
     return bool(_files(path))
 
 
 def columns(path: Path, options: Options) -> list[str]:
-    """The names of the first table's columns, in order."""
+    """The names of the first file's columns, in order."""
     return _header(_files(path)[0], options)
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
-    """Some 1 MiB of a file each, read as a stream.
+    """Chunks of some 1 MiB of a file, read as a stream.
 
     Raises:
-        UserError: a file has no column of a name that the schema wants, or a row that never ends.
+        UserError: a file lacks a column of the schema, or has a row that never ends.
     """
     tables = _files(path)
     if not tables:
@@ -108,7 +118,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
 
 
 def read(chunk: Chunk) -> Iterator[Sample | Reject]:
-    """A chunk's rows; one that is not text of the declared encoding is rejected."""
+    """Yield a chunk's rows; reject those that are not text in the declared encoding."""
     yield from chunk.faults
     columns = [chunk.cells.column(name).to_pylist() for name in chunk.columns]
     for number, *cells in zip(chunk.numbers, *columns, strict=True):
@@ -116,7 +126,7 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
         try:
             yield Sample(source, chunk.split, _values(chunk, cells))
         except UnicodeDecodeError as error:
-            yield Reject(source, f"is not UTF-8 (byte {error.object[error.start]:#04x}): say data.options.encoding")
+            yield Reject(source, f"is not UTF-8 (byte {error.object[error.start]:#04x}): set data.options.encoding")
         except ValueError as error:
             yield Reject(source, str(error))
 
@@ -125,61 +135,61 @@ def read_columns(chunk: Chunk) -> Columns:
     """A chunk's rows by column.
 
     Raises:
-        ValueError: a cell is not text of the declared encoding, holds a NUL byte, may name a file, or is a number
-            that is written otherwise than declared.
+        ValueError: a cell is not text in the declared encoding, holds a NUL byte, may name a file, or is a number
+            with other marks than declared.
     """
-    if chunk.files:
-        raise ValueError("each file that a cell names is looked at by itself")
-    said, meant = (array(list(each), pa.string()) for each in (chunk.meaning.keys(), chunk.meaning.values()))
-    cells = {name: _texts(chunk.cells.column(name), said, meant) for name in chunk.columns}
+    if chunk.file_columns:
+        raise ValueError("a cell may name a file: read the rows one by one")
+    words, meant = (array(list(texts), pa.string()) for texts in (chunk.meaning.keys(), chunk.meaning.values()))
+    cells = {name: _texts(chunk.cells.column(name), words, meant) for name in chunk.columns}
     cells |= {name: _plain(cells[name], chunk.marks) for name in chunk.marked}
     return Columns(numbered(chunk.name, chunk.numbers), chunk.split, cells, chunk.faults)
 
 
-def _texts(cells: pa.Array, said: pa.Array, meant: pa.Array) -> pa.Array:
-    """Cells [N] of bytes as texts, and where they are among `said` as what is `meant`."""
+def _texts(cells: pa.Array, words: pa.Array, meant: pa.Array) -> pa.Array:
+    """Cells of bytes [N] as texts; those among `words` are replaced by what is `meant`."""
     texts = pc.utf8_trim_whitespace(cells.cast(pa.string()))
     if b"\0" in bytes(texts.buffers()[2] or b""):
         raise ValueError("holds a NUL byte")
-    found = pc.index_in(texts, value_set=said)
-    if found.null_count == len(found):
+    places = pc.index_in(texts, value_set=words)
+    if places.null_count == len(places):
         return texts
-    return pc.if_else(found.is_valid(), meant.take(found), texts)
+    return pc.if_else(places.is_valid(), meant.take(places), texts)
 
 
 def plain(text: str, marks: Marks) -> str:
-    """A number as Python has it, `1234.5` for `1.234,5`; what is none stays as it is.
+    """A number in Python's form, such as `1234.5` for `1.234,5`; any other text as it is.
 
     Raises:
-        ValueError: it is made of digits and marks, but not with these.
+        ValueError: the text consists of digits and marks, but is not a number with these marks.
     """
     if numeral(marks).fullmatch(text):
         return text.replace(marks.thousands, "").replace(marks.decimal, ".")
     signs = {".", ",", *marks} - {""}
     if signs & set(text) and not set(text) - signs - set("0123456789+-eE"):
         between = f" and {marks.thousands!r} between thousands" if marks.thousands else ""
-        raise ValueError(f"{text!r} is no number with the decimal mark {marks.decimal!r}{between}: see data.options")
+        raise ValueError(f"{text!r} is not a number with the decimal mark {marks.decimal!r}{between}: see data.options")
     return text
 
 
 @cache
 def numeral(marks: Marks) -> re.Pattern[str]:
-    """What a number so written looks like, for Arrow's regular expressions as well."""
+    """The pattern of a number with these marks, valid for Arrow's regular expressions as well."""
     point, mark = map(re.escape, marks)
     groups = f"[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|" if mark else ""
     return re.compile(f"[+-]?(?:(?:{groups}[0-9]+)(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def _plain(texts: pa.Array, marks: Marks) -> pa.Array:
-    """`plain` of each of texts [N]."""
+    """`plain` of each text [N]."""
     written = pc.match_substring_regex(texts, f"^(?:{numeral(marks).pattern})$")
-    found = pc.replace_substring(texts, marks.thousands, "") if marks.thousands else texts
-    found = pc.replace_substring(found, marks.decimal, ".") if marks.decimal != "." else found
+    numbers = pc.replace_substring(texts, marks.thousands, "") if marks.thousands else texts
+    numbers = pc.replace_substring(numbers, marks.decimal, ".") if marks.decimal != "." else numbers
     if pc.all(written).as_py():
-        return found
+        return numbers
     for text in texts.filter(pc.invert(written)).unique().to_pylist():
         plain(text, marks)
-    return pc.if_else(written, found, texts)
+    return pc.if_else(written, numbers, texts)
 
 
 def _values(chunk: Chunk, cells: list[bytes]) -> dict[str, str | None]:
@@ -193,7 +203,7 @@ def _values(chunk: Chunk, cells: list[bytes]) -> dict[str, str | None]:
             values[name] = None if text is None else plain(text, chunk.marks)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    return values | {name: beside(chunk.folder, values[name]) for name in chunk.files}
+    return values | {name: cell_path(chunk.folder, values[name]) for name in chunk.file_columns}
 
 
 def _files(path: Path) -> list[Path]:
@@ -210,8 +220,9 @@ def _read(
     file: Path, name: str, split: str | None, schema: Schema, options: Options, meaning: dict[str, str | None]
 ) -> Iterator[Chunk]:
     header = _header(file, options)
-    columns = wanted(schema, header, str(file))
-    ways = str(file.parent), files(schema), options.marks, () if options.marks == PLAIN else numeric(schema)
+    columns = wanted_columns(schema, header, str(file))
+    marked = () if options.marks == PLAIN else number_columns(schema)
+    reading = str(file.parent), file_columns(schema), options.marks, marked
     bad: dict[int, Reject] = {}
     cells = pa.RecordBatch.from_arrays([array([], pa.binary()) for _ in columns], list(columns))
 
@@ -234,7 +245,7 @@ def _read(
         with csv.open_csv(
             file,
             csv.ReadOptions(
-                use_threads=False,  # with threads nobody knows the number of a bad row
+                use_threads=False,  # with threads the number of a bad row is unknown
                 block_size=BLOCK_BYTES,
                 column_names=list(options.columns) or None,
                 encoding=options.encoding,
@@ -244,19 +255,19 @@ def _read(
         ) as batches:
             for cells in batches:
                 numbers, number, faults = _numbered(len(cells), number, bad)
-                yield Chunk(name, split, columns, numbers, cells, faults, meaning, *ways)
+                yield Chunk(name, split, columns, numbers, cells, faults, meaning, *reading)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         fault = str(error)
         if "straddling" in fault or "block boundaries" in fault:
-            size = f"{BLOCK_BYTES >> 10} KiB, which JSON and Parquet can be"
+            size = f"{BLOCK_BYTES >> 10} KiB, which JSON and Parquet allow"
             fault = f"the next one does not end: is a quote never closed, or the row longer than {size}?"
         raise UserError(f"{file}, after row {number - 1}: {fault}") from error
     if bad:
-        yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, *ways)
+        yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, *reading)
 
 
 def _numbered(count: int, number: int, bad: dict[int, Reject]) -> tuple[Sequence[int], int, list[Reject]]:
-    """The numbers of the next `count` rows from `number` on, the number after them, and the rows skipped among them."""
+    """The numbers of the next `count` rows from `number` on, the number after them, and the bad rows among them."""
     if not bad:
         return range(number, number + count), number + count, []
     numbers, faults = [], []
@@ -273,25 +284,25 @@ def _header(file: Path, options: Options) -> list[str]:
     """The names of a file's columns.
 
     Raises:
-        UserError: there are none, or two are alike.
+        UserError: one is blank, or two are equal.
     """
     if options.columns:
-        return named(list(options.columns), "data.options.columns")
-    unnamed = "if it has no header row, say data.options.columns (`data add --options '{columns: [...]}'`)"
-    return named(first_row(file, options), str(file), unnamed)
+        return check_names(list(options.columns), "data.options.columns")
+    unnamed = "if it has no header row, set data.options.columns (`data add --options '{columns: [...]}'`)"
+    return check_names(first_row(file, options), str(file), unnamed)
 
 
 def first_row(file: Path, options: Options) -> list[str]:
-    """Its cells, which are names where there is a header row.
+    """The cells of a file's first row: the names of its columns if it has a header row.
 
     Raises:
-        UserError: the file is empty, or not of the declared encoding.
+        UserError: the file is empty, or not in the declared encoding.
     """
     first = _first(file, options)
     if not first.strip():
         raise UserError(f"{file} is empty: it needs a header row, or names in data.options.columns")
     if "\ufffd" in first:
-        raise UserError(f"{file}: its first row is not {options.encoding.upper()}: say data.options.encoding")
+        raise UserError(f"{file}: its first row is not {options.encoding.upper()}: set data.options.encoding")
     parse, texts = csv.ParseOptions(delimiter=_delimiter(file, options)), csv.ConvertOptions(strings_can_be_null=False)
     try:
         table = csv.read_csv(pa.BufferReader(first.encode()), parse_options=parse, convert_options=texts)
@@ -301,16 +312,16 @@ def first_row(file: Path, options: Options) -> list[str]:
 
 
 def _delimiter(file: Path, options: Options) -> str:
-    """As said, else what the first row has most of."""
+    """The declared delimiter, else the most frequent one in the first row."""
     first = _first(file, options)
     return options.delimiter or max(",\t;|", key=first.count)
 
 
 def _first(file: Path, options: Options) -> str:
-    """The first line, unzipped where the name says so; U+FFFD is what is not of the declared encoding.
+    """The first line, decompressed if the name ends in .gz; bytes outside the declared encoding become U+FFFD.
 
     Raises:
-        UserError: it cannot be read, or is UTF-16 and nobody said so.
+        UserError: it cannot be read, or is UTF-16 without being declared so.
     """
     try:
         with pa.input_stream(str(file)) as stream:
@@ -318,6 +329,6 @@ def _first(file: Path, options: Options) -> str:
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
     if options.encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"{file} is not UTF-8 (it looks like UTF-16): say data.options.encoding: utf-16")
+        raise UserError(f"{file} is not UTF-8 (it looks like UTF-16): set data.options.encoding to utf-16")
     text = codecs.getincrementaldecoder(options.encoding)("replace").decode(head)
     return text.lstrip("\r\n").partition("\n")[0] + "\n"

@@ -24,7 +24,7 @@ Options = NoOptions
 LAYOUT = "train-images-idx3-ubyte with train-labels-idx1-ubyte, t10k-images-idx3-ubyte and so on"
 CHUNK_ROWS = 512
 CHUNK_BYTES = 4 << 20
-ARRAY_BYTES = 1 << 28  # nobody's pictures are larger, but broken headers are
+ARRAY_BYTES = 1 << 28  # no picture is larger: a header that says more is broken
 
 _NAME = re.compile(r"(?P<stem>.*?)[-._]?(?P<what>images|labels)[-._]idx\d[-._]ubyte(\.gz)?", re.IGNORECASE)
 _UBYTE = 8
@@ -49,20 +49,20 @@ class Chunk(NamedTuple):
 
 
 def claims(path: Path) -> bool:
-    """Whether a file in the folder is named like MNIST's."""
+    """Whether a file in the folder has a name like MNIST's."""
     return path.is_dir() and any(_NAME.fullmatch(name) for name in os.listdir(path))
 
 
 def columns(path: Path, options: Options) -> list[str]:
-    """None: this is no table."""
+    """No columns: this format is not a table."""
     return []
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
-    """At most 512 arrays or 4 MB each, read as a stream.
+    """Chunks of at most 512 arrays or 4 MB, read as a stream.
 
     Raises:
-        UserError: a file is missing, broken, too short or too long, not what its name says, or unlike its partner.
+        UserError: a file is missing, broken, too short or too long, or does not match its name or its partner.
     """
     feature, target = two_columns(schema, "idx")
     for split, images, labels in _pairs(path):
@@ -81,7 +81,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
 
 
 def read(chunk: Chunk) -> Iterator[Sample]:
-    """Arrays uint8 [H, W] (or [H, W, C]) and labels as text; `#17` in a source is the eighteenth of its file."""
+    """Yield arrays uint8 [H, W] or [H, W, C], and labels as text. Sources count a file's arrays from 0, as in `#17`."""
     arrays = np.frombuffer(chunk.values, np.uint8).reshape(-1, *chunk.shape)
     for row, label in enumerate(chunk.labels):
         values = {chunk.feature: arrays[row], chunk.target: str(label)}
@@ -89,19 +89,19 @@ def read(chunk: Chunk) -> Iterator[Sample]:
 
 
 def _pairs(folder: Path) -> list[Pair]:
-    """Images with their labels, by name. Of a file that is there twice, the one that is not gzipped."""
-    found: dict[str, dict[str, Path]] = {}
+    """Images with their labels, by name. If a file is there both gzipped and not, the one that is not."""
+    pairs: dict[str, dict[str, Path]] = {}
     names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
     for name in names:
         if match := _NAME.fullmatch(name):
-            found.setdefault(match["stem"].lower(), {})[match["what"].lower()] = folder / name
-    if not found:
+            pairs.setdefault(match["stem"].lower(), {})[match["what"].lower()] = folder / name
+    if not pairs:
         raise UserError(f"{folder} holds no IDX file. idx expects {LAYOUT}")
-    for files in found.values():
+    for files in pairs.values():
         for what, other in (("images", "labels"), ("labels", "images")):
             if what not in files:
                 raise UserError(f"{files[other]} has no partner: the {what} are missing. idx expects {LAYOUT}")
-    return [Pair(_split(stem), files["images"], files["labels"]) for stem, files in sorted(found.items())]
+    return [Pair(_split(stem), files["images"], files["labels"]) for stem, files in sorted(pairs.items())]
 
 
 def _split(stem: str) -> str | None:
@@ -110,7 +110,7 @@ def _split(stem: str) -> str | None:
 
 @contextmanager
 def _opened(path: Path, ranks: tuple[int, ...]) -> Iterator[tuple[Stream, tuple[int, ...]]]:
-    """The file past its header, and the shape that the header gives."""
+    """The file past its header, and the shape in the header."""
     with ExitStack() as stack:
         try:
             file: Stream = stack.enter_context(path.open("rb"))
@@ -121,9 +121,9 @@ def _opened(path: Path, ranks: tuple[int, ...]) -> Iterator[tuple[Stream, tuple[
             shape = _shape(file, path, ranks)
         except _BROKEN as error:
             raise UserError(f"{path} cannot be read: {error}") from error
-        held, said = os.path.getsize(path) - 4 - 4 * len(shape), math.prod(shape)
-        if not zipped and held != said:
-            raise UserError(f"{path} holds {held:,} values, but its header says {said:,}")
+        held, expected = os.path.getsize(path) - 4 - 4 * len(shape), math.prod(shape)
+        if not zipped and held != expected:
+            raise UserError(f"{path} holds {held:,} values, but its header says {expected:,}")
         yield file, shape
 
 
@@ -144,20 +144,20 @@ def _shape(file: Stream, path: Path, ranks: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _read(file: Stream, size: int, path: Path, before: int, said: int) -> bytes:
+def _read(file: Stream, size: int, path: Path, offset: int, expected: int) -> bytes:
     try:
         values = file.read(size)
     except _BROKEN as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if len(values) < size:
-        raise UserError(f"{path} holds {before + len(values):,} values, but its header says {said:,}")
+        raise UserError(f"{path} holds {offset + len(values):,} values, but its header says {expected:,}")
     return values
 
 
-def _ended(file: Stream, path: Path, said: int) -> None:
+def _ended(file: Stream, path: Path, expected: int) -> None:
     try:
         more = file.read(1)
     except _BROKEN as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if more:
-        raise UserError(f"{path} holds more than the {said:,} values that its header says")
+        raise UserError(f"{path} holds more than the {expected:,} values that its header says")

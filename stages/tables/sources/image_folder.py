@@ -1,14 +1,14 @@
-"""A folder for each class with a file for each sample in it, perhaps below train, val and test."""
+"""A folder for each class with a file for each sample, optionally below folders train, val and test."""
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.core import dvc_files
 from stages.core.errors import UserError
 from stages.schema import Schema
 from stages.tables.sources import NoOptions, Reject, Sample, split_named, two_columns
@@ -16,32 +16,31 @@ from stages.tables.sources import NoOptions, Reject, Sample, split_named, two_co
 Options = NoOptions
 LAYOUT = "a folder for each class, CLASS/FILE, or the same in splits, train/CLASS/FILE"
 CHUNK_FILES = 256
-CHUNK_BYTES = 4 << 20  # a chunk with the file that passes this is complete, so few large files are in flight
+CHUNK_BYTES = 4 << 20  # a chunk ends with the file that passes this, so that few large files are in memory
 
 _IGNORED = {b"thumbs.db", b"desktop.ini", b"__macosx"}
-_DVC_CACHE = re.compile(rb"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 class Found(NamedTuple):
-    """A file, as listed."""
+    """A listed file."""
 
-    path: bytes  # below the root
+    path: bytes  # relative to the root
     split: str | None
     label: str
     size: int
-    fault: str  # why it can be no sample; usually empty
+    fault: str  # why it cannot be a sample; usually empty
 
 
 class Chunk(NamedTuple):
     root: bytes
     feature: str
     target: str
-    folder: bool  # whether the folder of each file is asked for
+    folder: bool  # whether the name of each file's folder is wanted
     files: list[Found]
 
 
 def claims(path: Path) -> bool:
-    """Whether there is a folder in the folder."""
+    """Whether the folder contains a folder."""
     try:
         return any(folder for _, folder in _entries(os.fsencode(path)))
     except OSError:
@@ -49,24 +48,24 @@ def claims(path: Path) -> bool:
 
 
 def columns(path: Path, options: Options) -> list[str]:
-    """What beside picture and label is known of a file: the name of the folder that it lies in, to split by."""
+    """The one column besides picture and label: the name of the file's folder, to split by."""
     return ["folder"]
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
-    """Files sorted by path, of at most 256 files or some 4 MB each.
+    """Chunks of at most 256 files or some 4 MB, sorted by path.
 
     Raises:
-        UserError: there is no class folder, or several features are wanted of the one file.
+        UserError: there is no class folder, or the schema has several features.
     """
     feature, target = two_columns(schema, "image_folder", "folder")
     folder = any(column.name == "folder" for column in schema.features)
     root = os.fsencode(os.path.realpath(path))
     files: list[Found] = []
     size = 0
-    for found in _listed(root):
-        files.append(found)
-        size += found.size
+    for file in _listed(root):
+        files.append(file)
+        size += file.size
         if len(files) >= CHUNK_FILES or size >= CHUNK_BYTES:
             yield Chunk(root, feature, target, folder, files)
             files, size = [], 0
@@ -75,7 +74,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
 
 
 def read(chunk: Chunk) -> Iterator[Sample | Reject]:
-    """Paths and labels."""
+    """Yield paths and labels."""
     for path, split, label, _, fault in chunk.files:
         if fault:
             yield Reject(_readable(path), fault)
@@ -92,8 +91,8 @@ def _listed(root: bytes) -> Iterator[Found]:
         raise UserError(f"{_readable(root)} cannot be read: {error.strerror}. image_folder expects {LAYOUT}") from error
     folders = [name for name, folder in entries if folder]
     if not folders:
-        beside = f": it holds only {_readable(entries[0][0])}" if entries else ": it is empty"
-        raise UserError(f"{_readable(root)} holds no class folder{beside}. image_folder expects {LAYOUT}")
+        content = f": it holds only {_readable(entries[0][0])}" if entries else ": it is empty"
+        raise UserError(f"{_readable(root)} holds no class folder{content}. image_folder expects {LAYOUT}")
     splits = _splits(root, folders)
     for name, folder in entries:
         if not folder:
@@ -105,18 +104,18 @@ def _listed(root: bytes) -> Iterator[Found]:
 
 
 def _splits(root: bytes, folders: list[bytes]) -> dict[bytes, str]:
-    """Which folders are official splits: all of them or none, since a class may well be called train."""
-    named = {name: split for name in folders if (split := split_named(_readable(name)))}
-    nested = [name for name in named if claims(Path(os.fsdecode(root + b"/" + name)))]
+    """Folder -> split. Either all folders are official splits or none is, since a class may be named train."""
+    splits = {name: split for name in folders if (split := split_named(_readable(name)))}
+    nested = [name for name in splits if claims(Path(os.fsdecode(root + b"/" + name)))]
     if not nested:
         return {}
-    others = [name for name in folders if name not in named]
+    others = [name for name in folders if name not in splits]
     if others:
         raise UserError(
             f"{_readable(root)}: {_readable(nested[0])}/ holds folders, like a split, "
-            f"but {_readable(others[0])}/ beside it is none. image_folder expects {LAYOUT}"
+            f"but {_readable(others[0])}/ beside it is not one. image_folder expects {LAYOUT}"
         )
-    return named
+    return splits
 
 
 def _of_split(root: bytes, top: bytes, split: str) -> Iterator[Found]:
@@ -134,7 +133,7 @@ def _of_split(root: bytes, top: bytes, split: str) -> Iterator[Found]:
 
 
 def _below(root: bytes, folder: bytes, split: str | None, label: str) -> Iterator[Found]:
-    """All files below a class folder. Folders that are links are not entered, so there are no loops."""
+    """All files below a class folder. Links to folders are not followed, so there are no loops."""
     try:
         entries = _entries(root + b"/" + folder)
     except OSError as error:
@@ -151,11 +150,11 @@ def _below(root: bytes, folder: bytes, split: str | None, label: str) -> Iterato
 def _file(root: bytes, path: bytes, split: str | None, label: str, fault: str = "") -> Found:
     size = 0
     try:
-        whole = root + b"/" + path
-        status = os.lstat(whole)
+        absolute = root + b"/" + path
+        status = os.lstat(absolute)
         if stat.S_ISLNK(status.st_mode):
-            status = os.stat(whole)
-            fault = fault or _led_out(root, whole)
+            status = os.stat(absolute)
+            fault = fault or _led_out(root, absolute)
         if stat.S_ISDIR(status.st_mode):
             fault = "a link to a folder: not followed"
         elif not stat.S_ISREG(status.st_mode):
@@ -167,17 +166,19 @@ def _file(root: bytes, path: bytes, split: str | None, label: str, fault: str = 
 
 
 def _led_out(root: bytes, link: bytes) -> str:
-    """Why a link is not followed: it leads out of the data set, and not into DVC's cache of it."""
+    """Why a link is not followed: it leads out of the data set, but not into DVC's cache. "" if it is followed."""
     target = os.path.realpath(link)
-    if target.startswith(root + b"/") or _DVC_CACHE.search(target):
+    if target.startswith(root + b"/") or dvc_files.is_object(target):
         return ""
     return f"a link out of the data set, to {_readable(target)}"
 
 
 def _entries(folder: bytes) -> list[tuple[bytes, bool]]:
-    """Names in a folder and whether each is a folder itself, in the order of their bytes, as no file system has it."""
-    with os.scandir(folder) as found:
-        return sorted((each.name, each.is_dir(follow_symlinks=False)) for each in found if not _ignored(each.name))
+    """Each name in a folder and whether it is a folder, sorted by bytes, since file systems list in any order."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            (entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if not _ignored(entry.name)
+        )
 
 
 def _ignored(name: bytes) -> bool:
@@ -185,7 +186,7 @@ def _ignored(name: bytes) -> bool:
 
 
 def _readable(name: bytes) -> str:
-    """A name as text; bytes that are not UTF-8 show as \\xNN."""
+    """A name as text, with bytes that are not UTF-8 as \\xNN."""
     return name.decode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""JSON: an object or an array for each sample, on a line of its own or in one list for each split."""
+"""JSON: an object or an array for each sample, either one on each line or in a list for each split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from stages.core.errors import UserError
 from stages.schema import Schema
 from stages.tables import sources
-from stages.tables.sources import Reject, Sample, beside, files, split_in, split_named
+from stages.tables.sources import Reject, Sample, cell_path, file_columns, split_in, split_named
 
 LAYOUT = "a .jsonl file with an object on each line, or a .json file with a list of rows for each split"
 CHUNK_ROWS = 512
@@ -23,8 +23,8 @@ _WHAT = {dict: "an object", list: "an array"}
 class Options:
     """How the files are written."""
 
-    columns: tuple[str, ...] = ()  # names of the cells, where a row is an array
-    lists: dict[str, str] = field(default_factory=dict)  # of a .json file, and their splits; without: those named so
+    columns: tuple[str, ...] = ()  # the names of the cells, if a row is an array
+    lists: dict[str, str] = field(default_factory=dict)  # list of a .json file -> split; by default lists named so
 
     def __post_init__(self) -> None:
         for name, split in self.lists.items():
@@ -38,65 +38,65 @@ class Chunk(NamedTuple):
     name: str
     split: str | None
     first: int
-    rows: list[Any]  # parsed, or lines as bytes
+    rows: list[Any]  # parsed rows, or lines as bytes
     columns: tuple[str, ...]
     wanted: tuple[str, ...]
     folder: str
-    files: tuple[str, ...]  # columns whose cells name a file there
+    file_columns: tuple[str, ...]  # columns whose cells name a file in `folder`
 
 
 def claims(path: Path) -> bool:
-    """Whether a file is named like one, or one in the folder is."""
+    """Whether a file, or one in the folder, has an ending of this format."""
     return bool(_files(path))
 
 
 def columns(path: Path, options: Options) -> list[str]:
-    """Those named in the options, else the keys of the first row.
+    """The columns named in the options, else the keys of the first row.
 
     Raises:
-        UserError: that is none.
+        UserError: the first row is not an object.
     """
     return list(options.columns) or list(_first(path, options))
 
 
 def nested(path: Path, options: Options) -> dict[str, str]:
-    """By name, why a column cannot be read, from the first row's cells."""
+    """Column of nested values in the first row -> why it cannot be read."""
     return {
-        name: sources.nested(name, _WHAT[type(cell)])
+        name: sources.nested_message(name, _WHAT[type(cell)])
         for name, cell in _first(path, options).items()
         if type(cell) in _WHAT
     }
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
-    """At most 512 rows each; lines are read as a stream, a .json file as a whole.
+    """Chunks of at most 512 rows. Lines are read as a stream, a .json file at once.
 
     Raises:
-        UserError: a file cannot be read, or a list that is wanted is not in it.
+        UserError: a file cannot be read, or lacks a list that the options name.
     """
     wanted = tuple(column.name for column in (*schema.features, schema.target))
-    found = _files(path)
-    if not found:
+    tables = _files(path)
+    if not tables:
         raise UserError(f"{path} holds no JSON file. json expects {LAYOUT}")
-    for file in found:
+    for file in tables:
         for name, split, rows in _lists(file, options):
             first, rest = 1, iter(rows)
-            while some := list(islice(rest, CHUNK_ROWS)):
-                yield Chunk(name, split, first, some, options.columns, wanted, str(file.parent), files(schema))
-                first += len(some)
+            while chunk := list(islice(rest, CHUNK_ROWS)):
+                yield Chunk(name, split, first, chunk, options.columns, wanted, str(file.parent), file_columns(schema))
+                first += len(chunk)
 
 
 def read(chunk: Chunk) -> Iterator[Sample | Reject]:
-    """A chunk's rows."""
+    """Yield a chunk's rows."""
     for number, row in enumerate(chunk.rows, chunk.first):
         source = f"{chunk.name} row {number}"
         try:
             values = _cells(json.loads(row) if isinstance(row, bytes) else row, chunk.columns)
             cells = {name: _cell(name, values.get(name)) for name in chunk.wanted}
-            cells |= {name: beside(chunk.folder, cells[name]) for name in chunk.files}
+            cells |= {name: cell_path(chunk.folder, cells[name]) for name in chunk.file_columns}
             yield Sample(source, chunk.split, cells)
         except json.JSONDecodeError as error:
-            yield Reject(source, f"is no JSON: {error.msg} at character {error.pos}")
+            yield Reject(source, f"is not JSON: {error.msg} at character {error.pos}")
         except UnicodeDecodeError:
             yield Reject(source, "is not UTF-8")
         except ValueError as error:
@@ -104,13 +104,13 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
 
 
 def _first(path: Path, options: Options) -> dict[str, Any]:
-    """The cells of the first row; none where it is not as the options say."""
+    """The cells of the first row; {} if it does not match the options."""
     for _, _, rows in _lists(_files(path)[0], options):
         for row in rows:
             try:
                 return _cells(json.loads(row) if isinstance(row, bytes) else row, options.columns)
             except json.JSONDecodeError as error:
-                raise UserError(f"{path} cannot be read: its first row is no JSON ({error})") from error
+                raise UserError(f"{path} cannot be read: its first row is not JSON ({error})") from error
             except ValueError:
                 break
     if options.columns:
@@ -119,8 +119,8 @@ def _first(path: Path, options: Options) -> dict[str, Any]:
 
 
 def _files(path: Path) -> list[Path]:
-    found = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [file for file in found if file.suffix.lower() in (".json", ".jsonl", ".ndjson") and file.is_file()]
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in files if file.suffix.lower() in (".json", ".jsonl", ".ndjson") and file.is_file()]
 
 
 def _lists(file: Path, options: Options) -> Iterator[tuple[str, str | None, Any]]:
@@ -129,8 +129,8 @@ def _lists(file: Path, options: Options) -> Iterator[tuple[str, str | None, Any]
             with file.open("rb") as lines:
                 yield file.name, split_in(file.stem), (line.strip() for line in lines if line.strip())
             return
-        with file.open(encoding="utf-8-sig") as whole:
-            tree = json.load(whole)
+        with file.open(encoding="utf-8-sig") as opened:
+            tree = json.load(opened)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     if isinstance(tree, list):
@@ -141,11 +141,11 @@ def _lists(file: Path, options: Options) -> Iterator[tuple[str, str | None, Any]
     splits = options.lists or {name: split for name in tree if (split := split_named(name))}
     for name, split in splits.items():
         if not isinstance(tree.get(name), list):
-            there = ", ".join(name for name, rows in tree.items() if isinstance(rows, list)) or "none"
-            raise UserError(f"{file} has no list {name!r}, which data.options.lists names: there is {there}")
+            names = ", ".join(name for name, rows in tree.items() if isinstance(rows, list)) or "none"
+            raise UserError(f"{file} has no list {name!r}, which data.options.lists names: there is {names}")
         yield f"{file.name} {name}", split, tree[name]
     if not splits:
-        raise UserError(f"{file} has no list train, val or test: say data.options.lists, one of {', '.join(tree)}")
+        raise UserError(f"{file} has no list train, val or test: set data.options.lists, one of {', '.join(tree)}")
 
 
 def _cells(row: Any, columns: tuple[str, ...]) -> dict[str, Any]:
@@ -160,5 +160,5 @@ def _cells(row: Any, columns: tuple[str, ...]) -> dict[str, Any]:
 
 def _cell(name: str, value: Any) -> Any:
     if type(value) in _WHAT:
-        raise ValueError(sources.nested(name, _WHAT[type(value)]))
+        raise ValueError(sources.nested_message(name, _WHAT[type(value)]))
     return value

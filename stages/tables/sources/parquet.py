@@ -13,12 +13,22 @@ from stages.core.errors import UserError
 from stages.schema import Schema
 from stages.tables import sources
 from stages.tables.arrow import numbered
-from stages.tables.sources import Columns, NoOptions, Reject, Sample, beside, files, named, split_in, wanted
+from stages.tables.sources import (
+    Columns,
+    NoOptions,
+    Reject,
+    Sample,
+    cell_path,
+    check_names,
+    file_columns,
+    split_in,
+    wanted_columns,
+)
 
 LAYOUT = "a .parquet file, or a folder of such files; train.parquet, ... are official splits"
 Options = NoOptions
 CHUNK_ROWS = 2048
-FEW = 16  # cells that tell whether a column holds files
+FEW = 16  # cells that are looked at to see whether a column holds files
 
 
 class Chunk(NamedTuple):
@@ -29,63 +39,63 @@ class Chunk(NamedTuple):
     first: int
     rows: pa.RecordBatch
     folder: str
-    files: tuple[str, ...]  # columns whose cells name a file there
+    file_columns: tuple[str, ...]  # columns whose cells name a file in `folder`
 
 
 def claims(path: Path) -> bool:
-    """Whether a file is named like one, or one in the folder is."""
+    """Whether a file, or one in the folder, has an ending of this format."""
     return bool(_files(path))
 
 
 def columns(path: Path, options: Options) -> list[str]:
     """The names of the first file's columns, in order."""
     with _opened(_files(path)[0]) as file:
-        return named(file.schema_arrow.names, str(_files(path)[0]))
+        return check_names(file.schema_arrow.names, str(_files(path)[0]))
 
 
 def nested(path: Path, options: Options) -> dict[str, str]:
-    """By name, why a column of the first file cannot be read."""
+    """Column of nested values in the first file -> why it cannot be read."""
     with _opened(_files(path)[0]) as file:
         return _nested(file)
 
 
 def held(path: Path, options: Options) -> dict[str, list[Any]]:
-    """By name, the first few cells of columns of the first file that hold files: structs with bytes, or only bytes."""
+    """Column of files, which are structs with bytes or only bytes -> its first few cells in the first file."""
     with _opened(_files(path)[0]) as file:
         names = [field.name for field in file.schema_arrow if _is_picture(field.type) or _is_bytes(field.type)]
         first = next(file.iter_batches(FEW, columns=names), None) if names else None
     cells = {} if first is None else {name: [*map(_held, first.column(name).to_pylist())] for name in names}
-    known = {name: [cell for cell in some if cell is not None] for name, some in cells.items()}
-    return {name: some for name, some in known.items() if some and not _are_words(some)}
+    present = {name: [cell for cell in first_cells if cell is not None] for name, first_cells in cells.items()}
+    return {name: first_cells for name, first_cells in present.items() if first_cells and not _are_words(first_cells)}
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
-    """At most 2,048 rows each; a row group is in memory at a time.
+    """Chunks of at most 2,048 rows, with one row group in memory at a time.
 
     Raises:
-        UserError: a file cannot be read, has no column of a name that the schema wants, or one of nested values.
+        UserError: a file cannot be read, lacks a column of the schema, or has nested values in one.
     """
-    found = _files(path)
-    if not found:
+    tables = _files(path)
+    if not tables:
         raise UserError(f"{path} holds no table. parquet expects {LAYOUT}")
-    for file in found:
+    for file in tables:
         split = split_in(file.stem)
         with _opened(file) as table:
-            names = wanted(schema, table.schema_arrow.names, str(file))
-            pictures = {name for name in files(schema) if _is_picture(table.schema_arrow.field(name).type)}
+            names = wanted_columns(schema, table.schema_arrow.names, str(file))
+            pictures = {name for name in file_columns(schema) if _is_picture(table.schema_arrow.field(name).type)}
             for reason in (why for name, why in _nested(table).items() if name in {*names} - pictures):
                 raise UserError(f"{file}: {reason}")
             first = 1
             try:
                 for rows in table.iter_batches(CHUNK_ROWS, columns=list(names)):
-                    yield Chunk(file.name, split, first, rows, str(file.parent), files(schema))
+                    yield Chunk(file.name, split, first, rows, str(file.parent), file_columns(schema))
                     first += len(rows)
             except (OSError, pa.ArrowException) as error:
                 raise UserError(f"{file}, after row {first - 1}: {error}") from error
 
 
 def read(chunk: Chunk) -> Iterator[Sample | Reject]:
-    """A chunk's rows."""
+    """Yield a chunk's rows."""
     names = chunk.rows.schema.names
     columns = [column.to_pylist() for column in chunk.rows.columns]
     for number, cells in enumerate(zip(*columns, strict=True), chunk.first):
@@ -93,7 +103,7 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
         values: dict[str, Any] = dict(zip(names, cells, strict=True))
         try:
             for name, cell in values.items():
-                values[name] = _file(chunk.folder, cell) if name in chunk.files else _text(name, cell)
+                values[name] = _file(chunk.folder, cell) if name in chunk.file_columns else _text(name, cell)
         except ValueError as error:
             yield Reject(source, str(error))
             continue
@@ -106,17 +116,17 @@ def read_columns(chunk: Chunk) -> Columns:
     Raises:
         ValueError: a cell may name a file.
     """
-    if chunk.files:
-        raise ValueError("each file that a cell names is looked at by itself")
+    if chunk.file_columns:
+        raise ValueError("a cell may name a file: read the rows one by one")
     sources = numbered(chunk.name, range(chunk.first, chunk.first + len(chunk.rows)))
-    cells = [_texts(column) for column in chunk.rows.columns]  # bytes that are no UTF-8 raise ValueError, too
+    cells = [_texts(column) for column in chunk.rows.columns]  # raises ValueError if bytes are not UTF-8
     return Columns(sources, chunk.split, dict(zip(chunk.rows.schema.names, cells, strict=True)), [])
 
 
 def _file(folder: str, cell: Any) -> Any:
-    """A picture's bytes, or the path of its file; Hugging Face's data sets hold both in one cell."""
+    """A picture's bytes, or the path of its file. A cell of Hugging Face's data sets may hold both."""
     cell = _held(cell)
-    return beside(folder, cell) if isinstance(cell, str) else cell
+    return cell_path(folder, cell) if isinstance(cell, str) else cell
 
 
 def _held(cell: Any) -> Any:
@@ -130,15 +140,15 @@ def _is_picture(type: pa.DataType) -> bool:
 
 
 def _text(name: str, cell: Any) -> Any:
-    """Words as Spark, Impala and Hive may write them: as bytes."""
+    """A cell's text, which Spark, Impala and Hive may write as bytes."""
     try:
         return cell.decode() if isinstance(cell, bytes) else cell
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: bytes that are no UTF-8 text") from error
+        raise ValueError(f"{name}: bytes that are not UTF-8 text") from error
 
 
 def _are_words(cells: list[Any]) -> bool:
-    """Whether all that are bytes are text; no picture's are."""
+    """Whether all bytes among the cells are UTF-8 text, which no picture's are."""
     try:
         return bool([cell.decode() for cell in cells if isinstance(cell, bytes)])
     except UnicodeDecodeError:
@@ -157,13 +167,13 @@ def _texts(cells: pa.Array) -> pa.Array:
 
 
 def _files(path: Path) -> list[Path]:
-    found = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [file for file in found if file.suffix.lower() in (".parquet", ".pq") and file.is_file()]
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in files if file.suffix.lower() in (".parquet", ".pq") and file.is_file()]
 
 
 def _nested(file: pq.ParquetFile) -> dict[str, str]:
     return {
-        field.name: sources.nested(field.name, field.type)
+        field.name: sources.nested_message(field.name, field.type)
         for field in file.schema_arrow
         if pa.types.is_nested(field.type)
     }

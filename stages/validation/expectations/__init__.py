@@ -1,4 +1,4 @@
-"""What is expected of a column: a module for each kind, found by its name. Here is what they have in common."""
+"""What is expected of a column: a module for each kind, found by its name; and what they have in common."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Suite = list[tuple[str, dict[str, Any]]]  # Great Expectations' names with their
 
 
 class Expectations(Protocol):
-    """A module of this folder: plain data."""
+    """A module of this folder."""
 
     Options: type
 
     def expectations(self, column: str, options: Any) -> Suite:
-        """What is expected of the column and its facts."""
+        """The expectations of the column and its facts, as plain data."""
         ...
 
     def infer(self, column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def of(kind: str) -> Expectations:
     """The module of a kind.
 
     Raises:
-        ValueError: there is none, or it lacks a part; its file is named.
+        ValueError: its file is missing or lacks a part.
     """
     file = f"stages/validation/expectations/{kind}.py"
     try:

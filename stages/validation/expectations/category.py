@@ -1,4 +1,4 @@
-"""What a column of words must be: of an allowed set or form, of few enough kinds, and not missing too often."""
+"""What a category column must be: in an allowed set or form, with not too many distinct words or missing ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MANY = 50  # words that a person would still list
+MANY = 50  # words that `infer` still lists
 
 
 @dataclass(frozen=True)
 class Options:
-    allowed: tuple[str, ...] | None = None  # the only words; without it: any
-    regex: str | None = None  # that each word matches
+    allowed: tuple[str, ...] | None = None  # the only words; by default any
+    regex: str | None = None  # a pattern that each word matches
     unique: bool = False  # no word in two rows
-    min_distinct: int | None = None  # different words
+    min_distinct: int | None = None  # distinct words
     max_distinct: int | None = None
     max_missing: float = 0.5  # share of rows
 
@@ -28,7 +28,7 @@ class Options:
             try:
                 re.compile(self.regex)
             except re.error as error:
-                raise ValueError(f"regex {self.regex!r} is none: {error}") from error
+                raise ValueError(f"regex {self.regex!r} is not valid: {error}") from error
 
 
 def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any]]]:
@@ -52,7 +52,7 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
 
 
 def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """The words where they are few and each stands for many rows, and a share of missing ones."""
+    """The words if they are few and frequent, and a share of missing ones."""
     known = rows[column].dropna()
     missing = min(1.0, round(float(rows[column].isna().mean()) + 0.05, 2))
     words = sorted(known.unique())

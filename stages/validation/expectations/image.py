@@ -1,4 +1,4 @@
-"""What a column of pictures must be: of a usable size, in a mode that converts as one expects, still, not blank."""
+"""What an image column must be: of a usable size, in a mode that converts without loss, not animated, not blank."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Others lose something on the way to grey or RGB: CMYK and LAB their colours, F and I their range.
+# Modes that convert to gray or RGB without loss. CMYK and LAB lose colors, F and I lose range.
 PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -16,7 +16,7 @@ class Options:
     max_side: int = 10_000
     modes: tuple[str, ...] = PLAIN_MODES  # Pillow's names
     max_frames: int = 1  # more is an animation
-    min_contrast: float = 0.0  # the deviation of grey, 0 to 255, must be above it
+    min_contrast: float = 0.0  # lower bound, exclusive, of the standard deviation of the gray levels, 0 to 255
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_side <= self.max_side:
@@ -44,12 +44,12 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
 
 
 def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Sides down to half of the smallest and up to twice the largest, and the usual modes that occur."""
+    """Sides from half of the smallest to twice the largest, and those of PLAIN_MODES that occur."""
     sides = [rows[f"{column}.{side}"].dropna() for side in ("width", "height")]
     if not all(map(len, sides)):
         return {}
     found = set(rows[f"{column}.mode"].dropna().unique())
     modes = [mode for mode in PLAIN_MODES if mode in found]
     smallest, largest = int(min(side.min() for side in sides)), int(max(side.max() for side in sides))
-    said = {"min_side": max(1, smallest // 2), "max_side": 2 * largest}
-    return {**said, **({"modes": modes} if modes else {})}
+    sizes = {"min_side": max(1, smallest // 2), "max_side": 2 * largest}
+    return {**sizes, **({"modes": modes} if modes else {})}

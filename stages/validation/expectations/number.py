@@ -1,4 +1,4 @@
-"""What a column of numbers must be: in range, of more than a few values, and not missing too often."""
+"""What a number column must be: in range, with enough distinct values, and not missing too often."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Options:
     min: float | None = None
     max: float | None = None
     unique: bool = False  # no number in two rows
-    min_distinct: int | None = None  # different numbers
+    min_distinct: int | None = None  # distinct numbers
     max_missing: float = 0.5  # share of rows
 
     def __post_init__(self) -> None:
@@ -43,15 +43,15 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
 
 
 def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """A range about the numbers, and a share of missing ones."""
+    """A range around the numbers, and a share of missing ones."""
     missing = min(1.0, round(float(rows[column].isna().mean()) + 0.05, 2))
     return {**around(rows[column].dropna()), "max_missing": missing}
 
 
 def around(known: Any) -> dict[str, float]:
-    """Round numbers at least a tenth of the range of `known` [N] below and above it; {} where there is none.
+    """`min` and `max`, round numbers at least a tenth of the range of `known` [N] below and above it; {} if N is 0.
 
-    What has one sign so far keeps it, and what is whole is bounded by whole numbers.
+    They do not allow a sign that no number has, and are whole if all numbers are.
     """
     if not len(known):
         return {}
@@ -61,7 +61,7 @@ def around(known: Any) -> dict[str, float]:
     if (known % 1 == 0).all():
         digits = min(0, digits)
     step = 10.0**-digits
-    # rounded first, so that what is a step but for the last bit is one
+    # rounded first, so that an error in the last bit does not add a step
     least = round(math.floor(round((low - margin) / step, 6)) * step, digits)
     most = round(math.ceil(round((high + margin) / step, 6)) * step, digits)
     ends = {"min": max(0.0, least) if low >= 0 else least, "max": min(0.0, most) if high <= 0 > low else most}

@@ -1,4 +1,4 @@
-"""What a column of labels must be: never missing, one label for one sample, several classes, none of them tiny."""
+"""What a column of labels must be: never missing, one label for each sample, several classes, no tiny class."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MANY = 200  # labels that a person would still list
+MANY = 200  # classes that `infer` still lists
 
 
 @dataclass(frozen=True)
 class Options:
     min_rows: int = 2  # of each class
     min_classes: int = 2
-    labels: tuple[str, ...] | None = None  # the only ones allowed; without it: any
-    max_labels: int | None = (
-        1  # that one sample may have, in rows of their own; None: any number, as is usual in tables
-    )
+    labels: tuple[str, ...] | None = None  # the only classes allowed; by default any
+    max_labels: int | None = 1  # distinct labels of copies of a sample; None: any number, as is usual in tables
 
     def __post_init__(self) -> None:
         if self.min_rows < 1:
@@ -52,7 +50,7 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
 
 
 def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """The labels, where they are not too many to list."""
+    """The classes, unless they are too many to list."""
     labels = sorted(rows[column].dropna().unique())
     numeric = all(label.removeprefix("-").isdecimal() for label in labels)
     return {"labels": sorted(labels, key=int) if numeric else labels} if 2 <= len(labels) <= MANY else {}

@@ -1,4 +1,4 @@
-"""What a column of amounts to be told must be: never missing, in range, not constant."""
+"""What a column of numbers to predict must be: never missing, in range, not constant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stages.validation.expectations.number import around
 class Options:
     min: float | None = None
     max: float | None = None
-    min_distinct: int = 2  # different values: of a constant there is nothing to learn
+    min_distinct: int = 2  # distinct values: a constant cannot be learned
 
     def __post_init__(self) -> None:
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -36,5 +36,5 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
 
 
 def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """A range about the amounts."""
+    """A range around the numbers."""
     return dict(around(rows[column].dropna()))

@@ -1,4 +1,4 @@
-"""What a column of texts must be: of a usable length, in a script that is expected, and not missing too often."""
+"""What a text column must be: of a usable length, in an expected script, and not missing too often."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Options:
     min_length: int = 0  # characters
     max_length: int = 100_000
     min_words: int = 0
-    scripts: tuple[str, ...] | None = None  # that most of a text's letters may be of, such as LATIN; without it: any
-    regex: str | None = None  # that each text matches
+    scripts: tuple[str, ...] | None = None  # the only scripts of most letters of a text, such as LATIN; by default any
+    regex: str | None = None  # a pattern that each text matches
     unique: bool = False  # no text in two rows
-    min_distinct: int | None = None  # different texts
+    min_distinct: int | None = None  # distinct texts
     max_missing: float = 0.5  # share of rows
 
     def __post_init__(self) -> None:
@@ -31,12 +31,12 @@ class Options:
             raise ValueError(f"min_distinct must be at least 1, not {self.min_distinct}")
         for script in self.scripts or ():
             if script not in _scripts():
-                raise ValueError(f"scripts: no letter's Unicode name begins with {script!r}: say LATIN, GREEK or CJK")
+                raise ValueError(f"scripts: no letter's Unicode name begins with {script!r}: try LATIN, GREEK or CJK")
         if self.regex is not None:
             try:
                 re.compile(self.regex)
             except re.error as error:
-                raise ValueError(f"regex {self.regex!r} is none: {error}") from error
+                raise ValueError(f"regex {self.regex!r} is not valid: {error}") from error
 
 
 def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any]]]:
@@ -64,13 +64,13 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
 
 
 def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Twice the longest text in a round number, the scripts, and a share of missing texts."""
+    """Twice the length of the longest text, rounded up; the scripts; and a share of missing texts."""
     missing = min(1.0, round(float(rows[column].isna().mean()) + 0.05, 2))
     longest = 2 * max(1, int(rows[f"{column}.length"].max()))
     step = 10 ** max(0, math.floor(math.log10(longest)) - 1)
     scripts = sorted(rows[f"{column}.script"].dropna().unique())
-    said = {"max_length": math.ceil(longest / step) * step}
-    return {**said, **({"scripts": scripts} if scripts else {}), "max_missing": missing}
+    length = {"max_length": math.ceil(longest / step) * step}
+    return {**length, **({"scripts": scripts} if scripts else {}), "max_missing": missing}
 
 
 @functools.cache

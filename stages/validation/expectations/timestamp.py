@@ -1,4 +1,4 @@
-"""What a column of moments must be: in years that can be, and not missing too often."""
+"""What a timestamp column must be: in a range of years, and not missing too often."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def expectations(column: str, options: Options) -> list[tuple[str, dict[str, Any
 
 
 def infer(column: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Years a tenth of their range beyond the first and the last, and a share of missing ones."""
+    """Years up to a tenth of their range before the first and after the last, and a share of missing values."""
     missing = min(1.0, round(float(rows[column].isna().mean()) + 0.05, 2))
     years = rows[f"{column}.year"].dropna()
     if not len(years):

@@ -177,12 +177,12 @@ def test_a_column_that_appeared_changes_nothing(line):
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        ("roomy", "'roomy' is no number"),
-        ("inf", "'inf' is no finite 32-bit number"),
-        ("-Infinity", "'-Infinity' is no finite 32-bit number"),
-        ("1e39", "'1e39' is no finite 32-bit number"),
-        ("1,234.5", "'1,234.5' is no number: write 1234.5"),
-        ("=cmd|' /C calc'!A0", "\"=cmd|' /C calc'!A0\" is no number"),
+        ("roomy", "'roomy' is not a number"),
+        ("inf", "'inf' is not a finite 32-bit number"),
+        ("-Infinity", "'-Infinity' is not a finite 32-bit number"),
+        ("1e39", "'1e39' is not a finite 32-bit number"),
+        ("1,234.5", "'1,234.5' is not a number: write 1234.5"),
+        ("=cmd|' /C calc'!A0", "\"=cmd|' /C calc'!A0\" is not a number"),
     ],
 )
 def test_a_cell_that_is_no_number_rejects_its_row(line, cell, reason):
@@ -195,7 +195,9 @@ def test_a_cell_that_is_no_number_rejects_its_row(line, cell, reason):
 
 def test_a_column_of_another_type_is_told_with_its_rows(line):
     line.bring(changed("area", lambda cell: f"{cell} m2"))
-    with pytest.raises(UserError, match=r"can be read: houses\.csv row 2 area: '172\.0 m2' is no number; .* 297 more"):
+    with pytest.raises(
+        UserError, match=r"can be read: houses\.csv row 2 area: '172\.0 m2' is not a number; .* 297 more"
+    ):
         line.run(ingest)
     line.bring(changed("area", lambda cell: f"{cell} m2", every=3))
     with pytest.raises(Refused, match=r"share of samples that could not be read is 0\.3333, over 0\.05 \(houses"):
@@ -294,7 +296,7 @@ def test_a_column_that_tells_the_target_is_a_warning_and_may_be_a_limit(line, ca
     line.run(ingest, validate)
     said = capsys.readouterr().out
     assert "  warning: share of price that area tells by itself is 0.99" in said
-    assert ", over 0.95: unless it is known before the answer is, take its column out of schema.features" in said
+    assert ", over 0.95: unless it is known before the target is, take its column out of schema.features" in said
     params.edit({"validate": {"max_leakage": 0.9}})
     with pytest.raises(Refused, match=r"share of price that area tells by itself is 0\.99\d*, over 0\.9: unless"):
         line.run(validate)

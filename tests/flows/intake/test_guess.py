@@ -130,7 +130,7 @@ def test_rows_that_cannot_be_read_are_told(tmp_path):
     (tmp_path / "t.csv").write_bytes("".join(["a,b,c\n", *rows]).encode("latin-1"))
     (doubt,) = guess.table(tmp_path / "t.csv", "csv").doubts
     assert doubt == (
-        "25 of 100 rows cannot be read: the first: t.csv row 3 is not UTF-8 (byte 0xf6): say data.options.encoding"
+        "25 of 100 rows cannot be read: the first: t.csv row 3 is not UTF-8 (byte 0xf6): set data.options.encoding"
     )
     assert guess.table(tmp_path / "t.csv", "csv", delimited.Options(encoding="latin-1")).doubts == []
 
@@ -138,12 +138,12 @@ def test_rows_that_cannot_be_read_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "kind", "note"),
     [
-        (lambda i: f"{i},5", "", "left out: 100 cells cannot be read: '0,5' is no number: write 0.5"),
-        (lambda i: f"{i + 1},000", "", "left out: 100 cells cannot be read: '1,000' is no number: write 1000"),
-        (lambda i: f"{i * 7}.5" if i % 50 else "inf", "number", "2 cells cannot be read: 'inf' is no finite 32-bit"),
-        (lambda i: f"{i * 7}.5" if i % 50 else "roomy", "number", "2 cells cannot be read: 'roomy' is no number"),
+        (lambda i: f"{i},5", "", "left out: 100 cells cannot be read: '0,5' is not a number: write 0.5"),
+        (lambda i: f"{i + 1},000", "", "left out: 100 cells cannot be read: '1,000' is not a number: write 1000"),
+        (lambda i: f"{i * 7}.5" if i % 50 else "inf", "number", "2 cells cannot be read: 'inf' is not a finite 32-bit"),
+        (lambda i: f"{i * 7}.5" if i % 50 else "roomy", "number", "2 cells cannot be read: 'roomy' is not a number"),
         (lambda i: f"{i * 7}.5" if i % 5 else "roomy", "", "left out: a different word in nearly each row"),
-        (lambda i: f"2024-02-{i % 31 + 1:02}", "", "left out: 6 cells cannot be read: '2024-02-30' is no moment"),
+        (lambda i: f"2024-02-{i % 31 + 1:02}", "", "left out: 6 cells cannot be read: '2024-02-30' is not a time"),
     ],
 )
 def test_cells_that_cannot_be_read_are_told(cell, kind, note):
@@ -154,7 +154,7 @@ def test_cells_that_cannot_be_read_are_told(cell, kind, note):
 
 FRACTIONS = [f"{i}.{i % 10}" for i in range(100)]
 AMOUNTS = [f"{1234 + 7 * i:,}" for i in range(100)]  # 1,234
-WRONG = "cells cannot be read: '97.7' is no number with the decimal mark ','"
+WRONG = "cells cannot be read: '97.7' is not a number with the decimal mark ','"
 
 
 def swapped(cells):
@@ -206,7 +206,7 @@ def test_a_target_that_cannot_be_read_or_is_hardly_one_is_told():
     told = guess.answer("y", [f"{i + 1},000" for i in range(100)])
     assert (told.kind, told.note) == (
         "number",
-        "the target, 100 cells cannot be read: '1,000' is no number: write 1000",
+        "the target, 100 cells cannot be read: '1,000' is not a number: write 1000",
     )
     told = guess.answer("y", [f"h{i}" for i in range(100)])
     assert (told.kind, told.note) == (

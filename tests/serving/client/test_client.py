@@ -194,13 +194,13 @@ WRONG = [
     ([], "there is no row to ask about"),
     ([{"amount": 1}, {"amuont": 1}], "row 1: unknown column 'amuont': did you mean 'amount'?"),
     ([{"z": 1}], "row 0: unknown column 'z': this model takes amount, town, remark"),
-    ([{"amount": float("inf")}], "row 0: amount: inf is no finite 32-bit number"),
-    ([{"amount": True}], "row 0: amount: True is no number: write 1"),
-    ([{"amount": "1,5"}], "row 0: amount: '1,5' is no number: write 1.5"),
+    ([{"amount": float("inf")}], "row 0: amount: inf is not a finite 32-bit number"),
+    ([{"amount": True}], "row 0: amount: True is not a number: write 1"),
+    ([{"amount": "1,5"}], "row 0: amount: '1,5' is not a number: write 1.5"),
     ([{"town": ["Ulm"]}], "row 0: town: a list is no single value"),
     ([{"town": np.array(["Ulm", "Bonn"])}], "row 0: town: a ndarray is no single value"),
     ([{"remark": "\ud800"}], "row 0: remark: 'utf-8' codec can't encode"),
-    ({"amount": "x"}, "amount: 'x' is no number"),
+    ({"amount": "x"}, "amount: 'x' is not a number"),
     ([3], "row 0: a row is a dictionary {column: value}, not 3"),
     ("gone.csv", "gone.csv is no table that is there"),
 ]
@@ -222,7 +222,7 @@ def test_what_only_the_server_finds_names_the_row(toy: Toy, monkeypatch: pytest.
     with Client(toy.endpoint.grpc, "toy") as client:
         for row in (MAX_BATCH + 3, 3 * MAX_BATCH):  # among others in a request, and alone
             wrong = [*given[:row], {"amount": float("inf")}, *given[row + 1 :]]
-            with pytest.raises(RowError, match="inf is no finite") as caught:
+            with pytest.raises(RowError, match="inf is not a finite") as caught:
                 client.predict(wrong)
             assert (caught.value.row, caught.value.column) == (row, "amount")
 
@@ -677,8 +677,8 @@ def test_tables_of_each_format_are_answered_alike(toy: Toy, tmp_path: Path) -> N
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(one) + "\n" for one in sent))
     answers, said = predict(toy, tmp_path, "t.csv", "t.jsonl", "--probabilities", code=1)
     assert [answer["input"] for answer in answers[:3]] == ["t.csv row 2", "t.csv row 3", "t.csv row 5"]
-    assert "error: t.csv row 4: amount: 'many' is no number" in said
-    assert "error: t.jsonl row 3: amount: 'many' is no number" in said
+    assert "error: t.csv row 4: amount: 'many' is not a number" in said
+    assert "error: t.jsonl row 3: amount: 'many' is not a number" in said
     assert "t.csv lacks remark: missing in every row" in said
     expected = toy.expected([one for one in stored if one is not None] * 2)
     served = np.array([[answer["probabilities"][label] for label in LABELS[OLD]] for answer in answers])
@@ -701,7 +701,7 @@ def test_answers_are_written_row_by_row(toy: Toy, tmp_path: Path, ending: str) -
         found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["input"] for row in found] == [f"t.csv row {number}" for number in range(2, len(amounts) + 2)]
     faulty = [row for row in found if row.get("error")]
-    assert [(row["input"], row["error"]) for row in faulty] == [("t.csv row 42", "amount: 'x' is no number")]
+    assert [(row["input"], row["error"]) for row in faulty] == [("t.csv row 42", "amount: 'x' is not a number")]
     expected = toy.expected([{"amount": None if amount == "x" else float(amount)} for amount in amounts])
     for row, probabilities in zip(found, expected, strict=True):
         if not row.get("error"):
@@ -742,7 +742,7 @@ def test_a_project_says_how_its_tables_are_written(toy: Toy, fresh: Any) -> None
         (["misspelt.csv"], 1, "misspelt.csv has no column 'amount': rename 'ammount', if that is meant"),
         (["other.csv"], 1, "other.csv has none of the model's columns: amount, town, remark"),
         (["empty.csv"], 1, "empty.csv: there is no row to ask about"),
-        (["broken.jsonl"], 1, "broken.jsonl cannot be read: its first row is no JSON"),
+        (["broken.jsonl"], 1, "broken.jsonl cannot be read: its first row is not JSON"),
         (["3"], 1, 'this model takes 3 columns: give \'{"amount": ..., '),
         (["{}", "--output", "out.txt"], 2, "--output out.txt must end in .csv, .parquet, .jsonl"),
         (["{}", "--server", "nonsense"], 2, "'nonsense' is no address of a server"),

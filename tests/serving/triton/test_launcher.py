@@ -24,7 +24,7 @@ from serving.triton import launcher, scratch
 from serving.triton.admin import is_server
 from serving.triton.launcher import Endpoint, find_server, inference_count, running
 from serving.triton.wire import channel_options, connected, is_loopback
-from stages.core.children import surroundings
+from stages.core.children import child_environment
 from stages.core.errors import UserError
 from tests.support.toy_model import infer, write_model
 
@@ -105,7 +105,7 @@ def test_what_we_start_knows_of_no_proxy_for_its_machine(
         monkeypatch.delenv(name, raising=False)
     for name, value in named.items():
         monkeypatch.setenv(name, value)
-    assert {surroundings()[name] for name in ("no_proxy", "NO_PROXY")} == {hosts}
+    assert {child_environment()[name] for name in ("no_proxy", "NO_PROXY")} == {hosts}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from stages.core import arithmetic
 from tests.support.project import ROOT
 
-# What every processor with AVX2 gives, as docs/reproducibility.md says. Another digest breaks a promise.
+# The digest on every processor with AVX2, as docs/reproducibility.md promises.
 PINNED = {
     "cnn": "adeebfbfe81a25c6",
     "mlp": "900ec3fb2d79d819",
@@ -24,25 +24,25 @@ BARE = {name: value for name, value in os.environ.items() if name not in arithme
 
 
 def python(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Python in a shell that has none of the variables but those given."""
+    """Run Python in an environment with only the given variables of PORTABLE."""
     surroundings = BARE | {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.run([sys.executable, *command], env=surroundings, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.skipif(not arithmetic.instructions() >= arithmetic.NEEDED, reason="this processor lacks AVX2 or FMA")
-def test_a_few_steps_leave_the_same_weights_everywhere() -> None:
+def test_a_few_training_steps_give_the_same_weights_on_every_processor() -> None:
     done = python(str(ROOT / "tests/support/few_steps.py"), MKL_CBWR="AUTO", ATEN_CPU_CAPABILITY="default")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == PINNED
 
 
-def test_it_is_too_late_once_torch_is_there() -> None:
+def test_choosing_arithmetic_after_importing_torch_is_an_error() -> None:
     done = python("-c", "import torch; from stages.core import arithmetic; arithmetic.portable()")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("RuntimeError: ")
 
 
-def test_a_processor_without_the_instructions_computes_its_own_way(monkeypatch, capsys) -> None:
+def test_a_processor_without_avx2_warns_and_computes_natively(monkeypatch, capsys) -> None:
     for name in arithmetic.PORTABLE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(arithmetic, "instructions", lambda: {"avx", "fma"})
@@ -59,7 +59,7 @@ def test_a_processor_without_the_instructions_computes_its_own_way(monkeypatch, 
         ("aarch64", "flags\t\t: fma avx2\n", set()),
     ],
 )
-def test_instructions_are_those_that_linux_lists(monkeypatch, tmp_path, machine, text, found) -> None:
+def test_instruction_sets_are_read_from_cpuinfo(monkeypatch, tmp_path, machine, text, found) -> None:
     monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
     (tmp_path / "cpuinfo").write_text(text)
     assert arithmetic.instructions(tmp_path / "cpuinfo") >= found
@@ -67,8 +67,8 @@ def test_instructions_are_those_that_linux_lists(monkeypatch, tmp_path, machine,
     assert arithmetic.instructions(tmp_path / "missing") == set()
 
 
-def test_a_narrow_cnn_is_trained_within_its_memory() -> None:
-    """Before, oneDNN's AVX2 code damaged the heap, and glibc ended the process."""
+def test_training_a_narrow_cnn_needs_little_memory() -> None:
+    """Regression: oneDNN's AVX2 code damaged the heap, and glibc ended the process."""
     code = """
 from tests.support import few_steps
 from stages.core import arithmetic

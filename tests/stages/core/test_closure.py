@@ -133,7 +133,7 @@ def test_what_has_changed_since_a_record_is_named(tree):
     (tree / "stages/table.txt").write_text("two")
     record = found._replace(packages=found.packages | {"numpy": "0.1", "cupy": "1.0"})
     changes = list(closure.stale(record, tree))
-    assert changes[:3] == ["stages/late.py is gone", "stages/near.py changed", "stages/table.txt changed"]
+    assert changes[:3] == ["stages/late.py was removed", "stages/near.py changed", "stages/table.txt changed"]
     assert [change.split()[0] for change in changes[3:]] == ["cupy", "numpy"]
 
 
@@ -162,5 +162,5 @@ def test_a_source_that_is_no_python_is_one_line(tree):
 def test_differences_name_files_and_packages():
     before = Closure({"a.py": "1", "b.py": "1"}, {}, {"torch": "2.0"})
     now = Closure({"a.py": "2", "c.py": "1"}, {}, {"torch": "2.1"})
-    changes = ["a.py changed", "b.py is gone", "c.py came", "torch was 2.0 and is 2.1 now"]
+    changes = ["a.py changed", "b.py was removed", "c.py was added", "torch was 2.0 and is 2.1 now"]
     assert list(closure.differences(before, now)) == changes

@@ -1,4 +1,4 @@
-"""What is edited while a stage runs: the stage fails, names it, and DVC records nothing of it."""
+"""An edit while a stage runs: the stage fails and names it, and DVC records nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ train:
   options: {a: [1, 2]}
 serve: {keep: 3}
 """
-# A real stage that waits where the file `go` is a pipe, and after whose end somebody may do something.
+# A real stage that waits if the file `go` is a pipe, and that runs `late.py` after its end if that file exists.
 STAGE = """
 import os, sys
 from pathlib import Path
@@ -112,7 +112,7 @@ def project(pattern: Clone, tmp_path: Path) -> Clone:
 
 @contextlib.contextmanager
 def running(project: Clone, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """A stage that has begun, and goes on when the block ends."""
+    """Run a command whose stage has started and continues when the block ends."""
     os.mkfifo(project.folder / "go")
     process = project.start(*command)
     try:
@@ -130,7 +130,7 @@ def running(project: Clone, *command: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
-    """Replace words of a file."""
+    """A function that replaces text in a file."""
 
     def act(folder: Path) -> None:
         text = (folder / name).read_text()
@@ -141,7 +141,7 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
 
 
 def swapped(folder: Path) -> None:
-    """Another file of the same size under its name, by a rename, with the old times."""
+    """Replace a file by one of the same size and times, by a rename."""
     old, new = folder / "data/1", folder / "data/new"
     new.write_text("eno")
     os.utime(new, ns=(old.stat().st_atime_ns, old.stat().st_mtime_ns))
@@ -149,11 +149,11 @@ def swapped(folder: Path) -> None:
 
 
 def touched(*names: str) -> Callable[[Path], object]:
-    """Other times, the same bytes."""
+    """A function that changes the times of files, and not their bytes."""
     return lambda folder: [os.utime(folder / name, (1, 1)) for name in names]
 
 
-CONCERNED = {
+RELATED = {
     "param": (edit("params.yaml", "1e-3", "2e-3"), "train.rate in params.yaml was 0.001 and is 0.002 now"),
     "inner param": (edit("params.yaml", "[1, 2]", "[1, 3]"), '{"a": [1, 3]} now'),
     "param gone": (edit("params.yaml", "  rate: 1e-3\n", ""), "train.rate in params.yaml was 0.001 and is null"),
@@ -161,14 +161,17 @@ CONCERNED = {
     "graph": (edit("dvc.yaml", "params: [train.rate, ", "params: ["), "copy in dvc.yaml changed"),
     "graph's deps": (edit("dvc.yaml", "      - stages/schema/kinds\n", ""), "copy in dvc.yaml changed"),
     "code": (edit("stages/core/command.py", "import time", "import time  #"), "stages/core/command.py changed"),
-    "new code": (lambda folder: (folder / "stages/schema/kinds/new.py").touch(), "stages/schema/kinds/new.py came"),
+    "new code": (
+        lambda folder: (folder / "stages/schema/kinds/new.py").touch(),
+        "stages/schema/kinds/new.py was added",
+    ),
     "code gone": (
         lambda folder: (folder / "stages/schema/kinds/text.py").unlink(),
-        "stages/schema/kinds/text.py is gone",
+        "stages/schema/kinds/text.py was removed",
     ),
     "data": (edit("data/1", "one", "eno"), "data/1 changed"),
     "data under another inode": (swapped, "data/1 changed"),
-    "more data": (lambda folder: (folder / "data/3").write_text("three"), "data/3 came"),
+    "more data": (lambda folder: (folder / "data/3").write_text("three"), "data/3 was added"),
     "made data": (edit("made/b", "raw", "war"), "made/b changed"),
     "lock of what made the data": (
         lambda folder: (folder / "dvc.lock").write_text(
@@ -177,7 +180,7 @@ CONCERNED = {
         "dvc.lock has another entry for",
     ),
 }
-UNCONCERNED = {
+UNRELATED = {
     "comment": edit("params.yaml", "# the first", "# another first"),
     "another way to write it": edit("params.yaml", "1e-3", "0.001"),
     "another section": edit("params.yaml", "keep: 3", "keep: 4"),
@@ -188,9 +191,9 @@ UNCONCERNED = {
 }
 
 
-@pytest.mark.parametrize("kind", CONCERNED)
-def test_an_edit_fails_the_stage_that_it_concerns(project: Clone, kind: str) -> None:
-    act, words = CONCERNED[kind]
+@pytest.mark.parametrize("kind", RELATED)
+def test_an_edit_of_an_input_fails_the_stage(project: Clone, kind: str) -> None:
+    act, words = RELATED[kind]
     with running(project, *BY_HAND) as process:
         act(project.folder)
     output = process.stdout.read()
@@ -199,19 +202,19 @@ def test_an_edit_fails_the_stage_that_it_concerns(project: Clone, kind: str) -> 
     assert line.startswith("error: ") and words in line
 
 
-@pytest.mark.parametrize("kind", UNCONCERNED)
-def test_other_edits_do_not(project: Clone, kind: str) -> None:
+@pytest.mark.parametrize("kind", UNRELATED)
+def test_an_unrelated_edit_does_not_fail_the_stage(project: Clone, kind: str) -> None:
     with running(project, *BY_HAND) as process:
-        UNCONCERNED[kind](project.folder)
+        UNRELATED[kind](project.folder)
     assert process.returncode == 0, process.stdout.read()
 
 
 @pytest.mark.parametrize("kind", ["param", "code", "data", "made data"])
-def test_dvc_records_nothing_of_it_and_goes_on_from_what_is_there(project: Clone, kind: str) -> None:
+def test_dvc_records_nothing_of_a_failed_stage_and_runs_it_again(project: Clone, kind: str) -> None:
     shutil.rmtree(project.folder / ".dvc/cache/runs")
     edit("params.yaml", "1e-3", "5e-3")(project.folder)
     before = (project.folder / "dvc.lock").read_bytes()
-    act, words = CONCERNED[kind]
+    act, words = RELATED[kind]
     with running(project, "dvc", "repro", "copy") as process:
         if kind == "param":
             edit("params.yaml", "5e-3", "6e-3")(project.folder)
@@ -228,9 +231,7 @@ def test_dvc_records_nothing_of_it_and_goes_on_from_what_is_there(project: Clone
 
 
 @pytest.mark.parametrize("next_one", ["a stage", "a command"])
-def test_an_edit_between_the_stages_end_and_dvcs_look_is_found_by_whoever_comes_next(
-    project: Clone, next_one: str
-) -> None:
+def test_the_next_command_finds_an_edit_between_the_stages_end_and_dvcs_record(project: Clone, next_one: str) -> None:
     edit("params.yaml", "1e-3", "5e-3")(project.folder)
     late = 'Path("params.yaml").write_text(Path("params.yaml").read_text().replace("5e-3", "6e-3"))'
     (project.folder / "late.py").write_text(late)
@@ -250,7 +251,7 @@ def test_an_edit_between_the_stages_end_and_dvcs_look_is_found_by_whoever_comes_
 
 
 @pytest.mark.parametrize("kind", ["code", "data", "touched", "other data"])
-def test_files_between_the_stages_end_and_dvcs_look(project: Clone, kind: str) -> None:
+def test_files_changed_between_the_stages_end_and_dvcs_record(project: Clone, kind: str) -> None:
     edit("params.yaml", "1e-3", "5e-3")(project.folder)
     late = {
         "code": 'Path("stages/schema/kinds/new.py").touch()',
@@ -267,26 +268,26 @@ def test_files_between_the_stages_end_and_dvcs_look(project: Clone, kind: str) -
     assert ("train.rate: 0.005" in (project.folder / "dvc.lock").read_text()) == (kind not in ("code", "data"))
 
 
-def test_a_file_that_dvc_has_recorded_is_not_hashed_at_the_start(project: Clone, monkeypatch) -> None:
+def test_a_file_recorded_by_dvc_is_not_hashed_at_the_start(project: Clone, monkeypatch) -> None:
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(inputs, "_current", None)
-    snapshot = inputs.take("copy", ["made", "data", "out.txt"], time.time() + 1)
+    snapshot = inputs.take_snapshot("copy", ["made", "data", "out.txt"], time.time() + 1)
     assert "made" not in snapshot.hashes and {"data", "stages/schema/kinds"} < snapshot.hashes.keys()
     assert inputs.recorded("made/a", snapshot.lock) == {"": inputs.recorded("made", snapshot.lock)["a"]}
     assert list(snapshot.changes()) == []
 
 
-def test_code_that_changed_while_the_process_began(project: Clone, monkeypatch) -> None:
+def test_code_that_changes_while_the_process_starts_is_an_error(project: Clone, monkeypatch) -> None:
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(inputs, "_current", None)
     began = (
-        (inputs.OURS / "stages/core/command.py").stat().st_ctime
+        (inputs.ROOT / "stages/core/command.py").stat().st_ctime
     )  # this process runs no code of the project's folder
-    with pytest.raises(inputs.Changed, match="changed as the stage began"):
-        inputs.take("copy", [], began - 1)
+    with pytest.raises(inputs.Changed, match="changed as the stage started"):
+        inputs.take_snapshot("copy", [], began - 1)
 
 
-def test_a_command_that_dvc_read_before_an_edit(project: Clone) -> None:
+def test_a_command_that_was_edited_after_dvc_read_it_is_an_error(project: Clone) -> None:
     surroundings = environment(project.folder) | {"DVC_STAGE": "copy", "DVC_ROOT": str(project.folder)}
     command = [*BY_HAND[:3], "made", "raw", "out.txt"]
     done = subprocess.run(command, cwd=project.folder, env=surroundings, capture_output=True, text=True, check=False)
@@ -294,7 +295,7 @@ def test_a_command_that_dvc_read_before_an_edit(project: Clone) -> None:
     assert "changed since DVC read" in done.stderr
 
 
-def test_a_stage_that_fails_leaves_no_older_note_to_hold_a_restored_lock_against(project: Clone) -> None:
+def test_a_failed_stage_leaves_no_note_of_an_earlier_run(project: Clone) -> None:
     lock = (project.folder / "dvc.lock").read_bytes()
     for old, new in (("1e-3", "4e-3"), ("4e-3", "5e-3")):
         edit("params.yaml", old, new)(project.folder)

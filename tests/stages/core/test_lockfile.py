@@ -1,4 +1,4 @@
-"""A `dvc.lock` or a rwlock that a kill has cut, or a merge has filled with both sides: the next command goes on."""
+"""A `dvc.lock` or rwlock that is truncated by a kill or has merge conflicts: the next command repairs it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ main()
 
 @pytest.fixture(scope="module")
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A small project, run once, its first dvc.lock committed and kept aside."""
+    """A small project, run once, with its first dvc.lock committed and backed up."""
     folder = tmp_path_factory.mktemp("pattern") / "project"
     folder.mkdir()
     (folder / "dvc.yaml").write_text(GRAPH)
@@ -70,7 +70,7 @@ def runs(project: Clone) -> int:
 
 @pytest.mark.parametrize("known", ["the copy", "git", "neither"])
 @pytest.mark.parametrize("size", [0, 1, "half", "a line", "a stage", "all but the last", "random"])
-def test_a_cut_lock_is_put_back(project: Clone, size: int | str, known: str) -> None:
+def test_a_truncated_lock_is_restored(project: Clone, size: int | str, known: str) -> None:
     lock = project.folder / "dvc.lock"
     whole = lock.read_bytes()
     cut = {
@@ -87,7 +87,7 @@ def test_a_cut_lock_is_put_back(project: Clone, size: int | str, known: str) -> 
         project.run("git", "commit", "-qm", "without")
     lock.write_bytes(whole[: int(cut)])
     messages = lockfile.recover(project.folder)
-    if not lock.exists() or lock.read_bytes() != whole:  # what is recorded no more, DVC's run cache has
+    if not lock.exists() or lock.read_bytes() != whole:  # DVC's run cache has the entries that are lost
         assert known == "neither" or (known == "git" and size in ("a line", "a stage", "random"))
         project.run("dvc", "repro", "-q")
     assert lockfile.parse(lock.read_bytes()) == lockfile.parse(whole)
@@ -96,7 +96,7 @@ def test_a_cut_lock_is_put_back(project: Clone, size: int | str, known: str) -> 
     assert runs(project) == 3, "something was made twice"
 
 
-def test_the_newer_copy_is_put_back(project: Clone) -> None:
+def test_the_newer_copy_is_restored(project: Clone) -> None:
     lock = project.folder / "dvc.lock"
     old = lock.read_bytes()
     (project.folder / "raw").write_text("other")
@@ -114,7 +114,7 @@ def test_the_newer_copy_is_put_back(project: Clone) -> None:
     assert lock.read_bytes() == new
 
 
-def test_what_git_or_a_person_has_put_there_stays(project: Clone) -> None:
+def test_a_lock_from_git_or_with_conflicts_is_left_alone(project: Clone) -> None:
     lock = project.folder / "dvc.lock"
     whole = lock.read_bytes()
     shorter = whole[: whole.index(b"  second:")]
@@ -129,7 +129,7 @@ def test_what_git_or_a_person_has_put_there_stays(project: Clone) -> None:
 
 
 @pytest.mark.parametrize("content", ["", '{"write": {"/x": {"pid": 1, "cm', "[]"])
-def test_a_cut_rwlock_goes_once_no_dvc_lives(project: Clone, content: str) -> None:
+def test_a_truncated_rwlock_is_removed_once_no_dvc_runs(project: Clone, content: str) -> None:
     (project.folder / ".dvc/tmp/rwlock").write_text(content)
     living = project.start(sys.executable, "-c", "input()", "dvc", stdin=subprocess.PIPE)
     assert lockfile.recover(project.folder) == []
@@ -138,14 +138,14 @@ def test_a_cut_rwlock_goes_once_no_dvc_lives(project: Clone, content: str) -> No
     project.run("dvc", "repro", "-q")
 
 
-def test_while_a_dvc_writes_nothing_is_touched(project: Clone) -> None:
+def test_nothing_is_repaired_while_dvc_writes(project: Clone) -> None:
     (project.folder / "dvc.lock").write_bytes(b"")
     with lockfile.idle(project.folder):
         assert lockfile.recover(project.folder) == []
     assert len(lockfile.recover(project.folder)) == 1
 
 
-def test_a_dvc_that_is_killed_while_it_writes(project: Clone) -> None:
+def test_dvc_killed_while_it_writes_loses_no_finished_stage(project: Clone) -> None:
     (project.folder / "raw").write_text("other")
     (project.folder / "kill.py").write_text(KILL)
     command = [sys.executable, "kill.py", "repro"]

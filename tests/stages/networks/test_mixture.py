@@ -74,7 +74,7 @@ def test_faulty_rows_are_named_with_their_column(line):
         "source,reason\n"
         "table.csv row 5,cannot be read: No such file or directory\n"
         "table.csv row 6,../../../params.yaml lies outside the table's folder\n"
-        "table.csv row 7,\"slant: '1,5' is no number: write 1.5\"\n"
+        "table.csv row 7,\"slant: '1,5' is not a number: write 1.5\"\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Numbers, categories and amounts: what is read, fitted, refused and expected."""
+"""Numbers, categories and target numbers: reading, fitting, errors and expectations."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ def test_numbers_are_read(value, read):
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "nan", math.nan])
-def test_a_missing_number(value):
+def test_blank_and_nan_are_missing_numbers(value):
     assert number.raw(value) is None
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("1,234.5", "'1,234.5' is no number: write 1234.5"),
-        ("1 000", "'1 000' is no number: write 1000"),
-        ("1,234,567", "is no number: write 1234567"),
-        ("1,5", "'1,5' is no number: write 1.5"),
-        ("twelve", "'twelve' is no number"),
-        ("inf", "'inf' is no finite 32-bit number"),
-        ("-Infinity", "is no finite 32-bit number"),
-        (1e39, "1e+39 is no finite 32-bit number"),
-        ("=1+1", "'=1+1' is no number"),
-        ("x" * 100, "... is no number"),
-        ([1], "is no number"),
-        (True, "True is no number: write 1, or declare the column a category"),
-        (np.False_, "False is no number: write 0, or"),
+        ("1,234.5", "'1,234.5' is not a number: write 1234.5"),
+        ("1 000", "'1 000' is not a number: write 1000"),
+        ("1,234,567", "is not a number: write 1234567"),
+        ("1,5", "'1,5' is not a number: write 1.5"),
+        ("twelve", "'twelve' is not a number"),
+        ("inf", "'inf' is not a finite 32-bit number"),
+        ("-Infinity", "is not a finite 32-bit number"),
+        (1e39, "1e+39 is not a finite 32-bit number"),
+        ("=1+1", "'=1+1' is not a number"),
+        ("x" * 100, "... is not a number"),
+        ([1], "is not a number"),
+        (True, "True is not a number: write 1, or declare the column a category"),
+        (np.False_, "False is not a number: write 0, or"),
     ],
 )
-def test_what_is_no_number(value, words):
+def test_values_that_are_not_numbers_are_an_error(value, words):
     with pytest.raises(ValueError) as caught:
         number.raw(value)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 80
 
 
-def test_a_number_is_fitted_on_what_is_there():
+def test_a_number_is_fitted_to_the_values_that_are_not_missing():
     fitted = number.fit([[1.0, None, 3.0], [math.nan, 5.0]], number.Options())
     assert fitted["mean"] == 3.0
     assert fitted["std"] == pytest.approx(np.std([1, 3, 5]))
@@ -65,7 +65,7 @@ def test_the_order_of_the_rows_does_not_matter():
     assert number.fit([values], number.Options()) == number.fit([values[:300], values[:299:-1]], number.Options())
 
 
-def test_numbers_that_cannot_be_fitted():
+def test_fitting_only_missing_numbers_is_an_error():
     with pytest.raises(ValueError, match=r"every training value is missing: take the column out of schema\.features"):
         number.fit([[None, None]], number.Options())
     constant = number.fit([[2.0, 2.0]], number.Options())
@@ -82,19 +82,19 @@ def test_numbers_become_an_array():
 
 
 @pytest.mark.parametrize(("missing", "fill"), [("mean", 4.0), ("median", 2.0), (0.5, 0.5), (-1, -1.0)])
-def test_what_stands_for_a_missing_number(missing, fill):
+def test_the_replacement_for_a_missing_number(missing, fill):
     known = [1.0, 2.0, None, 9.0]
     fitted = number.fit([known], number.Options(missing=missing))
     assert fitted == number.fit([known], number.Options()) | {"fill": fill}
 
 
 @pytest.mark.parametrize("missing", ["meen", math.nan, math.inf, -1e300])
-def test_what_cannot_stand_for_a_missing_number(missing):
+def test_an_invalid_replacement_for_a_missing_number_is_an_error(missing):
     with pytest.raises(ValueError, match="missing must be learned, mean, median or a finite number, not "):
         number.Options(missing=missing)
 
 
-def test_scores_are_those_of_the_quantiles():
+def test_scores_are_the_normal_deviates_of_the_quantiles():
     from sklearn.preprocessing import QuantileTransformer
 
     values = np.random.default_rng(0).lognormal(size=(2000, 1)).astype(np.float32)
@@ -116,7 +116,7 @@ def test_words_have_codes_by_frequency_and_rare_ones_are_unknown():
     assert codes[:, 0].tolist() == [3, 2, 1, 1, 0, 0]
 
 
-def test_ties_are_in_the_order_of_the_words():
+def test_equally_frequent_words_are_in_alphabetical_order():
     one = category.fit([["b", "a", "c"] * 2], category.Options())
     assert one == category.fit([["c", "b", "a"] * 2], category.Options())
     assert list(one["codes"]) == ["a", "b", "c"]
@@ -136,17 +136,17 @@ def test_words_are_read(value, read):
     assert category.raw(value) == read
 
 
-def test_wrong_options_of_a_category():
+def test_invalid_options_of_a_category_are_an_error():
     with pytest.raises(ValueError, match="max_size must be at least 1, not 0"):
         category.Options(max_size=0)
 
 
-def test_amounts():
+def test_a_target_number_is_fitted_and_predicted():
     fitted = target_number.fit([[1.0, 3.0], [5.0]], target_number.Options())
     array = target_number.transform([2.0, 4.0], fitted)
     assert array.dtype == np.float32 and array.tolist() == [[2.0], [4.0]]
     outputs = {"value": array, "interval": np.array([[1.0, 3.0], [3.0, 5.0]], np.float32)}
-    assert target_number.answers(outputs, fitted) == [
+    assert target_number.predictions(outputs, fitted) == [
         {"value": 2.0, "low": 1.0, "high": 3.0},
         {"value": 4.0, "low": 3.0, "high": 5.0},
     ]
@@ -163,7 +163,7 @@ def test_amounts():
         (lambda: number_expectations.Options(min=3, max=2), "min 3 is over max 2"),
         (lambda: number_expectations.Options(max_missing=2), "max_missing must be between 0 and 1, not 2"),
         (lambda: category_expectations.Options(max_missing=-1), "max_missing must be between 0 and 1, not -1"),
-        (lambda: category_expectations.Options(regex="("), "regex '(' is none: "),
+        (lambda: category_expectations.Options(regex="("), "regex '(' is not valid: "),
         (lambda: target_expectations.Options(min=3, max=2), "min 3 is over max 2"),
         (lambda: number_expectations.Options(min_distinct=0), "min_distinct must be at least 1, not 0"),
         (lambda: target_expectations.Options(min_distinct=0), "min_distinct must be at least 1, not 0"),
@@ -173,7 +173,7 @@ def test_amounts():
         ),
     ],
 )
-def test_wrong_expectations(options, words):
+def test_invalid_expectations_are_an_error(options, words):
     with pytest.raises(ValueError) as caught:
         options()
     assert words in str(caught.value)

@@ -1,4 +1,4 @@
-"""Texts: words and codes, facts, encoders that never see padding, and the same bytes in the server's environment."""
+"""Texts: words, codes, facts, encoders that ignore padding, and equal bytes in the server's environment."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def test_words_have_codes_by_frequency_and_rare_ones_are_unknown():
     assert codes.tolist() == [[2, 4, 1, 1], [2, 0, 0, 0], [2, 1, 0, 0]]
 
 
-def test_a_text_of_a_megabyte_is_cut_before_it_is_split():
+def test_a_long_text_is_truncated_before_it_is_split():
     assert text.transform(["word " * 200_000, "x" * 5_000_000], FITTED).shape == (2, 1 + FITTED["length"])
 
 
-def test_texts_without_a_word_cannot_be_fitted():
+def test_fitting_texts_without_words_is_an_error():
     with pytest.raises(ValueError, match=r"no training text has a word: take the column out of schema\.features"):
         text.fit([["", None, "  "]], text.Options())
 
 
-def test_facts():
+def test_facts_of_a_text():
     facts = text.facts(["ab cd", None, "日本", "über 1"])
     assert facts["length"].tolist() == [5, 0, 2, 6]
     assert facts["words"].tolist() == [2, 0, 1, 2]
@@ -68,12 +68,12 @@ def test_facts():
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", float("nan")])
-def test_a_missing_text(value):
+def test_blank_and_nan_are_missing_texts(value):
     assert text.raw(value) is None
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_padding_changes_no_answer(spec):
+def test_padding_does_not_change_the_output(spec):
     built = network(spec)
     codes = torch.from_numpy(text.transform(["play jazz", "play the news please"], FITTED))
     assert (codes[0] == 0).any()
@@ -93,12 +93,12 @@ def test_padding_changes_no_answer(spec):
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_the_order_of_words_matters(spec):
     built = network(spec)
-    one, two = (text.transform([said], FITTED) for said in ("play the news", "news the play"))
+    one, two = (text.transform([words], FITTED) for words in ("play the news", "news the play"))
     assert not torch.allclose(built([torch.from_numpy(one)]), built([torch.from_numpy(two)]), atol=1e-4)
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_the_exported_graph_answers_as_the_network(spec):
+def test_the_exported_graph_equals_the_network(spec):
     built = network(spec)
     session = onnxruntime.InferenceSession(to_onnx(built, SCHEMA))
     (x,) = SCHEMA.encode({"said": TEXTS[:5] + STRANGE}).values()
@@ -110,20 +110,20 @@ def test_the_exported_graph_answers_as_the_network(spec):
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_every_weight_learns(spec):
+def test_every_weight_has_a_gradient(spec):
     built = network(spec)
     (x,) = SCHEMA.encode({"said": TEXTS[:5]}).values()
     built.head.loss(built([torch.from_numpy(x)]), torch.tensor([0, 1, 0, 1, 0])).backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in built.parameters())
 
 
-def test_an_encoder_of_words_wants_words():
+def test_an_encoder_of_words_rejects_other_blocks():
     schema = Schema((Column("x", "number", {}, number.fit([[1.0, 2.0]], number.Options())),), TARGET)
     with pytest.raises(ValueError, match="the block 'number' holds no words: give it another encoder"):
         Network(schema, resolve(schema, {"encoders": {"number": {"name": "gru"}}}))
 
 
-def test_the_servers_environment_makes_the_same_bytes(tmp_path):
+def test_the_servers_environment_gives_the_same_bytes(tmp_path):
     server = Path(os.environ.get("MILLRACE_TRITON", ROOT / ".venv-triton")) / "bin" / "python"
     if not server.exists():
         pytest.skip(f"there is no {server}")
@@ -147,13 +147,13 @@ def test_the_servers_environment_makes_the_same_bytes(tmp_path):
         "arrays = Schema.load(here / 'schema.json').encode(json.loads((here / 'raw.json').read_text()))\n"
         "print(hashlib.sha256(b''.join(array.tobytes() for array in arrays.values())).hexdigest())"
     )
-    said = {
+    outputs = {
         python: subprocess.run(
             [python, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout
         for python in (sys.executable, str(server))
     }
-    assert len(set(said.values())) == 1
+    assert len(set(outputs.values())) == 1
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_the_servers_environment_makes_the_same_bytes(tmp_path):
     [
         ({"min_length": 5, "max_length": 4}, "min_length 5 must be between 0 and max_length 4"),
         ({"max_missing": 2}, "max_missing must be between 0 and 1, not 2"),
-        ({"scripts": ("Latn",)}, "scripts: no letter's Unicode name begins with 'Latn': say LATIN, GREEK or CJK"),
-        ({"regex": "["}, "regex '[' is none: "),
+        ({"scripts": ("Latn",)}, "scripts: no letter's Unicode name begins with 'Latn': try LATIN, GREEK or CJK"),
+        ({"regex": "["}, "regex '[' is not valid: "),
     ],
 )
-def test_wrong_expectations(options, words):
+def test_invalid_expectations_are_an_error(options, words):
     with pytest.raises(ValueError) as caught:
         expectations.Options(**options)
     assert words in str(caught.value)

@@ -1,4 +1,4 @@
-"""Moments: what is read, what becomes of it, the exported graph, and the same bytes in the server's environment."""
+"""Timestamps: reading, encoding, the exported graph, and equal bytes in the server's environment."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ RAW = {"sold": [*DAYS[:4], None, "0001-01-01"], "sent": ["1700000000", None, *DA
         datetime(2024, 2, 29, 18),
     ],
 )
-def test_moments_are_read(text):
+def test_timestamps_are_read(text):
     array = timestamp.transform([timestamp.raw(text)], {})
     assert array.dtype == np.float32 and array.shape == (1, 7)
     week, year = (2 * math.pi * share for share in ((3 + 0.75) / 7, (59 + 0.75) / 366))
@@ -56,14 +56,14 @@ def test_moments_are_read(text):
     assert array[0] == pytest.approx(expected, abs=2e-6)
 
 
-def test_the_clock_is_the_written_one_and_the_trend_is_utcs():
+def test_phases_are_of_the_local_time_and_the_trend_is_in_utc():
     here, there = timestamp.transform(["2024-02-29T18:00", "2024-02-29T18:00+06:00"], {})
     assert here[:6].tolist() == there[:6].tolist()
     assert here[6] - there[6] == 0.25
 
 
 @pytest.mark.parametrize("value", [None, "", " ", math.nan])
-def test_a_missing_moment(value):
+def test_blank_and_nan_are_missing_timestamps(value):
     assert timestamp.raw(value) is None
     assert np.isnan(timestamp.transform([None], {})).all()
 
@@ -71,23 +71,23 @@ def test_a_missing_moment(value):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("soon", "'soon' is no ISO date or timestamp, such as 2024-12-31T23:59"),
-        ("31.12.2024", "is no ISO date"),
-        ("2023-02-29", "'2023-02-29' is no moment: day"),
-        ("20240229", "is no ISO date"),
-        (2024, "is no ISO date"),
+        ("soon", "'soon' is not an ISO date or timestamp, such as 2024-12-31T23:59"),
+        ("31.12.2024", "is not an ISO date"),
+        ("2023-02-29", "'2023-02-29' is not a time: day"),
+        ("20240229", "is not an ISO date"),
+        (2024, "is not an ISO date"),
         (1709229600000, "write 1709229600, seconds"),
-        ("inf", "is no ISO date"),
-        ("x" * 99, "x...' is no ISO date"),
+        ("inf", "is not an ISO date"),
+        ("x" * 99, "x...' is not an ISO date"),
     ],
 )
-def test_what_is_no_moment(value, words):
+def test_values_that_are_not_timestamps_are_an_error(value, words):
     with pytest.raises(ValueError) as caught:
         timestamp.raw(value)
     assert words in str(caught.value)
 
 
-def test_a_moment_is_fitted_on_what_is_there():
+def test_a_timestamp_is_fitted_to_the_values_that_are_not_missing():
     fitted = SCHEMA.features[0].fitted
     days = timestamp.transform(DAYS, {})[:, 6]
     assert fitted["mean"] == pytest.approx([0] * 6 + [days.mean()]) and fitted["std"][6] == pytest.approx(days.std())
@@ -96,7 +96,7 @@ def test_a_moment_is_fitted_on_what_is_there():
         timestamp.fit([[None]], timestamp.Options())
 
 
-def test_the_exported_graph_answers_as_the_network():
+def test_the_exported_graph_equals_the_network():
     torch.manual_seed(0)
     built = Network(SCHEMA, resolve(SCHEMA, {})).eval()
     (x,) = SCHEMA.encode(RAW).values()
@@ -109,7 +109,7 @@ def test_the_exported_graph_answers_as_the_network():
         assert np.abs(answered - expected[rows]).max() < 1e-5
 
 
-def test_an_encoder_of_quantiles_is_none_of_moments():
+def test_an_encoder_of_quantiles_rejects_timestamps():
     with pytest.raises(ValueError, match="the block 'timestamp' has no fitted knots for each column"):
         Network(SCHEMA, resolve(SCHEMA, {"encoders": {"timestamp": {"name": "piecewise"}}}))
 
@@ -119,7 +119,7 @@ def test_a_column_of_dates_is_guessed():
     assert guess.feature("stock", [str(number) for number in range(1_700_000_000, 1_700_000_300, 3)]).kind == "number"
 
 
-def test_years_are_expected():
+def test_years_are_validated():
     assert timestamp.facts(["2024-01-01", None])["year"].tolist() == pytest.approx([2024, math.nan], nan_ok=True)
     assert [kwargs["column"] for _, kwargs in expectations.expectations("sold", expectations.Options())] == [
         "sold",
@@ -131,7 +131,7 @@ def test_years_are_expected():
         expectations.Options(max_missing=2)
 
 
-def test_the_servers_environment_makes_the_same_bytes(tmp_path):
+def test_the_servers_environment_gives_the_same_bytes(tmp_path):
     server = Path(os.environ.get("MILLRACE_TRITON", ROOT / ".venv-triton")) / "bin" / "python"
     if not server.exists():
         pytest.skip(f"there is no {server}")
@@ -141,10 +141,10 @@ def test_the_servers_environment_makes_the_same_bytes(tmp_path):
         "array = timestamp.transform(json.load(open(sys.argv[1])), {})\n"
         "print(array.dtype, array.shape, hashlib.sha256(array.tobytes()).hexdigest())"
     )
-    said = {
+    outputs = {
         subprocess.run(
             [python, "-c", code, str(tmp_path / "days.json")], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout
         for python in (sys.executable, str(server))
     }
-    assert len(said) == 1
+    assert len(outputs) == 1

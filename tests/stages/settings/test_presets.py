@@ -1,7 +1,6 @@
-"""The presets: those that run offline to a passing verdict, and all for tables and texts to answers for raw values.
+"""The presets: those for built-in data pass the gate, and served predictions equal the network's.
 
-What is served is what the network answers; Adult, California housing and CLINC150 learn next to nothing for it, from a
-part of their data, and are skipped where these are not there.
+Adult, California housing and CLINC150 are trained for a few batches on part of their data, and skipped without it.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ ROWS = 1000
 
 @pytest.fixture(scope="module", params=["breast-cancer", "diabetes"])
 def line(request, tmp_path_factory):
-    """A clone after `millrace run --preset`, with the name."""
+    """The name of a preset, and a clone after `millrace run --preset`."""
     try:
         find_server()
     except UserError as error:
         pytest.skip(str(error))
     made = clone(tmp_path_factory.mktemp("preset") / "clone")
     made.params(measure={"requests": 20})
-    said = made.millrace("run", "--preset", request.param)
-    assert "pass: release" in said
-    assert "boosted trees on the same rows: " in said
+    output = made.millrace("run", "--preset", request.param)
+    assert "pass: release" in output
+    assert "boosted trees on the same rows: " in output
     return request.param, made
 
 
 def part(name, folder):
-    """A few thousand rows of a data set, in files as they are."""
+    """A few thousand rows of a data set, in files of the original form."""
     if not (DATA / name).exists():
         pytest.skip(f"{DATA / name} is not there; MILLRACE_DATA names the folder that holds it")
     folder.mkdir(parents=True)
@@ -62,7 +61,7 @@ def part(name, folder):
 
 @pytest.fixture(scope="module", params=["adult", "california-housing", "clinc150"])
 def learner(request, tmp_path_factory):
-    """A clone that has exported what a few batches of a part of the data have taught, with the preset's name."""
+    """The name of a preset, and a clone that has exported a network after a few batches on part of the data."""
     try:
         find_server()
     except UserError as error:
@@ -76,7 +75,7 @@ def learner(request, tmp_path_factory):
 
 
 def raw_rows(made, schema):
-    """Rows of the table, drawn again and again, with cells that are missing or that no training row has."""
+    """Random rows of the table, some with cells that are missing or that no training row has."""
     chance = random.Random(0)
     path = made.folder / "data/table.parquet"
     columns = {column.name: table.column(path, column.name).tolist() for column in schema.features}
@@ -94,18 +93,18 @@ def raw_rows(made, schema):
     }
 
 
-def test_every_control_is_refused_for_its_own_reason(line):
+def test_every_control_is_refused_for_the_expected_reason(line):
     _, made = line
     controls = json.loads((made.folder / "reports/verdict.json").read_text())["controls"]
-    spoilt = target_kind(Schema.load(made.folder / "data/schema.json").target.kind).SPOILT
-    refused = [spoilt, "noise for weights", "one answer", "one row repeated", "slow"]
+    spoiled = target_kind(Schema.load(made.folder / "data/schema.json").target.kind).SPOILED
+    refused = [spoiled, "noise for weights", "one answer", "one row repeated", "slow"]
     assert {each["name"]: each["outcome"] for each in controls} == {
         **dict.fromkeys(refused, "refused"),
         "itself": "no difference",
     }
 
 
-def test_noise_on_its_numbers_was_served_and_changes_little(line):
+def test_noise_on_numbers_is_served_and_changes_predictions_little(line):
     name, made = line
     judged = json.loads((made.folder / "reports/verdict.json").read_text())["criteria"]
     found = {each["name"]: each["value"] for each in judged if each["about"] == "robustness"}
@@ -117,11 +116,11 @@ def test_noise_on_its_numbers_was_served_and_changes_little(line):
     assert all(0.01 < found[noise + end] < 0.1 for end in moved)
 
 
-def test_raw_rows_are_answered_as_the_network_answers_them(line):
+def test_served_predictions_for_raw_rows_equal_the_networks(line):
     answered_alike(*line)
 
 
-def test_raw_rows_of_large_presets_are_answered_as_the_network_answers_them(learner):
+def test_served_predictions_of_large_presets_equal_the_networks(learner):
     answered_alike(*learner)
 
 
@@ -147,8 +146,8 @@ def answered_alike(name, made):
         running(made.folder / "models/repository", models, drain_s=0) as endpoint,
         Client(endpoint.grpc, name) as client,
     ):
-        for asked in (rows, sent, frame, made.folder / "rows.csv"):
-            served = flattened(client.predict(asked, probabilities=True))
+        for inputs in (rows, sent, frame, made.folder / "rows.csv"):
+            served = flattened(client.predict(inputs, probabilities=True))
             assert list(served.columns) == [*expected.columns, "answer_id"]
             assert served["answer_id"].is_unique
             assert set(served["release"]) == {release(made)}
@@ -162,30 +161,30 @@ def answered_alike(name, made):
 
 
 def flattened(answers):
-    """Answers as a frame of plain cells."""
+    """Predictions as a frame of plain cells."""
     return answers if isinstance(answers, pd.DataFrame) else pd.DataFrame([flat(answer) for answer in answers])
 
 
-def test_people_ask_with_json_and_with_a_file(line):
+def test_predict_takes_json_and_files(line):
     name, made = line
     target = json.loads((made.folder / "data/schema.json").read_text())["target"]["name"]
     header, *lines = (made.folder / "data/builtin" / name / "table.csv").read_text().splitlines()[:4]
     names = header.split(",")
     row = dict(zip(names, lines[0].split(","), strict=True))
     row.pop(target)
-    asked = made.folder / "ask.csv"
-    asked.write_text("\n".join([header, *lines, "," * (len(names) - 1)]) + "\n")
+    path = made.folder / "ask.csv"
+    path.write_text("\n".join([header, *lines, "," * (len(names) - 1)]) + "\n")
     with serving(made) as address:
-        said = made.millrace("predict", json.dumps(row), str(asked), "--server", address["grpc"])
+        output = made.millrace("predict", json.dumps(row), str(path), "--server", address["grpc"])
         wrong = made.millrace("predict", "3", "--server", address["grpc"], code=1)
         misspelt = made.millrace("predict", '{"nonsense": 3}', "--server", address["grpc"], code=1)
-    answers = [json.loads(line) for line in said.splitlines()]
+    answers = [json.loads(line) for line in output.splitlines()]
     assert len(answers) == 5
     assert {answer["release"] for answer in answers} == {release(made)}
     own = {"input", "answer_id"}
     assert {key: value for key, value in answers[0].items() if key not in own} == {
         key: value for key, value in answers[1].items() if key not in own
     }
-    assert answers[4]["input"] == f"{asked} row 5"
+    assert answers[4]["input"] == f"{path} row 5"
     assert f"this model takes {len(names) - 1} columns: give '{{" in wrong
     assert "unknown column 'nonsense': this model takes " in misspelt

@@ -1,4 +1,4 @@
-"""Whole columns at once against one row after another: the same rows, ids and rejects, whatever the cells hold."""
+"""Reading by column against reading by row: equal rows, ids and rejects for any cells."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NASTY = [
 
 
 def both(form, chunk, schema):
-    """What the two ways make of a chunk."""
+    """A chunk converted by column and by row."""
     source = sources.source(form)
     return ingest._by_column(source.read_columns(chunk), schema), ingest._by_row(source.read(chunk), schema)
 
@@ -78,13 +78,13 @@ def csv_chunks(path, rows, schema=SCHEMA, **options):
 
 
 @pytest.mark.parametrize("value", [value for value in NASTY if "\0" not in value])
-def test_a_nasty_cell_among_plain_ones(tmp_path, value):
+def test_an_unusual_cell_among_plain_ones(tmp_path, value):
     (chunk,) = csv_chunks(tmp_path / "t.csv", [["1.5", "a", "b c", "2", "y"], [value] * 5, ["3", "", "", "", "n"]])
     same(*both("csv", chunk, SCHEMA))
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_any_cells_by_column_are_those_by_row(tmp_path, seed):
+def test_random_cells_read_by_column_equal_those_by_row(tmp_path, seed):
     draw = random.Random(seed)
     plain = [f"{draw.gauss(0, 10):.4g}" for _ in range(20)]
     for schema in (SCHEMA, AMOUNT):
@@ -97,7 +97,7 @@ def test_any_cells_by_column_are_those_by_row(tmp_path, seed):
 
 
 @pytest.mark.parametrize("marks", [(",", ""), (".", ","), (",", "."), (",", " "), (".", "'"), (",", "\u202f")])
-def test_numbers_with_other_marks_by_column_are_those_by_row(tmp_path, marks):
+def test_numbers_with_other_marks_read_by_column_equal_those_by_row(tmp_path, marks):
     draw = random.Random(0)
     point, mark = marks
     good = [f"{draw.uniform(-1e7, 1e7):_.2f}".replace(".", point).replace("_", mark) for _ in range(400)]
@@ -109,7 +109,7 @@ def test_numbers_with_other_marks_by_column_are_those_by_row(tmp_path, marks):
             (chunk,) = csv_chunks(tmp_path / "t.csv", rows, schema, **options)
             same(ingest.encode(chunk, "csv", schema), ingest._by_row(delimited.read(chunk), schema))
             if pool[-1] == good[-1]:
-                same(*both("csv", chunk, schema))  # none of them is looked at by itself
+                same(*both("csv", chunk, schema))  # no chunk is read row by row
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,7 +128,7 @@ def test_texts_that_are_nearly_numbers(tmp_path, seed):
 
 
 @pytest.mark.parametrize("cell", [b"\xff", b"1\0"])
-def test_a_cell_that_is_no_text_sends_its_chunk_row_by_row(tmp_path, cell):
+def test_a_chunk_with_a_cell_that_is_not_text_is_read_row_by_row(tmp_path, cell):
     (chunk,) = csv_chunks(tmp_path / "t.csv", [["1", "a", "b", "2", "y"], [b"1", cell, b"b", b"2", b"y"]])
     with pytest.raises(ValueError):
         delimited.read_columns(chunk)
@@ -137,7 +137,7 @@ def test_a_cell_that_is_no_text_sends_its_chunk_row_by_row(tmp_path, cell):
     assert [reject.source for reject in rejects] == ["t.csv row 3"]
 
 
-def test_rows_of_too_few_cells_are_rejected_in_both_ways(tmp_path):
+def test_rows_with_too_few_cells_are_rejected_by_column_and_by_row(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("n,c,y\n1,a,2\n1,a\nx,b,3\n4,b,5\n6,c,inf\n")
     (chunk,) = delimited.chunks(path, AMOUNT, delimited.Options())
@@ -175,12 +175,12 @@ def test_typed_columns_of_parquet(tmp_path, values, type):
     same(*both("parquet", chunk, only))
 
 
-def test_a_whole_number_beyond_all_bounds_is_told():
-    with pytest.raises(ValueError, match="is no finite 32-bit number"):
+def test_an_int_that_is_too_large_is_an_error():
+    with pytest.raises(ValueError, match="is not a finite 32-bit number"):
         number.raw(10**400)
 
 
-def test_ids_of_columns_are_those_of_rows():
+def test_ids_computed_by_column_equal_those_by_row():
     words, blobs = ["a", None, "", "größe"], [b"\0", b"", None, b"xyz"]
     numbers = [1.0, math.nan, -0.0, 1e300]
     made = [arrow.array(words, pa.string()), arrow.array(blobs, pa.binary()), arrow.array(numbers, pa.float64())]
@@ -191,7 +191,7 @@ def test_ids_of_columns_are_those_of_rows():
     assert arrow.identities([cells.slice(4) for cells in made]).to_pylist() == []
 
 
-def test_leading_bits_decide_the_split_as_the_whole_id_does():
+def test_the_leading_bits_of_an_id_give_the_same_split_as_the_whole_id():
     names = [arrow.identity([float(i)]) for i in range(500)]
     keys = table.keys(pa.chunked_array([names[:3], names[3:]]))
     assert keys.tolist() == [int(name[:16], 16) for name in names]
@@ -215,7 +215,7 @@ def test_raw_values_are_read_as_they_were_written(tmp_path, monkeypatch):
 
 
 def test_no_worker_loads_pandas(tmp_path):
-    """It would take each of them a third of a second, and 60 MB."""
+    """Loading pandas would cost each worker a third of a second and 60 MB."""
     (chunk,) = csv_chunks(tmp_path / "t.csv", [["1", "a", "b", "", "y"], ["x", "a", "b", "2", "y"]])
     code = (
         "import pickle, sys; from stages import ingest;"
@@ -230,7 +230,7 @@ def test_no_worker_loads_pandas(tmp_path):
     assert ran.stdout == "False\n"
 
 
-def test_words_are_counted_as_one_by_one():
+def test_counts_of_words_by_chunk_equal_counts_one_by_one():
     values = ["b", None, "a", "b", "", "c", "a"]
     fitted = category.fit([values, np.array(values, object)], category.Options())
     assert fitted["codes"] == {"a": 2, "b": 3, "c": 4}

@@ -1,4 +1,4 @@
-"""Tables as text: what is read, rejected with its row, and refused."""
+"""CSV and TSV: reading, rejected rows with their numbers, and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA = Schema((Column("a", "number"), Column("b", "category")), Column("c", "t
 
 
 def rows(path, **options):
-    """All that is found, by way of a process's pipe."""
+    """All samples and rejects, with chunks pickled as between processes."""
     found = []
     for chunk in delimited.chunks(path, SCHEMA, delimited.Options(**options)):
         found += delimited.read(pickle.loads(pickle.dumps(chunk)))
@@ -38,13 +38,13 @@ def test_cells_are_read_by_name(tmp_path, name, delimiter):
     assert (first.source, second.source) == (f"{name} row 2", f"{name} row 3")
 
 
-def test_without_a_header_names_come_from_params(tmp_path):
+def test_without_a_header_row_names_come_from_params(tmp_path):
     found = rows(table(tmp_path, "1,x,yes\n2,y,no.\n"), columns=("a", "b", "c"), replace={"no.": "no"})
     assert [sample.values["c"] for sample in found] == ["yes", "no"]
     assert found[0].source == "table.csv row 1"
 
 
-def test_a_folder_of_official_splits(tmp_path):
+def test_files_in_a_folder_are_official_splits(tmp_path):
     for name in ("adult-train.csv", "adult_test.csv", "notes.txt"):
         table(tmp_path, "a,b,c\n1,x,y\n", name)
     assert [(sample.source, sample.split) for sample in rows(tmp_path)] == [
@@ -53,7 +53,7 @@ def test_a_folder_of_official_splits(tmp_path):
     ]
 
 
-def test_another_encoding(tmp_path):
+def test_a_declared_encoding_is_used(tmp_path):
     path = table(tmp_path, "a,b,c\n1,größe,y\n".encode("latin-1"))
     assert [found.reason[:12] for found in rows(path)] == ["is not UTF-8"]
     assert rows(path, encoding="latin-1")[0].values["b"] == "größe"
@@ -61,17 +61,19 @@ def test_another_encoding(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"columns": ("a", "b", "c")}])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf_16_is_told_and_read_once_it_is_said(tmp_path, encoding, options):
+def test_utf_16_is_recognized_and_read_once_declared(tmp_path, encoding, options):
     mark = "" if encoding == "utf-16" else "\ufeff"
     path = table(tmp_path, f"{mark}a,b,c\n1,größe,y\n".encode(encoding))
-    with pytest.raises(UserError, match=r"is not UTF-8 \(it looks like UTF-16\): say data\.options\.encoding: utf-16"):
+    with pytest.raises(
+        UserError, match=r"is not UTF-8 \(it looks like UTF-16\): set data\.options\.encoding to utf-16"
+    ):
         rows(path, **options)
     assert rows(path, encoding="utf-16", **options)[-1].values == {"a": "1", "b": "größe", "c": "y"}
 
 
-def test_a_header_of_another_encoding_is_told(tmp_path):
+def test_a_header_in_another_encoding_is_an_error(tmp_path):
     path = table(tmp_path, "a,b,c,größe\n1,x,y,2\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"table\.csv: its first row is not UTF-8: say data\.options\.encoding"):
+    with pytest.raises(UserError, match=r"table\.csv: its first row is not UTF-8: set data\.options\.encoding"):
         rows(path)
     assert rows(path, encoding="latin-1")[0].values == {"a": "1", "b": "x", "c": "y"}
 
@@ -99,17 +101,17 @@ def test_numbers_are_written_with_other_marks(tmp_path, marks, cell, number):
 @pytest.mark.parametrize(
     ("marks", "cell", "words"),
     [
-        ({"decimal": ","}, "1.5", "'1.5' is no number with the decimal mark ','"),
-        ({"decimal": ","}, "1.234", "'1.234' is no number with the decimal mark ','"),
-        ({"decimal": ","}, "1,2,3", "'1,2,3' is no number with the decimal mark ','"),
-        ({"thousands": ","}, "1,2,3", "'1,2,3' is no number with the decimal mark '.' and ',' between thousands"),
-        ({"thousands": ","}, "1,23", "'1,23' is no number"),
-        ({"thousands": ","}, "0,123", "'0,123' is no number"),
-        ({"thousands": ","}, "1,2345", "'1,2345' is no number"),
-        ({"thousands": ","}, "1234,567", "'1234,567' is no number"),
-        ({"thousands": ","}, "1.234,5", "'1.234,5' is no number"),
-        ({"decimal": ",", "thousands": "."}, "1.2", "'1.2' is no number with the decimal mark ',' and '.' between"),
-        ({"decimal": ",", "thousands": "."}, "1,234.5", "'1,234.5' is no number"),
+        ({"decimal": ","}, "1.5", "'1.5' is not a number with the decimal mark ','"),
+        ({"decimal": ","}, "1.234", "'1.234' is not a number with the decimal mark ','"),
+        ({"decimal": ","}, "1,2,3", "'1,2,3' is not a number with the decimal mark ','"),
+        ({"thousands": ","}, "1,2,3", "'1,2,3' is not a number with the decimal mark '.' and ',' between thousands"),
+        ({"thousands": ","}, "1,23", "'1,23' is not a number"),
+        ({"thousands": ","}, "0,123", "'0,123' is not a number"),
+        ({"thousands": ","}, "1,2345", "'1,2345' is not a number"),
+        ({"thousands": ","}, "1234,567", "'1234,567' is not a number"),
+        ({"thousands": ","}, "1.234,5", "'1.234,5' is not a number"),
+        ({"decimal": ",", "thousands": "."}, "1.2", "'1.2' is not a number with the decimal mark ',' and '.' between"),
+        ({"decimal": ",", "thousands": "."}, "1,234.5", "'1,234.5' is not a number"),
     ],
 )
 def test_numbers_with_marks_in_wrong_places_are_rejected(tmp_path, marks, cell, words):
@@ -125,7 +127,7 @@ def test_faulty_rows_are_rejected_by_their_number(tmp_path):
     assert rejects == {
         "table.csv row 3": "has 2 cells and not 3",
         "table.csv row 4": "has 4 cells and not 3",
-        "table.csv row 5": "is not UTF-8 (byte 0xff): say data.options.encoding",
+        "table.csv row 5": "is not UTF-8 (byte 0xff): set data.options.encoding",
         "table.csv row 6": "holds a NUL byte",
         "table.csv row 8": "has 2 cells and not 3 (is a quote in it never closed?)",
         "table.csv row 9": "belongs to the quote that row 8 opens",
@@ -161,7 +163,7 @@ def test_rows_are_numbered_over_many_blocks(tmp_path, monkeypatch):
         assert isinstance(each, Reject) or each.values["a"] == str(i)
 
 
-def test_a_file_of_any_length_is_held_a_block_at_a_time(tmp_path):
+def test_only_a_block_of_a_file_is_in_memory(tmp_path):
     path = table(tmp_path, "a,b,c\n" + "1234.5,some words,y\n" * 300_000)
     held = [
         (len(chunk.numbers), chunk.cells.get_total_buffer_size())
@@ -171,7 +173,7 @@ def test_a_file_of_any_length_is_held_a_block_at_a_time(tmp_path):
     assert max(size for _, size in held) < 3 * delimited.BLOCK_BYTES < path.stat().st_size
 
 
-def test_thousands_of_columns(tmp_path):
+def test_thousands_of_columns_are_read(tmp_path):
     names = [f"x{i}" for i in range(5000)]
     path = table(tmp_path, ",".join([*names, "a", "b", "c"]) + "\n" + ",".join(["0"] * 5000 + ["1", "x", "y"]) + "\n")
     assert [sample.values for sample in rows(path)] == [{"a": "1", "b": "x", "c": "y"}]
@@ -183,22 +185,22 @@ def test_thousands_of_columns(tmp_path):
         ("", "is empty: it needs a header row, or names in data.options.columns"),
         ("a,b\n1,x\n", "has no column 'c', which params.yaml names under schema: it has a, b"),
         ("a,bb,c\n1,x,y\n", "has no column 'b', which params.yaml names under schema: did you mean 'bb'?"),
-        ("a,b,b\n1,x,y\n", "two columns are named 'b': if it has no header row, say data.options.columns"),
-        ("a,,c\n1,x,y\n", "column 2 has no name: if it has no header row, say data.options.columns"),
+        ("a,b,b\n1,x,y\n", "two columns are named 'b': if it has no header row, set data.options.columns"),
+        ("a,,c\n1,x,y\n", "column 2 has no name: if it has no header row, set data.options.columns"),
         (
             'a,b,c\n1,"' + "x" * 5_000_000,
             "the next one does not end: is a quote never closed, or the row longer than 1024 KiB",
         ),
     ],
 )
-def test_a_faulty_table_is_told(tmp_path, text, words):
+def test_a_faulty_table_is_an_error(tmp_path, text, words):
     with pytest.raises(UserError) as caught:
         rows(table(tmp_path, text))
     assert words in str(caught.value)
     assert "table.csv" in str(caught.value)
 
 
-def test_an_empty_folder_is_told(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     assert not delimited.claims(tmp_path)
     with pytest.raises(UserError, match=r"holds no table\. csv expects a \.csv or \.tsv file"):
         rows(tmp_path)
@@ -211,9 +213,9 @@ def test_an_empty_folder_is_told(tmp_path):
         ({"encoding": "utf-9"}, "there is no encoding 'utf-9'"),
         ({"decimal": ";"}, "decimal must be '.' or ',', not ';'"),
         ({"thousands": "00"}, "thousands must be one mark, not '00'"),
-        ({"thousands": "."}, "decimal and thousands cannot both be '.': say the other one, too"),
+        ({"thousands": "."}, "decimal and thousands cannot both be '.': give both"),
     ],
 )
-def test_wrong_options_are_told(options, words):
+def test_invalid_options_are_an_error(options, words):
     with pytest.raises(ValueError, match=words):
         delimited.Options(**options)

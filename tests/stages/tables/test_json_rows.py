@@ -1,4 +1,4 @@
-"""Samples as JSON: objects on lines, lists for splits, and rows that are none."""
+"""JSON: objects on lines, lists for splits, and rejected rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA = Schema((Column("said", "text"),), Column("intent", "target_class"))
 
 
 def rows(path, **options):
-    """All that is found, by way of a process's pipe."""
+    """All samples and rejects, with chunks pickled as between processes."""
     found = []
     for chunk in json_rows.chunks(path, SCHEMA, json_rows.Options(**options)):
         found += json_rows.read(pickle.loads(pickle.dumps(chunk)))
@@ -28,7 +28,7 @@ def test_an_object_on_each_line(tmp_path):
     found = rows(tmp_path)
     rejects = {each.source: each.reason for each in found if isinstance(each, Reject)}
     assert rejects == {
-        "train.jsonl row 2": "is no JSON: Expecting property name enclosed in double quotes at character 1",
+        "train.jsonl row 2": "is not JSON: Expecting property name enclosed in double quotes at character 1",
         "train.jsonl row 3": "is neither an object nor an array",
         "train.jsonl row 4": "is not UTF-8",
         "train.jsonl row 5": "the column 'said' holds nested values (an array): flatten it first",
@@ -55,7 +55,7 @@ def test_a_list_for_each_split(tmp_path):
     [
         ("[", {}, "cannot be read: "),
         ("3", {}, "holds no rows"),
-        ('{"some": []}', {}, "has no list train, val or test: say data.options.lists, one of some"),
+        ('{"some": []}', {}, "has no list train, val or test: set data.options.lists, one of some"),
         (
             '{"some": []}',
             {"lists": {"sum": "test"}},
@@ -63,7 +63,7 @@ def test_a_list_for_each_split(tmp_path):
         ),
     ],
 )
-def test_a_faulty_file_is_told(tmp_path, text, options, words):
+def test_a_faulty_file_is_an_error(tmp_path, text, options, words):
     (tmp_path / "data.json").write_text(text)
     with pytest.raises(UserError) as caught:
         rows(tmp_path, **options)
@@ -71,6 +71,6 @@ def test_a_faulty_file_is_told(tmp_path, text, options, words):
     assert "data.json" in str(caught.value)
 
 
-def test_a_wrong_split_is_told():
+def test_an_unknown_split_is_an_error():
     with pytest.raises(ValueError, match=r"lists\.oos must be train, val or test, not 'tset'"):
         json_rows.Options(lists={"oos": "tset"})

@@ -1,4 +1,4 @@
-"""Parquet as a raw format: typed cells, splits, pictures by name or as bytes, and what is refused."""
+"""Parquet: typed cells, splits, pictures by name or as bytes, and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = Schema((Column("a", "number"), Column("b", "category")), Column("c", "t
 
 
 def rows(path, schema=SCHEMA):
-    """All that is found, by way of a process's pipe."""
+    """All samples and rejects, with chunks pickled as between processes."""
     found = []
     for chunk in parquet.chunks(path, schema, parquet.Options()):
         found += parquet.read(pickle.loads(pickle.dumps(chunk)))
@@ -55,7 +55,7 @@ def test_pictures_by_name_or_as_bytes(tmp_path):
 
 
 def test_pictures_in_one_cell_with_their_names(tmp_path):
-    """As Hugging Face's data sets hold them."""
+    """The form of Hugging Face's data sets."""
     schema = Schema((Column("p", "image"),), Column("c", "target_class"))
     cells = [{"bytes": b"picture", "path": "1.png"}, {"bytes": None, "path": "x/2.png"}, None]
     write(tmp_path / "t.parquet", p=cells, c=["a", "b", "c"])
@@ -74,16 +74,16 @@ def test_words_stored_as_bytes_are_words(tmp_path, type):
     assert parquet.read_columns(chunk).values["b"].to_pylist() == words
 
 
-def test_bytes_that_are_no_text_reject_their_row(tmp_path):
+def test_a_row_with_bytes_that_are_not_text_is_rejected(tmp_path):
     write(tmp_path / "t.parquet", a=[1.0, 2.0], b=[b"\xff\xfe", b"Ulm"], c=["x", "y"])
     (chunk,) = parquet.chunks(tmp_path, SCHEMA, parquet.Options())
     with pytest.raises(ValueError, match="UTF8"):
         parquet.read_columns(chunk)
     first, second = parquet.read(chunk)
-    assert first == Reject("t.parquet row 1", "b: bytes that are no UTF-8 text") and second.values["b"] == "Ulm"
+    assert first == Reject("t.parquet row 1", "b: bytes that are not UTF-8 text") and second.values["b"] == "Ulm"
 
 
-def test_what_is_refused(tmp_path):
+def test_nested_and_missing_columns_are_an_error(tmp_path):
     path = write(tmp_path / "t.parquet", a=[[1.0]], b=["u"], c=["y"])
     with pytest.raises(UserError, match=r"the column 'a' holds nested values \(list<.*>\): flatten it first"):
         rows(path)

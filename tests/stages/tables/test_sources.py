@@ -1,4 +1,4 @@
-"""What each format finds in real folders, in which order, and what it says of the rest."""
+"""Folders of pictures and IDX files: samples, their order, and rejects."""
 
 import gzip
 import itertools
@@ -21,7 +21,7 @@ SCHEMA = Schema((Column("image", "image"),), LABEL)
 
 
 def samples(source, path, schema=SCHEMA):
-    """Everything found, through pickles as between processes."""
+    """All samples and rejects, with chunks pickled as between processes."""
     chunks = (pickle.loads(pickle.dumps(chunk)) for chunk in source.chunks(path, schema, source.Options()))
     return [found for chunk in chunks for found in source.read(chunk)]
 
@@ -62,7 +62,7 @@ def test_columns_take_the_names_of_the_schema(folder):
 
 
 @pytest.mark.parametrize("source", [image_folder, idx])
-def test_one_feature_is_all_that_pictures_fill(source, tmp_path):
+def test_several_features_are_an_error_for_picture_formats(source, tmp_path):
     schema = Schema((Column("photo", "image"), Column("rooms", "image")), LABEL)
     with pytest.raises(
         UserError, match=r"fills one feature column and the target, but schema.features has photo, rooms"
@@ -80,24 +80,24 @@ def test_official_splits(folder, names):
     assert {each.values["label"] for each in found} == {"cat", "dog"}
 
 
-def test_some_official_splits_do(folder):
+def test_a_data_set_may_have_only_some_official_splits(folder):
     path = folder("train/cat/1.png", "test/cat/2.png")
     assert [each.split for each in samples(image_folder, path)] == ["test", "train"]
 
 
-def test_classes_may_be_called_like_splits(folder):
+def test_classes_may_have_the_names_of_splits(folder):
     path = folder("train/1.png", "bus/2.png", "test/3.png")
     assert labels(path) == {"bus/2.png": "bus", "test/3.png": "test", "train/1.png": "train"}
     assert {each.split for each in samples(image_folder, path)} == {None}
 
 
-def test_a_class_beside_splits_is_a_mistake(folder):
+def test_a_class_folder_beside_splits_is_an_error(folder):
     path = folder("train/cat/1.png", "test/cat/2.png", "cat/3.png")
-    with pytest.raises(UserError, match="test/ holds folders, like a split, but cat/ beside it is none"):
+    with pytest.raises(UserError, match="test/ holds folders, like a split, but cat/ beside it is not one"):
         samples(image_folder, path)
 
 
-def test_unlabelled_official_test_files_are_rejects(folder):
+def test_unlabeled_official_test_files_are_rejects(folder):
     path = folder("train/cat/1.png", "test/2.png")
     assert rejects(image_folder, path) == {"test/2.png": "lies beside the class folders, not in one"}
 
@@ -110,13 +110,13 @@ def test_nested_files_belong_to_their_class(folder):
     }
 
 
-def test_what_systems_leave_behind_is_ignored(folder):
+def test_files_of_the_operating_system_are_ignored(folder):
     path = folder("cat/1.png", "cat/.hidden.png", ".git/x/1.png", "cat/.cache/1.png", "cat/Thumbs.db", "desktop.ini",
                   "dog/Desktop.ini", "dog/2.png", "__MACOSX/cat/._1.png", ".DS_Store")  # fmt: skip
     assert list(labels(path)) == ["cat/1.png", "dog/2.png"]
 
 
-def test_the_order_is_that_of_the_paths(folder, monkeypatch):
+def test_samples_are_sorted_by_path(folder, monkeypatch):
     names = [f"{label}/{name}.png" for label in ("b", "a", "a b", "ä") for name in ("10", "9", "Z", "é", "n/1", "n.1")]
     path = folder(*names)
     expected = sorted(names, key=lambda name: [os.fsencode(part) for part in name.split("/")])
@@ -136,7 +136,7 @@ def test_the_order_is_that_of_the_paths(folder, monkeypatch):
     assert list(labels(path)) == expected
 
 
-def test_links_that_lead_out_are_rejects(folder, tmp_path):
+def test_links_out_of_the_data_set_are_rejects(folder, tmp_path):
     path = folder("cat/1.png", "dog/2.png")
     (tmp_path / "secret.png").write_bytes(b"secret")
     (path / "cat/out.png").symlink_to(tmp_path / "secret.png")
@@ -168,13 +168,13 @@ def test_loops_are_not_followed(folder):
     assert list(labels(path)) == ["cat/1.png"]
 
 
-def test_the_set_itself_may_be_a_link(folder, tmp_path):
+def test_the_data_set_itself_may_be_a_link(folder, tmp_path):
     path = folder("cat/1.png")
     (tmp_path / "link").symlink_to(path)
     assert list(labels(tmp_path / "link")) == ["cat/1.png"]
 
 
-def test_what_is_no_file_is_a_reject(folder):
+def test_special_files_are_rejects(folder):
     path = folder("cat/1.png")
     os.mkfifo(path / "cat/pipe.png")
     assert rejects(image_folder, path) == {"cat/pipe.png": "not a file"}
@@ -187,7 +187,7 @@ def test_files_beside_the_class_folders_are_rejects(folder):
     )
 
 
-def test_names_that_are_no_text(folder):
+def test_names_that_are_not_utf_8(folder):
     path = folder("cat/1.png")
     strange = os.fsencode(path) + b"/d\xffg"
     os.mkdir(strange)
@@ -213,14 +213,14 @@ def test_very_long_names(folder):
         (("1.png", "2.png"), "holds no class folder: it holds only 1.png"),
     ],
 )
-def test_no_class_folder(folder, tmp_path, paths, words):
+def test_a_folder_without_classes_is_an_error(folder, tmp_path, paths, words):
     folder(*paths)
     (tmp_path / "set").mkdir(exist_ok=True)
     with pytest.raises(UserError, match=words + r"\. image_folder expects a folder for each class, CLASS/FILE"):
         samples(image_folder, tmp_path / "set")
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_instead_of_a_folder_is_an_error(tmp_path):
     (tmp_path / "set.zip").write_bytes(b"")
     with pytest.raises(UserError, match=r"set.zip cannot be read: Not a directory. image_folder expects"):
         samples(image_folder, tmp_path / "set.zip")
@@ -255,7 +255,7 @@ TEST = {"t10k-images-idx3-ubyte": packed(IMAGES[:2]), "t10k-labels-idx1-ubyte": 
 
 @pytest.fixture
 def mnist(tmp_path):
-    """Writes IDX files, gzipped where their name says so."""
+    """Write IDX files, gzipped if their name ends in .gz."""
 
     def write(files):
         for name, content in files.items():
@@ -267,7 +267,7 @@ def mnist(tmp_path):
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
 @pytest.mark.parametrize("mark", ["-", "."])
-def test_mnists_four_files(mnist, ending, mark):
+def test_the_four_files_of_mnist_are_read(mnist, ending, mark):
     files = {name.replace("-idx", f"{mark}idx") + ending: content for name, content in (TRAIN | TEST).items()}
     found = samples(idx, mnist({"LICENSE": b"MIT"} | files))
     assert [each.split for each in found] == ["test"] * 2 + ["train"] * 5
@@ -276,20 +276,20 @@ def test_mnists_four_files(mnist, ending, mark):
     assert found[1].source == f"t10k-images{mark}idx3-ubyte{ending}#1"
 
 
-def test_pairs_of_other_names(mnist):
+def test_pairs_with_other_names_are_read(mnist):
     files = {f"emnist-letters-validation-{name[6:]}": content for name, content in TRAIN.items()}
     files |= {name[6:]: content for name, content in TRAIN.items()}
     assert [each.split for each in samples(idx, mnist(files))] == [None] * 5 + ["val"] * 5
 
 
-def test_a_file_that_is_there_twice_is_read_once(mnist):
+def test_a_file_that_is_also_there_gzipped_is_read_once(mnist):
     assert len(samples(idx, mnist(TRAIN | {f"{name}.gz": content for name, content in TRAIN.items()}))) == 5
 
 
-def test_colour_in_idx(mnist):
-    colour = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)
-    found = samples(idx, mnist(TRAIN | {"train-images-idx3-ubyte": packed(colour)}))
-    assert np.array_equal([each.values["image"] for each in found], colour)
+def test_color_pictures_in_idx(mnist):
+    color = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)
+    found = samples(idx, mnist(TRAIN | {"train-images-idx3-ubyte": packed(color)}))
+    assert np.array_equal([each.values["image"] for each in found], color)
 
 
 def test_idx_is_streamed_in_chunks(mnist, monkeypatch):
@@ -331,14 +331,14 @@ ZIPPED = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faulty_idx_files(mnist, fault):
+def test_faulty_idx_files_are_an_error(mnist, fault):
     files, words = FAULTS[fault]
     with pytest.raises(UserError, match=words):
         samples(idx, mnist(TRAIN | files))
 
 
 @pytest.mark.parametrize("fault", ZIPPED)
-def test_faulty_bodies_in_gzip(mnist, fault):
+def test_faulty_gzipped_idx_files_are_an_error(mnist, fault):
     words, body = ZIPPED[fault]
     files = TRAIN | {"train-images-idx3-ubyte.gz": body}
     del files["train-images-idx3-ubyte"]
@@ -347,7 +347,7 @@ def test_faulty_bodies_in_gzip(mnist, fault):
 
 
 @pytest.mark.parametrize("harm", [lambda zipped: zipped[:-9], lambda zipped: zipped[:50] + b"\xff" + zipped[51:]])
-def test_broken_gzip(mnist, harm):
+def test_broken_gzip_is_an_error(mnist, harm):
     path = mnist(TRAIN)
     (path / "train-images-idx3-ubyte").write_bytes(harm(gzip.compress(packed(IMAGES))))
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte (cannot be read: |holds \d+ values, but)"):
@@ -355,7 +355,7 @@ def test_broken_gzip(mnist, harm):
 
 
 @pytest.mark.parametrize("missing", TRAIN)
-def test_a_missing_partner(mnist, missing):
+def test_a_missing_partner_is_an_error(mnist, missing):
     files = dict(TRAIN)
     del files[missing]
     what = "images" if "images" in missing else "labels"
@@ -365,19 +365,19 @@ def test_a_missing_partner(mnist, missing):
         samples(idx, mnist(files))
 
 
-def test_no_idx_file(tmp_path):
+def test_a_folder_without_idx_files_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"holds no IDX file. idx expects train-images-idx3-ubyte with"):
         samples(idx, tmp_path)
 
 
-def test_an_unreadable_idx_file(mnist):
+def test_an_unreadable_idx_file_is_an_error(mnist):
     path = mnist({"train-labels-idx1-ubyte": TRAIN["train-labels-idx1-ubyte"]})
     (path / "train-images-idx3-ubyte").symlink_to("nothing")
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte cannot be read: .*No such file"):
         samples(idx, path)
 
 
-def test_each_claims_its_own(folder, mnist):
+def test_each_format_recognizes_its_own_layout(folder, mnist):
     pictures, arrays = folder("cat/1.png"), mnist(TRAIN)
     assert image_folder.claims(pictures)
     assert not idx.claims(pictures)

@@ -1,4 +1,4 @@
-"""Expectations are plain data: what each kind says of a column."""
+"""The expectations of each kind, as plain data."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from stages.validation import expectations
 from stages.validation.expectations import category, image, number, target_class, text, timestamp
 
 
-def said(suite, column):
+def arguments(suite, column):
     return [kwargs for _, kwargs in suite if kwargs["column"] == column]
 
 
 def test_pictures_have_bounds_on_every_fact_but_brightness():
     suite = image.expectations("photo", image.Options(min_side=32, max_side=64, min_contrast=2.5))
     sides = {"min_value": 32, "max_value": 64}
-    assert said(suite, "photo.width") == [{"column": "photo.width"}, {"column": "photo.width", **sides}]
-    assert said(suite, "photo.height") == [{"column": "photo.height", **sides}]
-    assert said(suite, "photo.frames") == [{"column": "photo.frames", "max_value": 1}]
-    assert said(suite, "photo.contrast") == [{"column": "photo.contrast", "min_value": 2.5, "strict_min": True}]
+    assert arguments(suite, "photo.width") == [{"column": "photo.width"}, {"column": "photo.width", **sides}]
+    assert arguments(suite, "photo.height") == [{"column": "photo.height", **sides}]
+    assert arguments(suite, "photo.frames") == [{"column": "photo.frames", "max_value": 1}]
+    assert arguments(suite, "photo.contrast") == [{"column": "photo.contrast", "min_value": 2.5, "strict_min": True}]
 
 
-def test_modes_that_lose_something_are_not_allowed_unless_listed():
-    (by_default,) = said(image.expectations("image", image.Options()), "image.mode")
+def test_modes_that_convert_with_loss_are_not_allowed_unless_listed():
+    (by_default,) = arguments(image.expectations("image", image.Options()), "image.mode")
     assert {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B"} <= set(by_default["value_set"])
     assert not {"CMYK", "F", "LAB", "YCbCr", "HSV"} & set(by_default["value_set"])
-    (listed,) = said(image.expectations("image", image.Options(modes=("RGB", "CMYK"))), "image.mode")
+    (listed,) = arguments(image.expectations("image", image.Options(modes=("RGB", "CMYK"))), "image.mode")
     assert listed["value_set"] == ["RGB", "CMYK"]
 
 
-def test_labels_are_bounded_only_where_they_are_listed():
+def test_labels_are_restricted_only_if_listed():
     names = [name for name, _ in target_class.expectations("label", target_class.Options())]
     assert "expect_column_values_to_be_in_set" not in names
     suite = target_class.expectations("label", target_class.Options(labels=("a", "b"), min_rows=5, min_classes=2))
-    assert {"column": "label", "value_set": ["a", "b"]} in said(suite, "label")
-    (peers,) = said(suite, "_peers")
+    assert {"column": "label", "value_set": ["a", "b"]} in arguments(suite, "label")
+    (peers,) = arguments(suite, "_peers")
     assert peers["min_value"] == 5
 
 
@@ -76,7 +76,7 @@ def test_expectations_import_nothing_but_the_standard_library():
 
 
 @pytest.mark.parametrize("module", [number, category, text])
-def test_uniqueness_and_numbers_of_different_values_are_expected_where_they_are_said(module):
+def test_uniqueness_and_distinct_counts_are_expected_if_set(module):
     unique = ("expect_column_values_to_be_unique", {"column": "x"})
     assert unique not in module.expectations("x", module.Options())
     suite = module.expectations("x", module.Options(unique=True, min_distinct=3))

@@ -49,11 +49,13 @@ FLOORS = [
 ]
 
 BY_NAME = (
-    *("stages/schema/kinds", "stages/validation/expectations", "stages/gating/perturbations"),
+    *("stages/schema/kinds", "stages/schema/views", "stages/validation/expectations"),
+    "stages/gating/perturbations",
     *("stages/tables/sources", "stages/networks/augmentations"),
     *("stages/networks/encoders", "stages/networks/trunks", "stages/networks/heads", "stages/trees"),
     *("stages/evaluation/metrics", "stages/evaluation/plots", "stages/evaluation/samples"),
 )
+SHIPPED = ("stages/schema/__init__.py", "stages/schema/kinds/")  # copied into every exported model
 
 HEAVY = {
     *("torch", "lightning", "torchmetrics", "great_expectations", "sklearn", "scipy", "matplotlib", "pandas"),
@@ -82,10 +84,12 @@ def import_faults(root: Path) -> list[str]:
                 fault = f"imports the verb {module}: stages share files alone"
             elif top == "flows" and not file.startswith("flows/"):
                 fault = "nothing imports flows/"
+            elif within(module, "stages.schema.views") and file.startswith(SHIPPED):
+                fault = f"ships with a model, and {module} does not"
             elif not within(module, ours) and module not in PROJECT:
                 fault = f"may not import {module}"
             elif (
-                folder in BY_NAME[:3]
+                folder in BY_NAME[:4]
                 and folder not in file
                 and Path(file_of(module, root)).name
                 not in ("__init__.py", Path(file).name)  # a module of the same kind
@@ -138,7 +142,8 @@ def circle_faults(root: Path) -> list[str]:
         for file in sources(root):
             for _, module, _ in imports(root, file):
                 looked_up = module.endswith(".*")
-                for other in filter(None, closure.brought(module, {}, root) if looked_up else [file_of(module, root)]):
+                files = closure.executed_files(module, {}, root) if looked_up else [file_of(module, root)]
+                for other in filter(None, files):
                     if not (other.endswith("/__init__.py") and file.startswith(other.removesuffix("__init__.py"))):
                         arrows.setdefault(level(file), set()).add(level(other))
         try:

@@ -11,10 +11,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.core import closure
-from stages.core.closure import Import, name_of
+from stages.core.closure import LATE, Import, name_of
 
 PROJECT = ("stages", "serving", "flows")
-LATE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 def sources(root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Altered bytes under DVC: the advice that is given brings them back when it is followed."""
+"""Altered bytes under DVC: following the advice of the message restores them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.releases.release import from_champion
-from stages.core.cached import damaged, remedy
+from stages.core.dvc_files import damaged, remedy
 from stages.core.errors import UserError
 from tests.support.project import Clone
 from tests.support.releases import flipped
@@ -17,7 +17,7 @@ from tests.support.releases import flipped
 
 @pytest.fixture
 def pushed(after_two: Path, tmp_path: Path) -> Clone:
-    """A project with a champion, whose bytes a remote has, too."""
+    """A project with a champion that is also pushed to a remote."""
     project = Clone(after_two)
     for command in (("remote", "add", "--default", "away", str(tmp_path / "remote")), ("push", "champion/repository")):
         project.run(sys.executable, "-m", "dvc", "--quiet", *command)
@@ -37,7 +37,7 @@ def network(project: Clone) -> Path:
 
 
 @pytest.mark.parametrize("where", ["copy", "cache"])
-def test_altered_bytes_come_back_by_the_advice(pushed, where):
+def test_following_the_advice_restores_altered_bytes(pushed, where):
     path = network(pushed)
     content = path.read_bytes()
     flipped(path)
@@ -57,7 +57,7 @@ def test_altered_bytes_come_back_by_the_advice(pushed, where):
     from_champion(pushed.folder)
 
 
-def test_a_damaged_list_of_files_is_found(pushed):
+def test_a_damaged_folder_listing_is_found(pushed):
     pointer = (pushed.folder / "champion" / "repository.dvc").read_text()
     (listing,) = [
         each for each in (pushed.folder / ".dvc" / "cache").rglob("*.dir") if each.parent.name + each.name in pointer
@@ -66,5 +66,5 @@ def test_a_damaged_list_of_files_is_found(pushed):
     assert damaged(pushed.folder / "champion" / "repository") == [listing]
 
 
-def test_where_dvc_knows_nothing_the_advice_is_the_usual_one(tmp_path):
+def test_the_advice_without_dvc_is_the_given_one(tmp_path):
     assert remedy(tmp_path / "repository", "restore it") == "restore it"
