@@ -58,13 +58,13 @@ def main() -> list[dict[str, Any]]:
     beside = f"{SHARE:.0%} of the requests to both releases"
     return [
         result(
-            "p50 of one connection while a canary runs, over that without one",
+            "p50 of one connection during a canary, relative to none",
             f"{with_ms / without_ms:.2f}",
             "no goal",
             f"{with_ms:.2f} ms against {without_ms:.2f} ms; {beside}",
         ),
         result(
-            f"throughput of {CLIENTS} connections while a canary runs, over that without one",
+            f"throughput of {CLIENTS} connections during a canary, relative to none",
             f"{least / most:.2f}",
             "no goal",
             f"{least:,.0f} requests/s against {most:,.0f}; {beside}",

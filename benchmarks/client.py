@@ -52,7 +52,7 @@ def measure(preset: str) -> dict[str, Any]:
                     medians.append(median_ms(ask))
     bare_ms, ours_ms = (min(medians) for medians in ways.values())
     return {
-        "what": f"asking `{preset}` for one row ({len(cells)} columns) with our client, over bare tritonclient",
+        "what": f"a request of one row to `{preset}` ({len(cells)} columns) with our client, relative to tritonclient alone",
         "figure": f"{ours_ms / bare_ms:.2f}",
         "goal": "at most 1.1",
         "with": f"gRPC, {ours_ms:.2f} ms against {bare_ms:.2f} ms",

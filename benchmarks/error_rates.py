@@ -37,8 +37,8 @@ WORKERS, CHUNK = 2, 50
 SEARCHED = 400  # comparisons at each step of the search for what is found
 DIFFERENCES = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1)
 HEADINGS = (
-    *("metric", "samples", "margin", "comparisons", "equal, called better", "worse by the margin, let through"),
-    *("equal, passes", "the margin can be told", "better by so much is found four times in five"),
+    *("metric", "samples", "margin", "comparisons", "equal, called better", "worse by the margin, passed"),
+    *("equal, passed", "judged by the interval", "detectable gain"),
 )
 
 
@@ -95,7 +95,7 @@ def main() -> list[dict[str, Any]]:
             what = f"{case.metric} of {case.preset}, {case.samples:,} samples"
             results.append(claim(f"{what}: an equal model called better", equal.better))
             if worse.told.mean() > POWER:
-                results.append(claim(f"{what}: one worse by {case.margin:g} let through", worse.passed))
+                results.append(claim(f"{what}: one worse by {case.margin:g} passed", worse.passed))
     pages.write(PAGE, [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|", *rows])
     return results
 

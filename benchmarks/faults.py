@@ -73,9 +73,9 @@ def main() -> list[dict[str, Any]]:
     slowest = max(rows, key=lambda each: each.heal_s)
     who = f"{CLIENTS} clients, {len(rows)} faults"
     return [
-        releases.result("answers that were wrong while faults were healed", f"{wrong} of {requests:,}", "none", who),
+        releases.result("wrong predictions while faults were healed", f"{wrong} of {requests:,}", "none", who),
         releases.result(
-            "the longest time until all answers are right again",
+            "the longest time until all predictions are correct again",
             f"{slowest.heal_s:.1f} s",
             f"at most {HEALED_S:g} s",
             slowest.fault,

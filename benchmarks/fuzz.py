@@ -52,11 +52,11 @@ def main(seed: int = 0, minutes: float = 5.0) -> list[dict[str, Any]]:
     beside = f"seed {seed}, {minutes:g} minutes, {outcome.sent:,} malformed requests, {CLIENTS} checked clients"
     goals = {
         "crashes and restarts under malformed requests": len(outcome.healed),
-        "good requests answered wrongly beside them": len(outcome.wrong),
-        "good requests that failed beside them": len(outcome.failed),
+        "valid requests with a wrong prediction meanwhile": len(outcome.wrong),
+        "valid requests that failed meanwhile": len(outcome.failed),
     }
     figures = [
-        {"what": what, "figure": f"{count:,}", "goal": "none", "with": f"{beside}, {outcome.answered:,} right answers"}
+        {"what": what, "figure": f"{count:,}", "goal": "none", "with": f"{beside}, {outcome.answered:,} correct predictions"}
         for what, count in goals.items()
     ]
     for process, ((threads, mib), (threads_after, mib_after)) in outcome.grown.items():

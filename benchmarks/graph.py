@@ -32,19 +32,19 @@ def main() -> list[dict[str, Any]]:
     mine, theirs = min(taken[ours]), min(taken[empty])
     return [
         {
-            "what": "the whole run on digits from nothing, environments present",
+            "what": "a whole run on digits from scratch, environments installed",
             "figure": f"{whole_s:.0f} s",
             "goal": "at most 120 s",
-            "with": "`dvc repro`, the real Triton included",
+            "with": "`dvc repro`, including the real Triton",
         },
         {
-            "what": "importing, in sum over all its processes",
+            "what": "imports, summed over all its processes",
             "figure": f"{importing:.0f} s",
             "goal": "at most 30 s",
             "with": "by Python's own import profile",
         },
         {
-            "what": f"`dvc repro` with nothing to do, over DVC's own on {count} empty stages",
+            "what": f"`dvc repro` with nothing to do, relative to DVC alone on {count} empty stages",
             "figure": f"{mine / theirs:.2f}",
             "goal": "at most 1.5",
             "with": f"{mine:.2f} s against {theirs:.2f} s",

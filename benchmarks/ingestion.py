@@ -36,13 +36,13 @@ def main() -> list[dict[str, Any]]:
     ratio, growth = min(ours) / min(bare), statistics.median(memory) / smaller
     return [
         {
-            "what": f"ingesting {FILES:,} PNGs of {SIDE}x{SIDE}, over a bare parallel Pillow decode, start-up included",
+            "what": f"ingesting {FILES:,} PNGs of {SIDE}x{SIDE}, relative to a bare parallel Pillow decode, start-up included",
             "figure": f"{ratio:.2f}",
             "goal": "at most 1.5",
             "with": f"{FILES / min(ours):,.0f} files/s against {FILES / min(bare):,.0f}",
         },
         {
-            "what": f"its peak memory at {FILES:,} files over that at {FEWER:,}",
+            "what": f"its peak memory at {FILES:,} files, relative to {FEWER:,}",
             "figure": f"{growth:.2f}",
             "goal": "at most 1.2",
             "with": f"{statistics.median(memory):,.0f} MiB, all processes together, against {smaller:,.0f}",

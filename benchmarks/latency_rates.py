@@ -43,7 +43,7 @@ while True:
         pass
     time.sleep(random.uniform(0, 0.2))
 """
-HEADINGS = ("machine", "p50", "dependence", "times as slow", "refused", "not judged", "refused by the medians alone")
+HEADINGS = ("machine", "p50", "autocorrelation", "slowdown", "refused", "not judged", "refused by the medians alone")
 
 
 def main() -> list[dict[str, Any]]:

@@ -150,7 +150,7 @@ def main() -> list[dict[str, Any]]:
     write(contests)
     return [
         judged("the network alone: requests/s", contests["/network"], 3.0, 0.5),
-        judged("pictures: requests/s of PNGs", contests["/picture"], 1.5, None),
+        judged("images: requests/s of PNGs", contests["/picture"], 1.5, None),
         probe,
     ]
 
@@ -317,7 +317,7 @@ def probe_cost(tools: Tools, target: Target, folder: Path, store: Store, endpoin
         ratios.append(each[True].requests_per_s[-1] / each[False].requests_per_s[-1])
     with_it, without = (statistics.median(each[probed].requests_per_s) for probed in (True, False))
     return {
-        "what": "the supervisor's probe every second: requests/s of pictures with it, over those without",
+        "what": "the supervisor's probe every second: requests/s of images with it, relative to without",
         "figure": f"{statistics.median(ratios):.2f}",
         "goal": "no goal",
         "with": f"8 connections, {with_it:,.0f}/s against {without:,.0f}/s",
@@ -351,7 +351,7 @@ def judged(what: str, found: Contest, times: float, share_of_p99: float | None) 
         for name in ("requests_per_s", "p99_ms")
     )
     return {
-        "what": f"{what} over the best HTTP peer's, and p99 over its",
+        "what": f"{what} relative to the best HTTP peer, and the same of p99",
         "figure": f"{faster:.2f}, {p99:.2f}",
         "goal": f"at least {times:g}" + (f", at most {share_of_p99:g}" if share_of_p99 else ""),
         "with": f"{JUDGED} connections, {peer} with {described(found.settings[peer])}; wrk; our ONNX backend in Python",
@@ -365,7 +365,7 @@ def described(settings: Mapping[str, Any]) -> str:
 def write(contests: Mapping[str, Contest]) -> None:
     """All figures into the page, between its marks."""
     lines = [f"{fingerprint()['cpu']}, {CORES} cores; requests/s, and p50 / p99 in ms: medians of {ROUNDS} rounds."]
-    for path, what in (("/network", "The network alone"), ("/picture", "Pictures")):
+    for path, what in (("/network", "The network alone"), ("/picture", "Images")):
         found = contests[path]
         lines += ["", f"**{what}**", "", "| connections | " + " | ".join(found.figures) + " |"]
         lines.append("|---:" * (len(found.figures) + 1) + "|")

@@ -65,30 +65,30 @@ def main() -> list[dict[str, Any]]:
     who = f"{CLIENTS} clients at once"
     return [
         result(
-            f"requests that failed, or were answered otherwise than their release answers, in {RELEASES} releases",
+            f"requests that failed or got a prediction of another release than the one named, in {RELEASES} releases",
             f"{faulty} of {len(start_s):,}",
             "none",
-            f"{who}; {taken_s:.1f} s a release, rehearsed rollback included",
+            f"{who}; {taken_s:.1f} s per release, including the trial rollback",
         ),
         result(
-            "p99 of the requests within 50 ms of a switch, over that without releases",
+            "p99 of requests within 50 ms of a switch, relative to none",
             f"{switch_ms / quiet_ms:.2f}",
             "at most 2",
             f"{switch_ms:.1f} ms against {quiet_ms:.1f} ms, {who}",
         ),
         result(
-            f"the server's memory after {RELEASES} releases, over that after {KEEP}",
+            f"the server's memory after {RELEASES} releases, relative to {KEEP}",
             f"{grown:.2f}",
             "at most 1.1",
-            f"{after_kib / 1024:.0f} MiB against {before_kib / 1024:.0f}, its workers included",
+            f"{after_kib / 1024:.0f} MiB against {before_kib / 1024:.0f}, including its workers",
         ),
         result(
-            "rollback: from the switch to a proven answer",
+            "rollback: from the switch to a verified prediction",
             f"{switch_s:.3f} s",
             "at most 0.1 s",
-            "to the release before",
+            "to the previous release",
         ),
-        result("rollback: the whole work", f"{rollback_s:.1f} s", "at most 2 s", "champion and ledger included"),
+        result("rollback: the whole command", f"{rollback_s:.1f} s", "at most 2 s", "including champion and ledger"),
     ]
 
 

@@ -36,7 +36,7 @@ def main() -> list[dict[str, Any]]:
     width = NUMBERS + CATEGORIES + 1
     return [
         {
-            "what": f"ingest, validate and prepare of {ROWS:,} rows of {width} columns, CSV, in sum",
+            "what": f"ingest, validate and prepare of {ROWS:,} rows of {width} columns, CSV, together",
             "figure": f"{ROWS / taken_s:,.0f} rows/s",
             "goal": "at least 100,000 rows/s",
             "with": each,
@@ -48,7 +48,7 @@ def main() -> list[dict[str, Any]]:
             "with": ", ".join(f"{stage} {peak:,.0f} MiB" for stage, (_, peak) in many.items()),
         },
         {
-            "what": f"their time for a row at {ROWS:,} rows over that at {FEWER:,}",
+            "what": f"their time per row at {ROWS:,} rows, relative to {FEWER:,}",
             "figure": f"{taken_s / ROWS / (fewer_s / FEWER):.2f}",
             "goal": "at most 1",
             "with": f"{taken_s:.1f} s against {fewer_s:.1f}",
