@@ -64,7 +64,7 @@ def main() -> int:
     interrupts.raised()
     printing_anything()
     try:
-        print(f"the page of this run: {write(params.paths())}")
+        print(f"the report of this run: {write(params.paths())}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code

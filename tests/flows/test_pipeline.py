@@ -172,7 +172,7 @@ def test_independent_stages_overlap_and_leave_the_lock_of_dvc_repro(project: Pro
     assert code == 0, output
     assert project.lock() == pattern.lock()
     assert "release 0123456789ab passes" in output
-    assert "the page of this run: out/index.html" in output
+    assert "the report of this run: out/index.html" in output
 
 
 def test_a_failed_stage_stops_what_is_below_it_and_dvc_repro_goes_on(project: Project, pattern: Project) -> None:
@@ -229,7 +229,7 @@ def test_refused_data_are_no_failure(project: Project) -> None:
     code, output = project.run()
     assert code == 3, output
     assert "error: left: the data are refused: no rows\n" in output
-    assert "there is no page of this run: nothing was judged yet" in output
+    assert "there is no report of this run: nothing has been judged yet" in output
     assert last_run().state.name == "Refused"
 
 

@@ -100,7 +100,7 @@ def criterion(name, holds=True, **keys):
 
 
 def test_a_run_ends_with_where_its_page_lies(finished):
-    assert (finished.folder / ".said").read_text().splitlines()[-1] == "the page of this run: reports/index.html"
+    assert (finished.folder / ".said").read_text().splitlines()[-1] == "the report of this run: reports/index.html"
     assert finished.run("git", "status", "--porcelain", "reports") == ""
 
 
@@ -244,13 +244,13 @@ def test_no_name_is_trusted(outputs):
 
 
 def test_without_a_verdict_there_is_no_page(fresh):
-    assert "error: nothing was judged yet: `millrace run` gives a verdict" in fresh.millrace("report", code=1)
+    assert "error: nothing has been judged yet: run `millrace run`" in fresh.millrace("report", code=1)
     assert not (fresh.folder / "reports/index.html").exists()
 
 
 def test_a_verdict_on_other_bytes_is_not_shown(outputs):
     outputs.change("verdict", release="0123456789ab")
-    with pytest.raises(UserError, match="the verdict is on 0123456789ab, not on what is exported"):
+    with pytest.raises(UserError, match="the verdict is on 0123456789ab, not on the exported model"):
         report.write(outputs.paths)
 
 
