@@ -102,8 +102,9 @@ def released(project: Path) -> tuple[Path, Store, Candidate]:
     return folder, store, first
 
 
-def result(what: str, figure: str, goal: str, beside: str) -> dict[str, Any]:
-    return {"what": what, "figure": figure, "goal": goal, "with": beside}
+def result(what: str, figure: str, goal: str, note: str) -> dict[str, Any]:
+    """A row of docs/figures.md."""
+    return {"what": what, "figure": figure, "goal": goal, "with": note}
 
 
 def variant(base: Candidate, folder: Path, by: float) -> Candidate:

@@ -104,7 +104,7 @@ class Run:
     target: str = ""
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)  # output: its classes
     columns: Sequence[ColumnSummary] = ()  # columns that have moved first
-    beside: str = ""  # the data they are compared with: champion or test
+    compared_with: str = ""  # the data they are compared with: champion or test
     unjudged: Sequence[str] = ()  # notes on the data
     charts: Sequence[Chart] = ()
     plots: Mapping[str, str] = field(default_factory=dict)  # name: a PNG as a data URL
@@ -218,7 +218,7 @@ def _columns(criteria: Sequence[Shown], paths: Mapping[str, Path]) -> dict[str, 
         columns.append(ColumnSummary(name, distances, histogram(train, other or train), missing))
     return {
         "columns": sorted(columns, key=lambda column: column.holds),
-        "beside": "champion" if compared else "test",
+        "compared_with": "champion" if compared else "test",
         "unjudged": [shown.note for shown in criteria if shown.note],
     }
 
