@@ -89,7 +89,7 @@ def serve(schedule: Any) -> None:
     # Each run is a process that must find the package `stages`.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
     pipeline.serve(
-        deployment=deployment,
+        name=deployment,
         schedule=schedule,
         pause_on_shutdown=False,
         # A run that comes due during another is cancelled: the next one sees the same data and more.
