@@ -1,16 +1,16 @@
-# `make run` and `make test` do all the set-up that a fresh machine needs; doing it again is instant.
-.PHONY: run test check lint bench batching setup environments clean
+# `make run` and `make test` set up a fresh machine first; later the setup takes no time.
+.PHONY: run test check lint client bench batching setup environments clean
 .DEFAULT_GOAL := run
 .ONESHELL:
 .SHELLFLAGS := -ec
 
 export DVC_NO_ANALYTICS := 1
 
-# The run ends with make, even where make is killed.
+# The run ends together with make, even if make is killed.
 TIED := $(shell setpriv --pdeathsig KILL true 2>/dev/null && echo setpriv --pdeathsig KILL)
-# Hundreds of megabytes come: on a terminal pip shows them coming.
+# On a terminal, pip shows the progress of its downloads (hundreds of megabytes).
 INSTALL := -m pip install $(shell [ -t 2 ] || echo -qq) --disable-pip-version-check
-# One set-up at a time; the second of two finds everything done.
+# Only one setup runs at a time; a second one waits, then finds everything done.
 ALONE := $(shell command -v flock >/dev/null && echo flock .setup.lock)
 
 run: setup
@@ -33,7 +33,7 @@ setup:
 
 environments: .venv/complete .venv-triton/complete
 
-# Without a server of its own (another system than Linux, or MILLRACE_TRITON set) any Python 3.11 or 3.12 serves.
+# Where no server is installed (on systems other than Linux, or with MILLRACE_TRITON set), any Python 3.11 or 3.12 works.
 .venv/installed: requirements.lock
 	python=$$(python3 serving/triton/runtime/check.py) || \
 	  { [ "$$(uname)" = Linux ] && [ -z "$$MILLRACE_TRITON" ] && exit 1; python=$$(command -v python3.12 || command -v python3.11); } || exit 1
@@ -59,7 +59,7 @@ client: setup
 bench: setup
 	@.venv/bin/python -m benchmarks
 
-# Only after a change to the C file: what it makes is under git, since not every machine has a compiler.
+# Needed only after a change to the C file. The result is in git, because not every machine has a compiler.
 batching:
 	cd serving/triton/backends/python
 	source=$$(sha256sum batchstrategy.c | cut -d ' ' -f 1)

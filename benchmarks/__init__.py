@@ -1,1 +1,1 @@
-"""Every figure that the README claims, with its peer, as ratios within one run."""
+"""Measures every figure in docs/, as a ratio to a peer within one run."""

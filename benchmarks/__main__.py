@@ -1,6 +1,6 @@
-"""`python -m benchmarks [NAME ...]`: measure, and write the figures into docs/figures.md between its marks.
+"""`python -m benchmarks [NAME ...]`: run benchmarks and write their results into docs/figures.md.
 
-`python -m benchmarks fuzz --seed 7 --minutes 20` says how long, and with which requests.
+`python -m benchmarks fuzz --seed 7 --minutes 20` chooses the requests and the duration.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STORE = ROOT / "benchmarks" / "figures.json"
 
 
 def main(names: list[str], fuzz: dict[str, Any]) -> None:
-    """Run the named benchmarks, or all; figures of the others stay as they were. `fuzz`: how that one is run."""
+    """Run the named benchmarks, or all; results of the others are kept. `fuzz`: arguments of that benchmark."""
     protect_printing()
     kept: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
     for name in names or NAMES:
@@ -38,7 +38,7 @@ def main(names: list[str], fuzz: dict[str, Any]) -> None:
 
 
 def rows(kept: dict[str, Any]) -> list[str]:
-    """A Markdown table of all figures."""
+    """A Markdown table of all results."""
     lines = ["| what | measured | goal | with |", "|---|---|---|---|"]
     for name in NAMES:
         for result in kept.get(name, {}).get("results", []):
@@ -49,7 +49,7 @@ def rows(kept: dict[str, Any]) -> list[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--seed", type=int, default=0, help="of fuzz")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of fuzz")
+    parser.add_argument("--seed", type=int, default=0, help="for fuzz")
+    parser.add_argument("--minutes", type=float, default=5.0, help="for fuzz")
     given = parser.parse_args()
     main(given.names, {"seed": given.seed, "minutes": given.minutes})

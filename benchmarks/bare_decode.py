@@ -1,4 +1,4 @@
-"""What ingestion is held against: every PNG of a folder opened and loaded, by as many processes as there are cores."""
+"""The baseline of ingestion: open and load every PNG of a folder, with a process for each core."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def main(folder: str) -> None:
-    """Decode all, and keep nothing."""
+    """Decode all images and discard them."""
     paths = sorted(str(path) for path in Path(folder).rglob("*.png"))
     with multiprocessing.Pool(os.cpu_count()) as pool:
         for _ in pool.imap_unordered(load, paths, chunksize=256):
@@ -17,7 +17,7 @@ def main(folder: str) -> None:
 
 
 def load(path: str) -> None:
-    """One of them."""
+    """Decode one image."""
     with Image.open(path) as picture:
         picture.load()
 

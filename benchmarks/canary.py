@@ -1,4 +1,4 @@
-"""What a canary costs the callers of the live release: asking while one runs at 5 %, over asking without one."""
+"""The cost of a canary for callers of the live release: latency and throughput at 5 %, relative to none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRIAL = canary.Trial(
 
 
 def main() -> list[dict[str, Any]]:
-    """Medians of one connection and throughput of several, with and without in turn, in one server."""
+    """The median latency of one connection and the throughput of several, with and without a canary in turn."""
     with tempfile.TemporaryDirectory() as temporary:
         _, store, live = released(Path(temporary) / "project")
         new = variant(live, Path(temporary) / "new", 0.05)
@@ -46,34 +46,34 @@ def main() -> list[dict[str, Any]]:
             with store.writing("a benchmark"), administered(endpoint.grpc, endpoint.admin_key) as admin:
                 store.add(new.repository, new.manifest, {"golden.json": json.dumps(dict(new.golden))})
                 admin.load(new.names.candidate)
-                for trying in [False, True] * ROUNDS:
-                    if trying:
+                for canary_runs in [False, True] * ROUNDS:
+                    if canary_runs:
                         canary.begin(store, admin, live.names, new.names, TRIAL)
                     else:
                         canary.end(store, admin, new.names)
-                    p50_ms[trying].append(median_ms(endpoint.grpc, live))
-                    rate[trying].append(throughput(endpoint.grpc, live))
+                    p50_ms[canary_runs].append(median_ms(endpoint.grpc, live))
+                    rate[canary_runs].append(throughput(endpoint.grpc, live))
     with_ms, without_ms = min(p50_ms[True]), min(p50_ms[False])
     most, least = max(rate[False]), max(rate[True])
-    beside = f"{SHARE:.0%} of the requests to both releases"
+    note = f"{SHARE:.0%} of the requests to both releases"
     return [
         result(
-            "p50 of one connection while a canary runs, over that without one",
+            "p50 of one connection during a canary, relative to none",
             f"{with_ms / without_ms:.2f}",
             "no goal",
-            f"{with_ms:.2f} ms against {without_ms:.2f} ms; {beside}",
+            f"{with_ms:.2f} ms against {without_ms:.2f} ms; {note}",
         ),
         result(
-            f"throughput of {CLIENTS} connections while a canary runs, over that without one",
+            f"throughput of {CLIENTS} connections during a canary, relative to none",
             f"{least / most:.2f}",
             "no goal",
-            f"{least:,.0f} requests/s against {most:,.0f}; {beside}",
+            f"{least:,.0f} requests/s against {most:,.0f}; {note}",
         ),
     ]
 
 
 def median_ms(address: str, base: releases.Candidate) -> float:
-    """Of some requests of one row each, after a few that are not timed."""
+    """The median latency of requests of one row, after a few for warm-up."""
     schema, rows = golden(base.repository, base.names)
     row = {column: values[:1] for column, values in rows.items()}
     taken = []
@@ -86,7 +86,7 @@ def median_ms(address: str, base: releases.Candidate) -> float:
 
 
 def throughput(address: str, base: releases.Candidate) -> float:
-    """Requests of one row answered in a second."""
+    """Requests of one row per second."""
     schema, rows = golden(base.repository, base.names)
     row = {column: values[:1] for column, values in rows.items()}
     until, counts = time.monotonic() + SECONDS, []

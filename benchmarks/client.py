@@ -1,4 +1,4 @@
-"""What our client costs: single rows over gRPC, one after another, against the same by tritonclient alone."""
+"""The overhead of our client: single rows over gRPC, one after another, relative to tritonclient alone."""
 
 from __future__ import annotations
 
@@ -25,42 +25,45 @@ ROUNDS, REQUESTS = 9, 300
 
 
 def main() -> list[dict[str, Any]]:
-    """A picture and a row of ten numbers."""
+    """An image, and a row of ten numbers."""
     return [measure("digits"), measure("diabetes")]
 
 
 def measure(preset: str) -> dict[str, Any]:
-    """The ratio of the least medians of some rounds, the two in turn."""
+    """The ratio of the minimal medians over several rounds, both in turn."""
     with tempfile.TemporaryDirectory() as temporary:
         quick = {"train": {"debug": "fast"}}
         folder = workspace.init(workspace.project(Path(temporary) / "project", quick, preset))
         for name in STAGES:
             workspace.stage(folder, name)
-        made = manifest.load(folder / "models" / "manifest.json")
+        exported = manifest.load(folder / "models" / "manifest.json")
         schema = Schema.load(folder / "data" / "schema.json")
-        cells = {one.name: table.column(folder / "data" / "table.parquet", one.name)[0] for one in schema.features}
-        models = [made.name, f"{made.name}_{made.id}"]
+        cells = {
+            column.name: table.column(folder / "data" / "table.parquet", column.name)[0] for column in schema.features
+        }
+        models = [exported.name, f"{exported.name}_{exported.id}"]
         with (
             running(folder / "models" / "repository", models, drain_s=0) as endpoint,
-            Client(endpoint.grpc, made.name) as client,
+            Client(endpoint.grpc, exported.name) as client,
             tritonclient.grpc.InferenceServerClient(endpoint.grpc) as bare,
         ):
-            by_hand = asking_by_hand(bare, made.name, schema, cells)
-            ways: dict[Callable[[], Any], list[float]] = {by_hand: [], lambda: client.predict(cells): []}
+            by_hand = tritonclient_request(bare, exported.name, schema, cells)
+            medians_ms: dict[Callable[[], Any], list[float]] = {by_hand: [], lambda: client.predict(cells): []}
             for _ in range(ROUNDS):
-                for ask, medians in ways.items():
+                for ask, medians in medians_ms.items():
                     medians.append(median_ms(ask))
-    bare_ms, ours_ms = (min(medians) for medians in ways.values())
+    bare_ms, ours_ms = (min(medians) for medians in medians_ms.values())
     return {
-        "what": f"asking `{preset}` for one row ({len(cells)} columns) with our client, over bare tritonclient",
+        "what": f"a request of one row to `{preset}` ({len(cells)} columns) "
+        "with our client, relative to tritonclient alone",
         "figure": f"{ours_ms / bare_ms:.2f}",
         "goal": "at most 1.1",
         "with": f"gRPC, {ours_ms:.2f} ms against {bare_ms:.2f} ms",
     }
 
 
-def asking_by_hand(client: Any, model: str, schema: Schema, cells: dict[str, Any]) -> Callable[[], Any]:
-    """A request with raw values as they are, and its outputs as arrays."""
+def tritonclient_request(client: Any, model: str, schema: Schema, cells: dict[str, Any]) -> Callable[[], Any]:
+    """A function that sends one row with tritonclient and returns the outputs as arrays."""
     outputs = [*schema.outputs(), "release"]
     types = {name: "FP64" if tensor.dtype == "float64" else "BYTES" for name, tensor in schema.inputs().items()}
 
@@ -76,7 +79,7 @@ def asking_by_hand(client: Any, model: str, schema: Schema, cells: dict[str, Any
 
 
 def median_ms(ask: Callable[[], Any]) -> float:
-    """Of some requests, after a few that are not timed."""
+    """The median latency of some requests, after a few for warm-up."""
     taken = []
     for i in range(REQUESTS + 20):
         began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Faults under four clients: how long until every answer is right again, and what their callers notice meanwhile.
+"""Faults while four clients send requests: the time until all predictions are correct again, and errors meanwhile.
 
-A real `millrace serve`, started again when it dies as systemd would, on a disk of its own that can be filled. Every
-answer is held against the golden answers of the release that it names.
+A real `millrace serve` runs on a disk that can be filled, and is restarted when it dies, as by systemd. Every
+prediction is compared with the golden ones of the release that it names.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from stages.core.errors import Busy
 from stages.core.host import fingerprint
 
 CLIENTS, PAUSE_S, TIMEOUT_S = 4, 0.01, 1.0
-QUIET_S = 5.0  # of right answers alone, and what was broken is healed
+QUIET_S = 5.0  # of correct predictions only, after which a fault counts as healed
 LONGEST_S = 90.0
 HEALED_S = 10.0  # the goal
 DISK = "size=1g"
@@ -47,18 +47,18 @@ PAGE = workspace.ROOT / "docs" / "production.md"
 
 @dataclass(frozen=True)
 class Row:
-    """What four clients saw of one fault. `heal_s`: from the first failed request to the first of only right ones."""
+    """What four clients saw of a fault. `heal_s`: from the first failed request until all are correct."""
 
     fault: str
     heal_s: float
     failed: int
     wrong: int
-    standby: int  # answered rightly by another release than the live one
+    standby: int  # correct predictions of another release than the live one
     requests: int
 
 
 def main() -> list[dict[str, Any]]:
-    """All faults one after another, where it may be on a disk that can be filled."""
+    """Cause all faults one after another, if possible on a disk that can be filled."""
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "rows.json"
         command = [sys.executable, "-m", "benchmarks.faults", str(out), temporary]
@@ -67,15 +67,15 @@ def main() -> list[dict[str, Any]]:
         subprocess.run(
             ["unshare", "--mount", *command, "fill"] if may_fill else command, cwd=workspace.ROOT, check=True
         )
-        rows = [Row(**each) for each in json.loads(out.read_text())]
+        rows = [Row(**row) for row in json.loads(out.read_text())]
     write(rows)
-    wrong, requests = sum(each.wrong for each in rows), sum(each.requests for each in rows)
-    slowest = max(rows, key=lambda each: each.heal_s)
-    who = f"{CLIENTS} clients, {len(rows)} faults"
+    wrong, requests = sum(row.wrong for row in rows), sum(row.requests for row in rows)
+    slowest = max(rows, key=lambda row: row.heal_s)
+    clients = f"{CLIENTS} clients, {len(rows)} faults"
     return [
-        releases.result("answers that were wrong while faults were healed", f"{wrong} of {requests:,}", "none", who),
+        releases.result("wrong predictions while faults were healed", f"{wrong} of {requests:,}", "none", clients),
         releases.result(
-            "the longest time until all answers are right again",
+            "the longest time until all predictions are correct again",
             f"{slowest.heal_s:.1f} s",
             f"at most {HEALED_S:g} s",
             slowest.fault,
@@ -84,7 +84,7 @@ def main() -> list[dict[str, Any]]:
 
 
 def write(rows: list[Row]) -> None:
-    """The table, between the page's marks."""
+    """Write the table between the page's marks."""
     pause = f"each with a pause of {PAUSE_S * 1000:g} ms between its requests"
     lines = [
         f"{fingerprint()['cpu']}, {os.cpu_count()} cores; {CLIENTS} clients, {pause}.",
@@ -99,14 +99,14 @@ def write(rows: list[Row]) -> None:
 
 
 def measure(folder: Path, fill: bool) -> list[Row]:
-    """Every fault in turn. fill: whether `folder` may become a file system of its own, to be filled."""
+    """Cause every fault in turn. `fill`: mount a file system at `folder`, and fill it."""
     folder.mkdir()
     if fill:
         subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", folder], check=True)
     project, store, first = releases.released(folder / "project")
     second, third = (releases.variant(first, folder / str(number), number) for number in (1, 2))
     releasing.release(project, store, second, keep=3)
-    known = {each.manifest.id: each.golden for each in (first, second, third)}
+    known = {release.manifest.id: release.golden for release in (first, second, third)}
     with kept_alive(project, second.manifest.id) as keeper, Clients(keeper.grpc, second, known) as clients:
         faults: list[tuple[str, Callable[[], object]]] = []
         for number in (signal.SIGKILL, signal.SIGSTOP):
@@ -125,11 +125,11 @@ def measure(folder: Path, fill: bool) -> list[Row]:
 
 
 class Keeper:
-    """`millrace serve`, and what starts it again."""
+    """`millrace serve`, with a thread that restarts it."""
 
     def __init__(self, project: Path, release: str) -> None:
         self._project, self._release, self._ended = project, release, threading.Event()
-        self._temporary = project.parent / "tmp"  # as full as the disk
+        self._temporary = project.parent / "tmp"  # on the same disk
         self._temporary.mkdir()
         self._ports = free_ports(3)
         self.grpc = f"127.0.0.1:{self._ports[1]}"
@@ -138,19 +138,19 @@ class Keeper:
         self._thread.start()
 
     def send(self, number: signal.Signals, who: str, store: Store) -> None:
-        """A signal to the server, or to the worker of a part of the live release."""
+        """Send a signal to the server, or to a worker of the live release."""
         family = processes.family(self._process.pid)
         (name,) = store.names()
         deadline = time.monotonic() + LONGEST_S
-        while store.current(name) != self._release and time.monotonic() < deadline:  # the release before stands in
+        while store.current(name) != self._release and time.monotonic() < deadline:  # the previous release stands in
             time.sleep(0.1)
         model = f"{name}_{store.current(name)}_{who}"
-        found = processes.servers(family) if who == "server" else processes.workers(family, model)
-        for each in found:
-            os.kill(each.pid, number)
+        targets = processes.servers(family) if who == "server" else processes.workers(family, model)
+        for process in targets:
+            os.kill(process.pid, number)
 
     def kill(self) -> None:
-        """The supervisor itself."""
+        """Kill the supervisor itself."""
         self._process.kill()
 
     def pause(self) -> None:
@@ -180,7 +180,7 @@ class Keeper:
 
 @contextlib.contextmanager
 def kept_alive(project: Path, release: str) -> Iterator[Keeper]:
-    """The keeper while the block lasts."""
+    """Run a keeper for the duration of the block."""
     keeper = Keeper(project, release)
     try:
         yield keeper
@@ -189,7 +189,7 @@ def kept_alive(project: Path, release: str) -> Iterator[Keeper]:
 
 
 class Clients:
-    """Callers in a process of their own, and what they were answered."""
+    """Clients in another process, and the outcomes of their requests."""
 
     def __init__(self, address: str, live: Candidate, known: dict[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -211,34 +211,34 @@ class Clients:
         self._process.join()
 
     def during(self, fault: str, inflict: Callable[[], object]) -> Row:
-        """Inflict a fault, and wait until all clients are answered rightly again."""
+        """Cause a fault, and wait until all predictions are correct again."""
         print(f"  {fault}", file=sys.stderr, flush=True)
         self._read()
         inflict()
         answers = self._until_quiet()
-        failed = [each for each in answers if each.outcome != "right"]
-        last = max((each.at for each in failed), default=0.0)
-        right = min((each.at for each in answers if each.outcome == "right" and each.at > last), default=last)
+        failed = [answer for answer in answers if answer.outcome != "right"]
+        last = max((answer.at for answer in failed), default=0.0)
+        right = min((answer.at for answer in answers if answer.outcome == "right" and answer.at > last), default=last)
         return Row(
             fault=fault,
-            heal_s=right - min(each.at for each in failed) if failed else 0.0,
-            failed=sum(each.outcome == "failed" for each in answers),
-            wrong=sum(each.outcome == "wrong" for each in answers),
-            standby=sum(each.outcome == "right" and each.release != self._release for each in answers),
+            heal_s=right - min(answer.at for answer in failed) if failed else 0.0,
+            failed=sum(answer.outcome == "failed" for answer in answers),
+            wrong=sum(answer.outcome == "wrong" for answer in answers),
+            standby=sum(answer.outcome == "right" and answer.release != self._release for answer in answers),
             requests=len(answers),
         )
 
     def _until_quiet(self) -> list[Answer]:
-        """All answers until only right ones came for QUIET_S."""
+        """Collect answers until all have been correct for QUIET_S."""
         answers: list[Answer] = []
         began = quiet = time.time()
         while time.time() - quiet < QUIET_S:
             if time.time() - began > LONGEST_S:
-                raise SystemExit(f"nothing is healed after {LONGEST_S:g} s")
+                raise SystemExit(f"not healed after {LONGEST_S:g} s")
             time.sleep(0.1)
             new = self._read()
             answers += new
-            if not new or any(each.outcome != "right" for each in new):
+            if not new or any(answer.outcome != "right" for answer in new):
                 quiet = time.time()
         return answers
 
@@ -252,7 +252,7 @@ class Clients:
 
 @dataclass(frozen=True)
 class Answer:
-    """To one request. `at`: when it was there. `outcome`: right, failed or wrong."""
+    """The answer to a request. `at`: its time. `outcome`: right, failed or wrong."""
 
     at: float
     outcome: str
@@ -260,7 +260,7 @@ class Answer:
 
 
 def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop: Any, queue: Any) -> None:
-    """Send one golden row after another by each client until `stop` is set; each outcome goes into `queue`."""
+    """Let each client send golden rows until `stop` is set; each outcome goes into `queue`."""
     schema, rows = golden(Path(repository), names)
     (output, *_) = schema.outputs()
     expected = {release: np.array(answers[output], np.float32) for release, answers in known.items()}
@@ -268,17 +268,17 @@ def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop
 
     def work(first: int) -> None:
         with wire.connected(address) as client:
-            place = first
+            index = first
             while not stop.is_set():
-                place = (place + 1) % count
-                row = {column: values[place : place + 1] for column, values in rows.items()}
+                index = (index + 1) % count
+                row = {column: values[index : index + 1] for column, values in rows.items()}
                 try:
                     answer = wire.ask(client, names.public, schema, row, timeout_s=TIMEOUT_S)
                 except (InferenceServerException, OSError):
                     queue.put((time.time(), "failed", ""))
                 else:
                     release = str(answer["release"][0])
-                    right = release in expected and np.abs(answer[output][0] - expected[release][place]).max() < 1e-5
+                    right = release in expected and np.abs(answer[output][0] - expected[release][index]).max() < 1e-5
                     queue.put((time.time(), "right" if right else "wrong", release))
                 time.sleep(PAUSE_S)
 
@@ -291,16 +291,16 @@ def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop
 
 
 def free_ports(count: int) -> list[int]:
-    """Held open together, so that they differ."""
+    """Find free ports; they are opened at the same time, so that they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        for listening in sockets:
+            listening.bind(("127.0.0.1", 0))
+        return [int(listening.getsockname()[1]) for listening in sockets]
 
 
 def filled(path: Path, inflict: Callable[[], object]) -> None:
-    """Leave no room on the disk, then inflict a fault."""
+    """Fill the disk, then cause a fault."""
     with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
         for size in (2**20, 2**12, 1):
             with contextlib.suppress(OSError):
@@ -310,7 +310,7 @@ def filled(path: Path, inflict: Callable[[], object]) -> None:
 
 
 def both(project: Path, store: Store, candidate: Candidate) -> None:
-    """Release and roll back at once, each until it is its turn."""
+    """Release and roll back at the same time; each retries while the store is busy."""
 
     def insist(act: Callable[[], object]) -> None:
         deadline = time.monotonic() + LONGEST_S
@@ -326,10 +326,10 @@ def both(project: Path, store: Store, candidate: Candidate) -> None:
         lambda: releasing.rollback(project, store, candidate.names.public, None),
     )
     at_once = [threading.Thread(target=insist, args=(act,)) for act in acts]
-    for each in at_once:
-        each.start()
-    for each in at_once:
-        each.join()
+    for thread in at_once:
+        thread.start()
+    for thread in at_once:
+        thread.join()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A served model under malformed requests, beside four clients whose every answer is checked. A seed repeats a run."""
+"""Malformed requests to a served model, while four clients check every prediction. A seed repeats a run."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Outcome:
-    """What came of a run. `grown`: threads and MiB of each process, at its start and at its end."""
+    """The result of a run. `grown`: threads and MiB of each process, at the start and at the end."""
 
     sent: int = 0
-    answered: int = 0  # to the checked clients, rightly
+    answered: int = 0  # correct predictions for the checking clients
     wrong: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     codes: collections.Counter[str] = field(default_factory=collections.Counter)  # of the malformed requests
-    healed: list[str] = field(default_factory=list)  # the supervisor's lines: restarts, healing
+    healed: list[str] = field(default_factory=list)  # the ledger's lines about restarts and repairs
     grown: dict[str, tuple[tuple[int, float], tuple[int, float]]] = field(default_factory=dict)
 
 
@@ -49,53 +49,56 @@ def main(seed: int = 0, minutes: float = 5.0) -> list[dict[str, Any]]:
     for line in [*outcome.wrong[:5], *outcome.failed[:5], *outcome.healed[:5]]:
         print(line, flush=True)
     print(dict(outcome.codes.most_common()), flush=True)
-    beside = f"seed {seed}, {minutes:g} minutes, {outcome.sent:,} malformed requests, {CLIENTS} checked clients"
+    note = f"seed {seed}, {minutes:g} minutes, {outcome.sent:,} malformed requests, {CLIENTS} checked clients"
     goals = {
         "crashes and restarts under malformed requests": len(outcome.healed),
-        "good requests answered wrongly beside them": len(outcome.wrong),
-        "good requests that failed beside them": len(outcome.failed),
+        "valid requests with a wrong prediction meanwhile": len(outcome.wrong),
+        "valid requests that failed meanwhile": len(outcome.failed),
     }
     figures = [
-        {"what": what, "figure": f"{count:,}", "goal": "none", "with": f"{beside}, {outcome.answered:,} right answers"}
+        {
+            "what": what,
+            "figure": f"{count:,}",
+            "goal": "none",
+            "with": f"{note}, {outcome.answered:,} correct predictions",
+        }
         for what, count in goals.items()
     ]
     for process, ((threads, mib), (threads_after, mib_after)) in outcome.grown.items():
         figure = f"{threads} and {mib:.0f} MiB, then {threads_after} and {mib_after:.0f} MiB"
-        figures.append(
-            {"what": f"threads and memory of the {process}", "figure": figure, "goal": "flat", "with": beside}
-        )
+        figures.append({"what": f"threads and memory of the {process}", "figure": figure, "goal": "flat", "with": note})
     return figures
 
 
 def run(folder: Path, seed: int, going_on: Callable[[int], bool]) -> Outcome:
     """Release a model into a new project at `folder`, serve it, and fuzz it while `going_on(requests sent)`."""
     model = mixed.release(folder, seed)
-    outcome, over, lock = Outcome(), threading.Event(), threading.Lock()
+    outcome, ended, lock = Outcome(), threading.Event(), threading.Lock()
     with serving(model) as (process, addresses):
         clients = [
-            threading.Thread(target=check, args=(model, addresses, number, over, outcome)) for number in range(CLIENTS)
+            threading.Thread(target=check, args=(model, addresses, number, ended, outcome)) for number in range(CLIENTS)
         ]
         for client in clients:
             client.start()
-        while outcome.answered < 200 and not outcome.failed and process.poll() is None:  # caches and pools are full
+        while outcome.answered < 200 and not outcome.failed and process.poll() is None:  # to fill caches
             time.sleep(0.05)
         before = processes(process.pid)
 
         def fuzz(number: int) -> None:
             requests = Malformed(model, seed * 1000 + number)
             send = grpc_sender(addresses["grpc"], requests) if number % 2 else http_sender(addresses["http"], requests)
-            while not over.is_set() and process.poll() is None and going_on(outcome.sent):
-                code = send()
+            while not ended.is_set() and process.poll() is None and going_on(outcome.sent):
+                response = send()
                 with lock:
                     outcome.sent += 1
-                    outcome.codes[code] += 1
+                    outcome.codes[response] += 1
 
         fuzzers = [threading.Thread(target=fuzz, args=(number,)) for number in range(2)]
         for fuzzer in fuzzers:
             fuzzer.start()
         for fuzzer in fuzzers:
             fuzzer.join()
-        over.set()
+        ended.set()
         for client in clients:
             client.join()
         after = processes(process.pid)
@@ -135,8 +138,8 @@ def serving(model: mixed.Mixed) -> Iterator[tuple[subprocess.Popen[bytes], dict[
             process.wait(60)
 
 
-def check(model: mixed.Mixed, addresses: dict[str, str], number: int, over: threading.Event, outcome: Outcome) -> None:
-    """One good client: rows at random, by gRPC or HTTP, each answer held against the one in process."""
+def check(model: mixed.Mixed, addresses: dict[str, str], number: int, ended: threading.Event, outcome: Outcome) -> None:
+    """A valid client: sends random rows over gRPC or HTTP, and compares each prediction with the expected one."""
     import tritonclient.grpc
     import tritonclient.http
     from tritonclient.utils import InferenceServerException
@@ -146,7 +149,7 @@ def check(model: mixed.Mixed, addresses: dict[str, str], number: int, over: thre
     limit = {"client_timeout": CALL_S} if number % 2 else {}
     address = addresses["grpc" if number % 2 else "http"]
     client = triton.InferenceServerClient(address, **({} if number % 2 else {"network_timeout": CALL_S}))
-    while not over.is_set():
+    while not ended.is_set():
         first, count = int(random.integers(0, mixed.ROWS - 8)), int(random.integers(1, 8))
         chosen = slice(first, first + count)
         raw = {name: values[chosen] for name, values in model.rows.items()}
@@ -161,12 +164,12 @@ def check(model: mixed.Mixed, addresses: dict[str, str], number: int, over: thre
         if right and np.abs(answer["probabilities"] - model.answers[chosen]).max() < TOLERANCE:
             outcome.answered += 1
         else:
-            outcome.wrong.append(f"rows {first} to {first + count} were answered wrongly")
+            outcome.wrong.append(f"rows {first} to {first + count}: wrong predictions")
     client.close()
 
 
 def grpc_sender(address: str, requests: Malformed) -> Callable[[], str]:
-    """Send one more request, and return how it was answered."""
+    """A function that sends a request over gRPC and returns the status."""
     import grpc
     from tritonclient.grpc import service_pb2_grpc
 
@@ -183,7 +186,7 @@ def grpc_sender(address: str, requests: Malformed) -> Callable[[], str]:
 
 
 def http_sender(address: str, requests: Malformed) -> Callable[[], str]:
-    """The same by a connection for each request."""
+    """The same over HTTP, with a connection for each request."""
     host, _, port = address.partition(":")
 
     def send() -> str:
@@ -204,13 +207,13 @@ def processes(supervisor: int) -> dict[str, tuple[int, float]]:
     import psutil
 
     family = [psutil.Process(supervisor), *psutil.Process(supervisor).children(recursive=True)]
-    found: dict[str, tuple[int, float]] = {}
+    totals: dict[str, tuple[int, float]] = {}
     for process in family:
         name = process.name()
         part = "server" if name == "tritonserver" else "workers" if name.startswith("triton_python") else "supervisor"
-        threads, mib = found.get(part, (0, 0.0))
-        found[part] = (threads + process.num_threads(), mib + process.memory_info().rss / 2**20)
-    return found
+        threads, mib = totals.get(part, (0, 0.0))
+        totals[part] = (threads + process.num_threads(), mib + process.memory_info().rss / 2**20)
+    return totals
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the graph costs: a whole run from nothing, what of it is importing, and a run with nothing to do."""
+"""The cost of the pipeline: a whole run from scratch, the imports in it, and a run with nothing to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUNDS = 7
 
 
 def main() -> list[dict[str, Any]]:
-    """The run from nothing twice, the second time counting imports; then no-op runs of both graphs in turn."""
+    """Run from scratch twice, the second time counting imports; then run both pipelines with nothing to do, in turn."""
     with tempfile.TemporaryDirectory() as temporary:
         ours = workspace.init(workspace.project(Path(temporary) / "ours"))
         whole_s = workspace.timed(ours, "dvc", "repro")
@@ -29,25 +29,25 @@ def main() -> list[dict[str, Any]]:
         for _ in range(ROUNDS):
             for folder, seconds in taken.items():
                 seconds.append(workspace.timed(folder, "dvc", "repro"))
-    mine, theirs = min(taken[ours]), min(taken[empty])
+    ours_s, empty_s = min(taken[ours]), min(taken[empty])
     return [
         {
-            "what": "the whole run on digits from nothing, environments present",
+            "what": "a whole run on digits from scratch, environments installed",
             "figure": f"{whole_s:.0f} s",
             "goal": "at most 120 s",
-            "with": "`dvc repro`, the real Triton included",
+            "with": "`dvc repro`, including the real Triton",
         },
         {
-            "what": "importing, in sum over all its processes",
+            "what": "imports, summed over all its processes",
             "figure": f"{importing:.0f} s",
             "goal": "at most 30 s",
             "with": "by Python's own import profile",
         },
         {
-            "what": f"`dvc repro` with nothing to do, over DVC's own on {count} empty stages",
-            "figure": f"{mine / theirs:.2f}",
+            "what": f"`dvc repro` with nothing to do, relative to DVC alone on {count} empty stages",
+            "figure": f"{ours_s / empty_s:.2f}",
             "goal": "at most 1.5",
-            "with": f"{mine:.2f} s against {theirs:.2f} s",
+            "with": f"{ours_s:.2f} s against {empty_s:.2f} s",
         },
     ]
 
@@ -56,9 +56,9 @@ def importing_s(folder: Path) -> float:
     """Seconds that all processes of a forced run spend importing, by PYTHONPROFILEIMPORTTIME."""
     environment = workspace.environment() | {"PYTHONPROFILEIMPORTTIME": "1"}
     command = ["dvc", "repro", "--force"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    own_us = re.findall(r"^import time:\s+(\d+) \|", done.stderr, re.MULTILINE)
-    return sum(map(int, own_us)) / 1e6
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    self_us = re.findall(r"^import time:\s+(\d+) \|", process.stderr, re.MULTILINE)
+    return sum(map(int, self_us)) / 1e6
 
 
 def empty_graph(folder: Path, count: int) -> Path:

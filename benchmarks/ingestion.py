@@ -1,6 +1,6 @@
-"""Ingestion of small PNGs over a bare multi-process Pillow decode of the same files, and its memory as they grow.
+"""Ingestion of small PNGs, relative to a bare multi-process Pillow decode of the same files, and its memory.
 
-Both are whole commands: starting Python and the processes counts on either side.
+Both are complete commands, including the start of Python and of the processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILES, FEWER, SIDE, CLASSES, ROUNDS = 60_000, 6_000, 28, 10, 5
 
 
 def main() -> list[dict[str, Any]]:
-    """Ratio of the least times, the two in turn; peak memory of all processes together, 60,000 files over 6,000."""
+    """The ratio of the minimal times, both in turn, and of the peak memory with 60,000 and 6,000 files."""
     with tempfile.TemporaryDirectory() as temporary:
         many, few = (make(Path(temporary) / str(count), count) for count in (FILES, FEWER))
         ours, bare, memory = [], [], []
@@ -36,13 +36,14 @@ def main() -> list[dict[str, Any]]:
     ratio, growth = min(ours) / min(bare), statistics.median(memory) / smaller
     return [
         {
-            "what": f"ingesting {FILES:,} PNGs of {SIDE}x{SIDE}, over a bare parallel Pillow decode, start-up included",
+            "what": f"ingesting {FILES:,} PNGs of {SIDE}x{SIDE}, "
+            "relative to a bare parallel Pillow decode, start-up included",
             "figure": f"{ratio:.2f}",
             "goal": "at most 1.5",
             "with": f"{FILES / min(ours):,.0f} files/s against {FILES / min(bare):,.0f}",
         },
         {
-            "what": f"its peak memory at {FILES:,} files over that at {FEWER:,}",
+            "what": f"its peak memory at {FILES:,} files, relative to {FEWER:,}",
             "figure": f"{growth:.2f}",
             "goal": "at most 1.2",
             "with": f"{statistics.median(memory):,.0f} MiB, all processes together, against {smaller:,.0f}",
@@ -63,7 +64,7 @@ def make(folder: Path, count: int) -> Path:
 
 
 def ingest(project: Path) -> tuple[float, float]:
-    """Seconds, and MiB of the stage and its workers at the highest moment."""
+    """Seconds, and peak MiB of the stage and its workers together."""
     paths = ("data/raw/png", "data/table.parquet", "data/rejects.csv")
     return workspace.watched(project, sys.executable, "-m", "stages.ingest", *paths)
 

@@ -1,8 +1,8 @@
-"""How often the gate is wrong about two models' times, on the machine as it is and beside a load: docs/error-rates.md.
+"""How often the gate is wrong about latencies, with and without load. The table goes to docs/error-rates.md.
 
-One release is served twice, and both are really asked in turn. A comparison is as many sessions as `measure` has, one
-after another from a place drawn by chance, so that bursts of load stay as they were. Where the candidate shall be
-slower, its times are multiplied. The gate's own function judges each comparison.
+One release is served twice, and requests go to both in turn. A comparison is as many consecutive sessions as `measure`
+has, starting at random, so that bursts of load stay together. To make the candidate slower, its latencies are
+multiplied. The gate's own function judges each comparison.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stages.schema import Schema
 from stages.settings import params
 from stages.tables.arrays import open_split
 
-SESSIONS, COMPARISONS = 600, 2000  # recorded in each state of the machine; drawn from them
+SESSIONS, COMPARISONS = 600, 2000  # recorded for each state of the machine; comparisons drawn from them
 PAIRS = 200  # of a comparison: measure.requests
 TWIN = "0" * 12  # the release's id under which it is served once more
 MOST = 1.5  # gate.max_slower
@@ -43,25 +43,25 @@ while True:
         pass
     time.sleep(random.uniform(0, 0.2))
 """
-HEADINGS = ("machine", "p50", "dependence", "times as slow", "refused", "not judged", "refused by the medians alone")
+HEADINGS = ("machine", "p50", "autocorrelation", "slowdown", "refused", "not judged", "refused by the medians alone")
 
 
 def main() -> list[dict[str, Any]]:
-    """Rates of refusal where the candidate is as fast, just as slow as allowed, and twice as slow."""
+    """The rates of refusal if the candidate is as fast, exactly as slow as allowed, and twice as slow."""
     rows, results = [], []
     draw = np.random.default_rng(0)
     for machine, (ours_ms, theirs_ms) in recorded().items():
-        even = theirs_ms * np.exp(np.median(logs(ours_ms, theirs_ms)))  # a recording's own ratio is then 1
-        found = f"{np.median(theirs_ms):.2f} ms", f"{dependence(logs(ours_ms, even)):.2f}"
+        even = theirs_ms * np.exp(np.median(logs(ours_ms, theirs_ms)))  # so that the recording's own ratio is 1
+        columns = f"{np.median(theirs_ms):.2f} ms", f"{dependence(logs(ours_ms, even)):.2f}"
         for times in TIMES:
-            refused, hidden, naive = compared(ours_ms * times, even, draw).mean(0)
-            cells = [machine, *found, f"{times:g}", f"{refused:.4f}", f"{hidden:.4f}", f"{naive:.4f}"]
+            refused, not_judged, by_medians = compared(ours_ms * times, even, draw).mean(0)
+            cells = [machine, *columns, f"{times:g}", f"{refused:.4f}", f"{not_judged:.4f}", f"{by_medians:.4f}"]
             rows.append("| " + " | ".join(cells) + " |")
             print(rows[-1], flush=True)
             what = f"a candidate {times:g} times as slow refused by max_slower {MOST:g}, machine {machine}"
             goal = f"at most {LEVEL:g}" if times <= MOST else "no goal"
-            beside = f"{hidden:.4f} not judged; runs of {measure.SESSIONS} out of {SESSIONS} sessions"
-            results.append(result(what, f"{refused:.4f}", goal, beside))
+            note = f"{not_judged:.4f} not judged; runs of {measure.SESSIONS} out of {SESSIONS} sessions"
+            results.append(result(what, f"{refused:.4f}", goal, note))
     pages.write(PAGE, [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|", *rows], "latency")
     return results
 
@@ -77,30 +77,32 @@ def dependence(values: np.ndarray) -> float:
 
 
 def recorded() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Milliseconds [SESSIONS, pairs] of one release that is served twice, by the state of the machine."""
+    """Latencies in ms [SESSIONS, pairs] of a release that is served twice, for each state of the machine."""
     with tempfile.TemporaryDirectory() as temporary:
         changes = {"train": {"epochs": 1}}
         project = workspace.init(workspace.project(Path(temporary) / "digits", changes, preset="digits"))
         workspace.timed(project, "dvc", "repro", "--quiet", "export")
-        at = {name: project / path for name, path in params.paths(project / "dvc.yaml").items()}
-        schema, made = Schema.load(at["schema"]), manifest.load(at["manifest"])
-        rows = open_split(at["arrays"], "test").rows[: measure.SAMPLES]
-        raw = list(batches(next(raw_rows(schema, at["table"], rows, whole=True)), 1))
+        paths = {name: project / path for name, path in params.paths(project / "dvc.yaml").items()}
+        schema, made = Schema.load(paths["schema"]), manifest.load(paths["manifest"])
+        rows = open_split(paths["arrays"], "test").rows[: measure.SAMPLES]
+        raw = list(batches(next(raw_rows(schema, paths["table"], rows, whole=True)), 1))
         twin, copied = Names(made.name, TWIN), Path(temporary) / "twin"
-        shutil.copytree(at["repository"], copied)
+        shutil.copytree(paths["repository"], copied)
         rename(copied, Names(made.name, made.id), twin)
-        found = {}
-        with sandbox(at["repository"], made, schema, lambda copy, _: [measure.add_release(copied, twin, copy)]) as box:
+        recordings = {}
+        with sandbox(
+            paths["repository"], made, schema, lambda copy, _: [measure.add_release(copied, twin, copy)]
+        ) as box:
             other = Sandbox(box.endpoint, twin, schema)
             for machine, processes in STATES.items():
                 with load(processes):
-                    found[machine] = measure.in_turn(box, other, raw, PAIRS, SESSIONS)
-        return found
+                    recordings[machine] = measure.in_turn(box, other, raw, PAIRS, SESSIONS)
+        return recordings
 
 
 @contextlib.contextmanager
 def load(processes: int) -> Iterator[None]:
-    """So many processes that compute in bursts while the block lasts."""
+    """Run processes that compute in bursts for the duration of the block."""
     running = [subprocess.Popen([sys.executable, "-c", BURSTS]) for _ in range(processes)]
     try:
         yield
@@ -111,14 +113,14 @@ def load(processes: int) -> Iterator[None]:
 
 
 def compared(ours_ms: np.ndarray, theirs_ms: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """bool [COMPARISONS, 3]: whether each refuses, does not judge, and would be refused by the medians alone."""
-    found = []
+    """bool [COMPARISONS, 3]: refused, not judged, and refused by the medians alone."""
+    outcomes = []
     for first in draw.integers(len(ours_ms) - measure.SESSIONS + 1, size=COMPARISONS):
         ours, theirs = (each[first : first + measure.SESSIONS] for each in (ours_ms, theirs_ms))
         figure = gate.slower(measure.ratios(ours, theirs), MOST, LEVEL)
         refuses = not figure.note and figure.value > figure.most
-        found.append((refuses, bool(figure.note), float(np.median(ours) / np.median(theirs)) > MOST))
-    return np.array(found)
+        outcomes.append((refuses, bool(figure.note), float(np.median(ours) / np.median(theirs)) > MOST))
+    return np.array(outcomes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A small model of every kind of column, released into a new project without a run, and its right answers."""
+"""A small model with every kind of column, released into a new project without a run, and its expected predictions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = ("red", "green", "blue", "schön", "日本", "never", "always", "maybe")
 
 
 class Mixed(NamedTuple):
-    """The project, what it was released as, rows {column: [ROWS]}, and their probabilities [ROWS, labels]."""
+    """The project, its release, rows {column: [ROWS]}, and their probabilities [ROWS, classes]."""
 
     folder: Path
     store: Store
@@ -35,7 +35,7 @@ class Mixed(NamedTuple):
 
 
 def release(folder: Path, seed: int = 0) -> Mixed:
-    """Fit the kinds to random rows, draw a network at random, and release both."""
+    """Fit the kinds to random rows, make a random network, and release both."""
     import onnxruntime
 
     rows = draw(np.random.default_rng(seed))
@@ -46,21 +46,21 @@ def release(folder: Path, seed: int = 0) -> Mixed:
     digest = hashlib.sha256(b"".join(array.tobytes() for array in schema.encode(golden).values())).hexdigest()
     stored = golden | {"photo": [base64.b64encode(value).decode() for value in golden["photo"]]}
     stored = {name: [MISSING["str"] if value is None else value for value in values] for name, values in stored.items()}
-    root = workspace.init(workspace.project(folder))
-    made, blank = root / "made", Names(NAME, manifest.BLANK)
-    write(made, blank, schema, onnx, {"rows": stored, "sha256": digest}, Serving(64, 1, 1), workspace.ROOT)
-    described = manifest.describe(made, NAME, {})
+    project = workspace.init(workspace.project(folder))
+    repository, blank = project / "made", Names(NAME, manifest.BLANK)
+    write(repository, blank, schema, onnx, {"rows": stored, "sha256": digest}, Serving(64, 1, 1), workspace.ROOT)
+    described = manifest.describe(repository, NAME, {})
     names = Names(NAME, described.id)
-    rename(made, blank, names)
+    rename(repository, blank, names)
     answers = onnxruntime.InferenceSession(onnx).run(None, blocks)[0]
-    store = Store(root / "live")
-    known = {"verdict.json": {"release": names.release}, "golden.json": {"probabilities": answers[:8].tolist()}}
+    store = Store(project / "live")
+    files = {"verdict.json": {"release": names.release}, "golden.json": {"probabilities": answers[:8].tolist()}}
     with store.writing("a benchmark"):
-        store.add(made, described, {name: json.dumps(content) for name, content in known.items()})
+        store.add(repository, described, {name: json.dumps(content) for name, content in files.items()})
         store.switch(names)
         store.made(names)
         ledger.append(store.ledger, ledger.RELEASED, name=NAME, release=names.release)
-    return Mixed(root, store, names, schema, rows, answers)
+    return Mixed(project, store, names, schema, rows, answers)
 
 
 def draw(random: np.random.Generator) -> dict[str, list[Any]]:
@@ -86,37 +86,37 @@ def fit(rows: dict[str, list[Any]]) -> Schema:
     """As `prepare` does."""
     kinds = {"photo": "image", "amount": "number", "job": "category", "day": "timestamp", "note": "text"}
     columns = []
-    for name, of in kinds.items():
-        module: Any = kind(of)
-        columns.append(Column(name, of, {}, module.fit([rows[name]], module.Options())))
+    for name, kind_name in kinds.items():
+        module: Any = kind(kind_name)
+        columns.append(Column(name, kind_name, {}, module.fit([rows[name]], module.Options())))
     target = Column("label", "target_class")
     module = target_kind(target.kind)
     return Schema(tuple(columns), replace(target, fitted=module.fit([LABELS * 4], module.Options())))
 
 
 def network(schema: Schema, seed: int) -> bytes:
-    """Every value of every block, missing ones as zero, weighted at random: softmax(sum of x W)."""
+    """softmax(sum of x W) over all blocks with random W; missing values count as zero."""
     from onnx import TensorProto, helper, numpy_helper
 
     random = np.random.default_rng(seed)
     nodes, inputs, terms = [], [], []
     weights = [numpy_helper.from_array(np.float32(0), "zero")]
-    for place, block in enumerate(schema.blocks()):
+    for i, block in enumerate(schema.blocks()):
         width = int(np.prod(block.tensor.shape))
         spread = random.normal(0, 0.3 / np.sqrt(width), (width, len(LABELS))).astype(np.float32)
         scale = {"uint8": 0.02, "int32": 0.3, "float32": 0.01}[block.tensor.dtype]
-        weights.append(numpy_helper.from_array(spread * np.float32(scale), f"w{place}"))
+        weights.append(numpy_helper.from_array(spread * np.float32(scale), f"w{i}"))
         kinds = {"uint8": TensorProto.UINT8, "int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
         shape = ["N", *block.tensor.shape]
         inputs.append(helper.make_tensor_value_info(block.name, kinds[block.tensor.dtype], shape))
         nodes += [
-            helper.make_node("Cast", [block.name], [f"f{place}"], to=TensorProto.FLOAT),
-            helper.make_node("IsNaN", [f"f{place}"], [f"m{place}"]),
-            helper.make_node("Where", [f"m{place}", "zero", f"f{place}"], [f"k{place}"]),
-            helper.make_node("Flatten", [f"k{place}"], [f"x{place}"], axis=1),
-            helper.make_node("MatMul", [f"x{place}", f"w{place}"], [f"y{place}"]),
+            helper.make_node("Cast", [block.name], [f"f{i}"], to=TensorProto.FLOAT),
+            helper.make_node("IsNaN", [f"f{i}"], [f"m{i}"]),
+            helper.make_node("Where", [f"m{i}", "zero", f"f{i}"], [f"k{i}"]),
+            helper.make_node("Flatten", [f"k{i}"], [f"x{i}"], axis=1),
+            helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"y{i}"]),
         ]
-        terms.append(f"y{place}")
+        terms.append(f"y{i}")
     nodes += [helper.make_node("Sum", terms, ["sum"]), helper.make_node("Softmax", ["sum"], ["probabilities"], axis=1)]
     output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(LABELS)])
     graph = helper.make_graph(nodes, "mixed", inputs, [output], weights)

@@ -1,4 +1,4 @@
-"""Where figures are written: between two marks of a Markdown page."""
+"""Writes results between two marks of a Markdown page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write(page: Path, lines: Sequence[str], mark: str = "figures") -> None:
-    """Put the lines between the marks, instead of what stands there."""
+    """Replace the lines between the marks."""
     begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]

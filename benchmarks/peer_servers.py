@@ -1,9 +1,9 @@
-"""The same release by FastAPI, by LitServe, and in process, as one would write it by hand; in the peers' environment.
+"""The same release served by FastAPI, by LitServe, and in process; runs in the peers' environment.
 
     python peer_servers.py fastapi|litserve|inprocess REPOSITORY NAME_ID SETTINGS
 
-SETTINGS is JSON. The servers answer a POST to `/network`, the bytes of one row's array, with its probabilities as
-bytes, and one to `/picture`, an encoded picture, with JSON of label and probabilities.
+SETTINGS is JSON. A POST to `/network` takes the bytes of one row's array and returns its probabilities as bytes; one to
+`/picture` takes an encoded image and returns class and probabilities as JSON.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class Release:
         (self.column,) = self.schema.inputs()
 
     def answers(self, path: str, bodies: list[bytes]) -> list[bytes]:
-        """What was sent to `path` in N requests -> N answers."""
+        """The bodies of N requests to `path` -> the bodies of N responses."""
         if path == "/network":
             shape = self.block.tensor.shape
             rows = np.frombuffer(b"".join(bodies), self.block.tensor.dtype).reshape(len(bodies), *shape)
@@ -58,12 +58,12 @@ class Release:
 
 
 async def sent(request: Request) -> bytes:
-    """The body as it is."""
+    """The raw body."""
     return await request.body()
 
 
 def fastapi_app(release: Release, threadpool: bool) -> FastAPI:
-    """Endpoints on the event loop, or plain functions that FastAPI runs in its pool of threads."""
+    """Endpoints on the event loop, or plain functions in FastAPI's thread pool."""
     app = FastAPI()
 
     async def answer(request: Request) -> Response:
@@ -78,21 +78,21 @@ def fastapi_app(release: Release, threadpool: bool) -> FastAPI:
 
 
 def serve_fastapi(repository: str, name: str, port: int, workers: int, threads: int, threadpool: bool) -> None:
-    """Uvicorn with uvloop and httptools; each worker has a session and, by the kernel, its share of connections."""
+    """Uvicorn with uvloop and httptools; each worker has a session, and the kernel distributes the connections."""
 
     def work(listening: socket.socket) -> None:
         app = fastapi_app(Release(repository, name, threads), threadpool)
         config = uvicorn.Config(app, loop="uvloop", http="httptools", log_level="warning", access_log=False)
         uvicorn.Server(config).run([listening])
 
-    own, *others = [socket.create_server(("127.0.0.1", port), reuse_port=True, backlog=512) for _ in range(workers)]
+    first, *others = [socket.create_server(("127.0.0.1", port), reuse_port=True, backlog=512) for _ in range(workers)]
     for other in others:
         multiprocessing.get_context("fork").Process(target=work, args=(other,), daemon=True).start()
-    work(own)
+    work(first)
 
 
 class Api(litserve.LitAPI):
-    """Batches of up to 64 of the bodies that were sent to one path."""
+    """Serves one path in batches of up to 64."""
 
     def __init__(self, repository: str, name: str, path: str, threads: int, wait_ms: float) -> None:
         super().__init__(max_batch_size=64, batch_timeout=wait_ms / 1000, api_path=path)
@@ -120,7 +120,7 @@ class Api(litserve.LitAPI):
 def serve_litserve(
     repository: str, name: str, port: int, path: str, workers: int, api_servers: int, threads: int, wait_ms: float
 ) -> None:
-    """Batches, each in one of `workers`, behind `api_servers`."""
+    """Serve batches with `workers`, behind `api_servers`."""
     api = Api(repository, name, path, threads, wait_ms)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=workers, fast_queue=True)
     server.run(
@@ -136,7 +136,7 @@ def serve_litserve(
 def work_in_process(
     repository: str, name: str, path: str, body: str, callers: int, threads: int, seconds: float
 ) -> None:
-    """As many threads as callers, each asking for one row after another; prints what wrk prints."""
+    """Predict one row after another in a thread for each caller; print the same JSON as wrk."""
     release, content = Release(repository, name, threads), Path(body).read_bytes()
     release.answers(path, [content])
     ends = time.perf_counter() + seconds
@@ -151,8 +151,8 @@ def work_in_process(
     with ThreadPoolExecutor(callers) as pool:
         taken_ms = 1000 * np.array([each for one in pool.map(work, range(callers)) for each in one])
     p50_ms, p99_ms = np.percentile(taken_ms, (50, 99))
-    told = {"requests_per_s": len(taken_ms) / seconds, "p50_ms": p50_ms, "p99_ms": p99_ms, "failed": 0}
-    print(json.dumps(told))
+    measured = {"requests_per_s": len(taken_ms) / seconds, "p50_ms": p50_ms, "p99_ms": p99_ms, "failed": 0}
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

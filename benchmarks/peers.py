@@ -1,7 +1,7 @@
-"""The served model beside FastAPI, LitServe and onnxruntime in process: same network, same machine, same run.
+"""The served model compared with FastAPI, LitServe and onnxruntime in process: same network, machine and run.
 
-wrk asks all of them alike, over HTTP with connections that stay open: for the network alone (an array in, an array
-out), and with a PNG for label and probabilities. The table of all connections goes to docs/serving-speed.md.
+wrk sends the same requests to all of them over persistent HTTP connections: to the network alone (array in, array out),
+and with a PNG for class and probabilities. The table for all connections goes to docs/serving-speed.md.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from stages.core.children import Children
 from stages.core.host import fingerprint
 from stages.settings import params
 
-CONNECTIONS, JUDGED = (1, 8, 32, 128), 32
+CONNECTIONS, COMPARED = (1, 8, 32, 128), 32
 ROUNDS, ROUND_S, PROBED_S = 4, 1, 3
-SEARCHED = 3  # rounds in which the peers' settings take turns
+SEARCHED = 3  # rounds to find the best settings of each peer
 HERE = Path(__file__).resolve().parent
 PAGE = workspace.ROOT / "docs" / "serving-speed.md"
 CORES = os.cpu_count() or 1
-FASTAPI = [  # an `async` endpoint computes on the event loop, a plain one in FastAPI's pool of threads
+FASTAPI = [  # an `async` endpoint runs on the event loop, a plain one in FastAPI's thread pool
     {"workers": 1, "threads": CORES, "threadpool": False},
     {"workers": CORES, "threads": 1, "threadpool": False},
     {"workers": CORES, "threads": 1, "threadpool": True},
@@ -60,7 +60,7 @@ LITSERVE = [
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked: `body` is posted to `url`, and `read` finds the probabilities in the answer's body and header."""
+    """A request: `body` is posted to `url`; `read` extracts the probabilities from the response's body and header."""
 
     url: str
     body: bytes
@@ -70,20 +70,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one contestant at one number of connections: a value for each round."""
+    """The results of one server at one number of connections: a value for each round."""
 
     requests_per_s: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
 
-    def add(self, told: Mapping[str, float]) -> None:
+    def add(self, measured: Mapping[str, float]) -> None:
         for name, values in vars(self).items():
-            values.append(told[name])
+            values.append(measured[name])
 
 
 @dataclass(frozen=True)
 class Tools:
-    """wrk, the Python of the peers' environment, and the exported release that they all serve."""
+    """wrk, the Python of the peers' environment, and the release that all servers serve."""
 
     wrk: list[str]
     python: Path
@@ -92,14 +92,14 @@ class Tools:
     children: Children
 
     def peer(self, kind: str, settings: Mapping[str, Any]) -> list[str]:
-        """The command of a peer."""
+        """The command that starts a peer."""
         names = self.release.names
         environment = ["env", f"PYTHONPATH={workspace.ROOT}", "PYTHONDONTWRITEBYTECODE=1"]
         what = [kind, str(self.release.repository), names.candidate, json.dumps(settings)]
         return [*environment, str(self.python), str(HERE / "peer_servers.py"), *what]
 
     def ask(self, target: Target, connections: int, seconds: int = ROUND_S) -> dict[str, float]:
-        """What wrk tells.
+        """Run wrk and return its results.
 
         Raises:
             SystemExit: a request failed.
@@ -113,25 +113,25 @@ class Tools:
         )
         if done.returncode:
             raise SystemExit(f"wrk failed: {done.stdout}{done.stderr}")
-        told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        if told["failed"] or not told["requests_per_s"]:
-            raise SystemExit(f"{target.url} failed {told['failed']} requests of {connections} connections")
-        return told
+        measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        if measured["failed"] or not measured["requests_per_s"]:
+            raise SystemExit(f"{target.url} failed {measured['failed']} requests of {connections} connections")
+        return measured
 
     def in_process(self, path: str, body: bytes, callers: int) -> dict[str, float]:
-        """The same of threads that call onnxruntime themselves."""
+        """The same with threads that call onnxruntime in their own process."""
         file = self.work / "body"
         file.write_bytes(body)
         settings = {"path": path, "body": str(file), "callers": callers, "threads": 1, "seconds": ROUND_S}
         done = subprocess.run(self.peer("inprocess", settings), capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"in process: {done.stderr}")
-        told: dict[str, float] = json.loads(done.stdout)
-        return told
+        measured: dict[str, float] = json.loads(done.stdout)
+        return measured
 
 
 def main() -> list[dict[str, Any]]:
-    """The network, the pictures, and what the supervisor's probe takes."""
+    """The network, images, and the cost of the supervisor's probe."""
     with tempfile.TemporaryDirectory() as temporary, Children() as children:
         work = Path(temporary)
         wrk, python = load_generator(work / "wrk"), environment(work / "venv")
@@ -150,16 +150,16 @@ def main() -> list[dict[str, Any]]:
     write(contests)
     return [
         judged("the network alone: requests/s", contests["/network"], 3.0, 0.5),
-        judged("pictures: requests/s of PNGs", contests["/picture"], 1.5, None),
+        judged("images: requests/s of PNGs", contests["/picture"], 1.5, None),
         probe,
     ]
 
 
 def load_generator(folder: Path) -> list[str]:
-    """The command of wrk: the one that is installed, else Debian's or Ubuntu's package unpacked in `folder`.
+    """The command of wrk: the installed one, else Debian's or Ubuntu's package unpacked in `folder`.
 
     Raises:
-        SystemExit: there is none.
+        SystemExit: neither is available.
     """
     if installed := shutil.which("wrk"):
         return [installed]
@@ -176,7 +176,7 @@ def load_generator(folder: Path) -> list[str]:
 
 
 def environment(folder: Path) -> Path:
-    """The Python of a new environment with what benchmarks/peers.txt pins."""
+    """The Python of a new environment with the packages of benchmarks/peers.txt."""
     workspace.timed(HERE, sys.executable, "-m", "venv", folder)
     install = (folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check")
     workspace.timed(HERE, *install, "--requirement", HERE / "peers.txt")
@@ -185,17 +185,17 @@ def environment(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Contest:
-    """Everything measured of one path, and the settings that were each peer's best."""
+    """The results for one path, and the best settings of each peer."""
 
-    figures: dict[str, dict[int, Figures]]  # by contestant and connections
+    figures: dict[str, dict[int, Figures]]  # by server and connections
     settings: dict[str, dict[str, Any]]
 
     def best_peer(self) -> str:
-        return max(self.settings, key=lambda name: statistics.median(self.figures[name][JUDGED].requests_per_s))
+        return max(self.settings, key=lambda name: statistics.median(self.figures[name][COMPARED].requests_per_s))
 
 
 def contest(tools: Tools, path: str, endpoint: Endpoint) -> Contest:
-    """Every contestant at every number of connections, in turn, round for round."""
+    """Measure every server at every number of connections, in turn in each round."""
     ours = triton(tools.release, path, endpoint)
     expected, body = answer(ours), array(tools.release) if path == "/network" else picture(tools.release)
     settings = {
@@ -207,10 +207,10 @@ def contest(tools: Tools, path: str, endpoint: Endpoint) -> Contest:
         for name, chosen in settings.items():
             targets[name] = stack.enter_context(serving(tools, name.lower(), chosen, path, body))
             if np.abs(answer(targets[name]) - expected).max() > 1e-5:
-                raise SystemExit(f"{name} answers {path} otherwise than Triton")
+                raise SystemExit(f"{name} predicts {path} differently from Triton")
         figures = {name: {count: Figures() for count in CONNECTIONS} for name in (*targets, "in process")}
         for target in targets.values():
-            tools.ask(target, JUDGED)
+            tools.ask(target, COMPARED)
         for _ in range(ROUNDS):
             for count in CONNECTIONS:
                 for name, target in targets.items():
@@ -221,7 +221,7 @@ def contest(tools: Tools, path: str, endpoint: Endpoint) -> Contest:
 
 
 def triton(release: Candidate, path: str, endpoint: Endpoint) -> Target:
-    """Binary tensors over HTTP: of the network its array, of the ensemble the classes with their labels."""
+    """A request of binary tensors over HTTP: an array for the network, an image for the ensemble."""
     names, schema = release.names, golden(release.repository, release.names)[0]
     (block,), (column,) = schema.blocks(), schema.inputs()
     if path == "/network":
@@ -243,38 +243,38 @@ def triton(release: Candidate, path: str, endpoint: Endpoint) -> Target:
         found = client.parse_response_body(content, header_length=header_length).as_numpy("probabilities")[0]
         if path == "/network":
             return found
-        told = [each.decode().split(":") for each in found.tolist()]
-        return np.array([float(share) for share, _, _ in sorted(told, key=lambda each: int(each[1]))])
+        classes_read = [each.decode().split(":") for each in found.tolist()]
+        return np.array([float(share) for share, _, _ in sorted(classes_read, key=lambda each: int(each[1]))])
 
     return Target(f"http://{endpoint.http}/v2/models/{model}/infer", body, read, header_length)
 
 
 def picture(release: Candidate) -> bytes:
-    """A golden row as it is sent."""
+    """The image of a golden row."""
     schema, rows = golden(release.repository, release.names)
     (column,) = schema.inputs()
     return bytes(rows[column][0])
 
 
 def array(release: Candidate) -> bytes:
-    """The same row as the network takes it."""
+    """The array of the same row."""
     schema, rows = golden(release.repository, release.names)
     ((_, encoded),) = schema.encode({name: values[:1] for name, values in rows.items()}).items()
     return bytes(encoded.tobytes())
 
 
 def best(tools: Tools, kind: str, settings: list[dict[str, Any]], path: str, body: bytes) -> dict[str, Any]:
-    """Those of the `settings` with which a peer answers most requests, in the best of some rounds of taking turns."""
+    """The `settings` with the highest throughput of a peer, in the best of several rounds."""
     with ExitStack() as stack:
         targets = [stack.enter_context(serving(tools, kind, each, path, body)) for each in settings]
-        rates = [[tools.ask(target, JUDGED)["requests_per_s"] for target in targets] for _ in range(SEARCHED)]
+        rates = [[tools.ask(target, COMPARED)["requests_per_s"] for target in targets] for _ in range(SEARCHED)]
     most = np.max(rates[1:], axis=0)  # the first round warms up
     return settings[int(most.argmax())]
 
 
 @contextmanager
 def serving(tools: Tools, kind: str, settings: Mapping[str, Any], path: str, body: bytes) -> Iterator[Target]:
-    """A peer that answers, for as long as the block lasts."""
+    """Run a peer for the duration of the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -301,23 +301,23 @@ def serving(tools: Tools, kind: str, settings: Mapping[str, Any], path: str, bod
 
 
 def answer(target: Target) -> np.ndarray:
-    """The probabilities [C] of one request."""
+    """Send one request and return its probabilities [C]."""
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(target.header_length)}
     with urllib.request.urlopen(urllib.request.Request(target.url, target.body, headers), timeout=10) as response:
         return target.read(response.read(), int(response.headers.get("Inference-Header-Content-Length", 0)))
 
 
 def probe_cost(tools: Tools, target: Target, folder: Path, store: Store, endpoint: Endpoint) -> dict[str, Any]:
-    """Throughput at 8 connections while the supervisor asks every second, over that while it does not."""
-    ratios, each = [], {True: Figures(), False: Figures()}
+    """Throughput at 8 connections while the supervisor probes every second, relative to without it."""
+    ratios, figures = [], {True: Figures(), False: Figures()}
     for _ in range(ROUNDS):
         with watched(folder, store, endpoint):
-            each[True].add(tools.ask(target, 8, PROBED_S))
-        each[False].add(tools.ask(target, 8, PROBED_S))
-        ratios.append(each[True].requests_per_s[-1] / each[False].requests_per_s[-1])
-    with_it, without = (statistics.median(each[probed].requests_per_s) for probed in (True, False))
+            figures[True].add(tools.ask(target, 8, PROBED_S))
+        figures[False].add(tools.ask(target, 8, PROBED_S))
+        ratios.append(figures[True].requests_per_s[-1] / figures[False].requests_per_s[-1])
+    with_it, without = (statistics.median(figures[probed].requests_per_s) for probed in (True, False))
     return {
-        "what": "the supervisor's probe every second: requests/s of pictures with it, over those without",
+        "what": "the supervisor's probe every second: requests/s of images with it, relative to without",
         "figure": f"{statistics.median(ratios):.2f}",
         "goal": "no goal",
         "with": f"8 connections, {with_it:,.0f}/s against {without:,.0f}/s",
@@ -326,35 +326,36 @@ def probe_cost(tools: Tools, target: Target, folder: Path, store: Store, endpoin
 
 @contextmanager
 def watched(folder: Path, store: Store, endpoint: Endpoint) -> Iterator[None]:
-    """The supervisor's look at the server every second, as in `millrace serve`."""
-    how, stop, told = params.parse(folder / "params.yaml").serve, threading.Event(), []
+    """Let the supervisor probe the server every second, as in `millrace serve`."""
+    settings, stop, repairs = params.parse(folder / "params.yaml").serve, threading.Event(), []
     with administered(endpoint.grpc, endpoint.admin_key) as admin:
-        journal = Journal(store.ledger, told.append)
-        watch = supervisor.Watch(folder, store, endpoint, admin, journal, told.append, how.probe_timeout_s)
-        watcher = threading.Thread(target=watch.until, args=(stop, how.probe_s))
+        journal = Journal(store.ledger, repairs.append)
+        watch = supervisor.Watch(folder, store, endpoint, admin, journal, repairs.append, settings.probe_timeout_s)
+        watcher = threading.Thread(target=watch.until, args=(stop, settings.probe_s))
         watcher.start()
         try:
             yield
         finally:
             stop.set()
             watcher.join()
-    if told:
-        raise SystemExit(f"the supervisor had to heal: {told}")
+    if repairs:
+        raise SystemExit(f"the supervisor had to heal: {repairs}")
 
 
 def judged(what: str, found: Contest, times: float, share_of_p99: float | None) -> dict[str, Any]:
-    """Ours over the best peer over HTTP, as the median of the rounds' ratios."""
+    """Our results relative to the best HTTP peer's, as the median of the rounds' ratios."""
     peer = found.best_peer()
-    ours, theirs = found.figures["millrace"][JUDGED], found.figures[peer][JUDGED]
+    ours, theirs = found.figures["millrace"][COMPARED], found.figures[peer][COMPARED]
     faster, p99 = (
         statistics.median(a / b for a, b in zip(getattr(ours, name), getattr(theirs, name), strict=True))
         for name in ("requests_per_s", "p99_ms")
     )
     return {
-        "what": f"{what} over the best HTTP peer's, and p99 over its",
+        "what": f"{what} relative to the best HTTP peer, and the same of p99",
         "figure": f"{faster:.2f}, {p99:.2f}",
         "goal": f"at least {times:g}" + (f", at most {share_of_p99:g}" if share_of_p99 else ""),
-        "with": f"{JUDGED} connections, {peer} with {described(found.settings[peer])}; wrk; our ONNX backend in Python",
+        "with": f"{COMPARED} connections, {peer} with {described(found.settings[peer])}; "
+        "wrk; our ONNX backend in Python",
     }
 
 
@@ -363,9 +364,9 @@ def described(settings: Mapping[str, Any]) -> str:
 
 
 def write(contests: Mapping[str, Contest]) -> None:
-    """All figures into the page, between its marks."""
+    """Write all results into the page, between its marks."""
     lines = [f"{fingerprint()['cpu']}, {CORES} cores; requests/s, and p50 / p99 in ms: medians of {ROUNDS} rounds."]
-    for path, what in (("/network", "The network alone"), ("/picture", "Pictures")):
+    for path, what in (("/network", "The network alone"), ("/picture", "Images")):
         found = contests[path]
         lines += ["", f"**{what}**", "", "| connections | " + " | ".join(found.figures) + " |"]
         lines.append("|---:" * (len(found.figures) + 1) + "|")

@@ -1,4 +1,4 @@
-"""A hundred releases in a row while eight clients ask, and then a rollback: what their callers notice of it."""
+"""A hundred consecutive releases while eight clients send requests, then a rollback: what callers notice."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from serving.triton.repository import Names, golden, rename
 from stages.settings import params
 
 RELEASES, CLIENTS, KEEP = 100, 8, 3
-QUIET_S = 20.0  # of the same clients without a release
-AROUND_S = 0.05  # before and after a switch that counts as during it
+QUIET_S = 20.0  # with the same clients and without a release
+AROUND_S = 0.05  # before and after a switch, requests count as during it
 
 
 def main() -> list[dict[str, Any]]:
-    """Answers, latencies and memory; every answer is held against those of the release that it names."""
+    """Errors, latencies and memory. Every prediction is compared with those of the release that it names."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, store, first = released(Path(temporary) / "project")
         candidates = [variant(first, Path(temporary) / str(number), 0.05 * number) for number in range(1, RELEASES + 1)]
@@ -42,12 +42,12 @@ def main() -> list[dict[str, Any]]:
         with running(store.repository, models, admin_key=store.key, drain_s=0) as endpoint:
             store.announce(announcement(endpoint, os.getpid()))
             switches: list[tuple[float, float]] = []
-            with timed_switches(switches), asked(endpoint.grpc, first, known) as answers:
+            with timed_switches(switches), asking_clients(endpoint.grpc, first, known) as answers:
                 time.sleep(QUIET_S)
                 began = time.monotonic()
                 for number, candidate in enumerate(candidates, 1):
                     releases.release(folder, store, candidate, keep=KEEP)
-                    if number == KEEP:  # from here on as many are loaded as at the end
+                    if number == KEEP:  # from now on as many releases are loaded as at the end
                         before_kib = memory_kib(endpoint.process.pid)
                 after_kib = memory_kib(endpoint.process.pid)
                 taken_s = (time.monotonic() - began) / RELEASES
@@ -61,39 +61,39 @@ def main() -> list[dict[str, Any]]:
     for first_s, last_s in switches[:-1]:
         during |= (start_s + latency_s > first_s - AROUND_S) & (start_s < last_s + AROUND_S)
     quiet_ms, switch_ms = (1000 * np.percentile(latency_s[chosen], 99) for chosen in (start_s < began, during))
-    grown = after_kib / before_kib
-    who = f"{CLIENTS} clients at once"
+    growth = after_kib / before_kib
+    clients_text = f"{CLIENTS} clients at once"
     return [
         result(
-            f"requests that failed, or were answered otherwise than their release answers, in {RELEASES} releases",
+            f"requests that failed or got a prediction of another release than the one named, in {RELEASES} releases",
             f"{faulty} of {len(start_s):,}",
             "none",
-            f"{who}; {taken_s:.1f} s a release, rehearsed rollback included",
+            f"{clients_text}; {taken_s:.1f} s per release, including the trial rollback",
         ),
         result(
-            "p99 of the requests within 50 ms of a switch, over that without releases",
+            "p99 of requests within 50 ms of a switch, relative to none",
             f"{switch_ms / quiet_ms:.2f}",
             "at most 2",
-            f"{switch_ms:.1f} ms against {quiet_ms:.1f} ms, {who}",
+            f"{switch_ms:.1f} ms against {quiet_ms:.1f} ms, {clients_text}",
         ),
         result(
-            f"the server's memory after {RELEASES} releases, over that after {KEEP}",
-            f"{grown:.2f}",
+            f"the server's memory after {RELEASES} releases, relative to {KEEP}",
+            f"{growth:.2f}",
             "at most 1.1",
-            f"{after_kib / 1024:.0f} MiB against {before_kib / 1024:.0f}, its workers included",
+            f"{after_kib / 1024:.0f} MiB against {before_kib / 1024:.0f}, including its workers",
         ),
         result(
-            "rollback: from the switch to a proven answer",
+            "rollback: from the switch to a verified prediction",
             f"{switch_s:.3f} s",
             "at most 0.1 s",
-            "to the release before",
+            "to the previous release",
         ),
-        result("rollback: the whole work", f"{rollback_s:.1f} s", "at most 2 s", "champion and ledger included"),
+        result("rollback: the whole command", f"{rollback_s:.1f} s", "at most 2 s", "including champion and ledger"),
     ]
 
 
 def released(project: Path) -> tuple[Path, Store, Candidate]:
-    """A new project with its first release, without a server."""
+    """A new project with a first release, without a server."""
     folder = workspace.init(workspace.project(project))
     workspace.timed(folder, "dvc", "repro", "--quiet")
     paths = {name: folder / path for name, path in params.paths(folder / "dvc.yaml").items()}
@@ -102,12 +102,13 @@ def released(project: Path) -> tuple[Path, Store, Candidate]:
     return folder, store, first
 
 
-def result(what: str, figure: str, goal: str, beside: str) -> dict[str, Any]:
-    return {"what": what, "figure": figure, "goal": goal, "with": beside}
+def result(what: str, figure: str, goal: str, note: str) -> dict[str, Any]:
+    """A row of docs/figures.md."""
+    return {"what": what, "figure": figure, "goal": goal, "with": note}
 
 
 def variant(base: Candidate, folder: Path, by: float) -> Candidate:
-    """Another release, whose answers differ: one of the last biases is another."""
+    """Another release with different predictions: one of the last biases is changed."""
     import onnx
     import onnxruntime
     from onnx import numpy_helper
@@ -127,46 +128,46 @@ def variant(base: Candidate, folder: Path, by: float) -> Candidate:
     schema, rows = golden(repository, Names(blank.public, made.id))
     session = onnxruntime.InferenceSession(network.SerializeToString())
     answers = session.run(None, schema.encode(rows))
-    told = {name: array.tolist() for name, array in zip(schema.outputs(), answers, strict=True)}
+    predictions = {name: array.tolist() for name, array in zip(schema.outputs(), answers, strict=True)}
     verdict = {**base.verdict, "release": made.id}
-    return replace(base, repository=repository, manifest=made, verdict=verdict, golden=told)
+    return replace(base, repository=repository, manifest=made, verdict=verdict, golden=predictions)
 
 
 @contextmanager
 def timed_switches(switches: list[tuple[float, float]]) -> Iterator[None]:
-    """Note when the public name is pointed elsewhere, and when the new release has answered."""
-    real = releases.switch
+    """Record when the public name is switched, and when the new release has answered."""
+    original = releases.switch
 
     def switch(*arguments: Any) -> None:
         began = time.monotonic()
-        real(*arguments)
+        original(*arguments)
         switches.append((began, time.monotonic()))
 
     releases.switch = switch
     try:
         yield
     finally:
-        releases.switch = real
+        releases.switch = original
 
 
 @contextmanager
-def asked(address: str, base: Candidate, known: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
-    """Clients in a process of their own while the block lasts; afterwards what was answered to whom, and when."""
+def asking_clients(address: str, base: Candidate, known: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+    """Run clients in another process for the duration of the block; then return their latencies and errors."""
     context = multiprocessing.get_context("spawn")
-    stop, told = context.Event(), context.Queue()
-    process = context.Process(target=ask, args=(address, str(base.repository), base.names, known, stop, told))
+    stop, queue = context.Event(), context.Queue()
+    process = context.Process(target=run_clients, args=(address, str(base.repository), base.names, known, stop, queue))
     process.start()
-    found: dict[str, np.ndarray] = {}
+    collected: dict[str, np.ndarray] = {}
     try:
-        yield found
+        yield collected
     finally:
         stop.set()
-        found.update(told.get())
+        collected.update(queue.get())
         process.join()
 
 
-def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop: Any, told: Any) -> None:
-    """One golden row after another by each client, until told to stop."""
+def run_clients(address: str, repository: str, names: Names, known: dict[str, Any], stop: Any, queue: Any) -> None:
+    """Let each client send a golden row again and again until `stop` is set."""
     schema, rows = golden(Path(repository), names)
     row = {column: values[:1] for column, values in rows.items()}
     output = next(iter(schema.outputs()))
@@ -190,15 +191,15 @@ def ask(address: str, repository: str, names: Names, known: dict[str, Any], stop
     for client in clients:
         client.join()
     start_s, latency_s, faulty = (np.array(column) for column in zip(*answers, strict=True))
-    told.put({"start_s": start_s, "latency_s": latency_s, "faulty": faulty})
+    queue.put({"start_s": start_s, "latency_s": latency_s, "faulty": faulty})
 
 
 def memory_kib(pid: int) -> int:
-    """Resident memory that is nobody else's, of a process and all below it."""
+    """Unshared resident memory of a process and its descendants."""
     import psutil
 
     process = psutil.Process(pid)
-    return sum(each.memory_full_info().uss for each in (process, *process.children(recursive=True))) // 1024
+    return sum(member.memory_full_info().uss for member in (process, *process.children(recursive=True))) // 1024
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A large CSV through ingest, validate and prepare: rows a second, the highest memory, and whether time grows in line.
+"""A large CSV through ingest, validate and prepare: rows per second, peak memory, and the growth of time.
 
-All are whole commands: starting Python and importing counts.
+All are complete commands, including the start of Python and the imports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks import workspace
 ROWS, FEWER = 2_000_000, 200_000
 NUMBERS, CATEGORIES, LABELS = 22, 7, 3
 MISSING = 0.01  # of the features' cells
-BATCH = 100_000  # rows that are made at a time
+BATCH = 100_000  # rows that are generated at a time
 COMMANDS = {
     "ingest": ("data/raw/table.csv", "data/table.parquet", "data/rejects.csv"),
     "validate": ("data/table.parquet", "data/rejects.csv", "reports/validation", "data/quarantine.csv"),
@@ -27,28 +27,28 @@ COMMANDS = {
 
 
 def main() -> list[dict[str, Any]]:
-    """Rows a second in sum over the stages, the memory of the hungriest, and time for a row over that of a tenth."""
+    """Rows per second over all stages, the largest memory, and the time per row relative to a tenth of the rows."""
     with tempfile.TemporaryDirectory() as temporary:
         few, many = (measure(make(Path(temporary) / str(rows), rows)) for rows in (FEWER, ROWS))
     taken_s, fewer_s = (sum(seconds for seconds, _ in stages.values()) for stages in (many, few))
-    hungriest = max(many, key=lambda stage: many[stage][1])
-    each = ", ".join(f"{stage} {seconds:.1f} s" for stage, (seconds, _) in many.items())
+    largest = max(many, key=lambda stage: many[stage][1])
+    seconds_by_stage = ", ".join(f"{stage} {seconds:.1f} s" for stage, (seconds, _) in many.items())
     width = NUMBERS + CATEGORIES + 1
     return [
         {
-            "what": f"ingest, validate and prepare of {ROWS:,} rows of {width} columns, CSV, in sum",
+            "what": f"ingest, validate and prepare of {ROWS:,} rows of {width} columns, CSV, together",
             "figure": f"{ROWS / taken_s:,.0f} rows/s",
             "goal": "at least 100,000 rows/s",
-            "with": each,
+            "with": seconds_by_stage,
         },
         {
             "what": "their peak memory, all processes of a stage together",
-            "figure": f"{many[hungriest][1] / 1024:.2f} GiB",
+            "figure": f"{many[largest][1] / 1024:.2f} GiB",
             "goal": "under 2 GB",
             "with": ", ".join(f"{stage} {peak:,.0f} MiB" for stage, (_, peak) in many.items()),
         },
         {
-            "what": f"their time for a row at {ROWS:,} rows over that at {FEWER:,}",
+            "what": f"their time per row at {ROWS:,} rows, relative to {FEWER:,}",
             "figure": f"{taken_s / ROWS / (fewer_s / FEWER):.2f}",
             "goal": "at most 1",
             "with": f"{taken_s:.1f} s against {fewer_s:.1f}",
@@ -57,7 +57,7 @@ def main() -> list[dict[str, Any]]:
 
 
 def make(folder: Path, rows: int) -> Path:
-    """A project whose raw data are one CSV file; the first rows of two such files are alike."""
+    """A project whose raw data are one CSV file; two such files have equal first rows."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -79,7 +79,7 @@ def make(folder: Path, rows: int) -> Path:
 
 
 def batch(draw: np.random.Generator) -> dict[str, Any]:
-    """The next rows: numbers of two to six decimals, words out of 3 to 300, labels; some cells missing."""
+    """The next rows: numbers with two to six decimals, words from sets of 3 to 300, classes; some cells missing."""
     import pyarrow as pa
 
     def column(values: np.ndarray) -> Any:

@@ -1,4 +1,4 @@
-"""Epochs of training with Lightning over the same by hand on in-memory tensors, at batch 256."""
+"""Epochs of training with Lightning, relative to a hand-written loop on in-memory tensors, with batches of 256."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BATCH, THREADS = 256, 1
 
 
 class Case(NamedTuple):
-    """A network on a preset's data. `steps`: of an epoch, a share of the whole, that all rounds fit into minutes."""
+    """A network on a preset's data. `steps`: the steps of an epoch, few enough that all rounds take minutes."""
 
     network: str
     preset: str
     model: dict[str, Any]
     steps: int
     rounds: int
-    bound: float  # of the ratio; where it is 0, of the milliseconds that a step may cost more
+    bound: float  # of the ratio; 0: the goal is in milliseconds per step instead
 
 
 TABLE = {"number": {"name": "linear", "size": 32}, "category": {"name": "embedding", "size": 32}}
@@ -42,14 +42,14 @@ CASES = (
 
 
 def main() -> list[dict[str, Any]]:
-    """The ratio of the least times, or what a step costs above the hand-written one; the two in turn."""
+    """The ratio of the minimal times, or the additional time of a step; both loops in turn."""
     torch.set_num_threads(THREADS)
     results = []
     for preset in dict.fromkeys(case.preset for case in CASES):
         with tempfile.TemporaryDirectory() as temporary:
             folder = workspace.project(Path(temporary) / "project", preset=preset)
-            same = {"batch_size": BATCH, "epochs": 2, "augment": {}, "average": 0.0, "patience": 0}
-            params.edit({"train": same}, folder / "params.yaml")
+            common = {"batch_size": BATCH, "epochs": 2, "augment": {}, "average": 0.0, "patience": 0}
+            params.edit({"train": common}, folder / "params.yaml")
             workspace.init(folder)
             (folder / "data" / "raw").mkdir(parents=True)
             (folder / "data" / "raw" / preset).symlink_to(workspace.DATA / preset)
@@ -62,7 +62,7 @@ def main() -> list[dict[str, Any]]:
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """One network, with the optimiser and schedule-free loop of both."""
+    """One network, with the same optimizer and without a schedule in both loops."""
     params.edit({"model": case.model})
     by_hand, ours = [], []
     for _ in range(case.rounds):
@@ -71,9 +71,10 @@ def measure(case: Case) -> dict[str, Any]:
     hand_s, ours_s = min(by_hand), min(ours)
     figure, goal = f"{ours_s / hand_s:.2f}", f"at most {case.bound:g}"
     if not case.bound:
-        figure, goal = f"{(ours_s - hand_s) / case.steps * 1000:.2f} ms", "at most 0.5 ms a step above it"
+        figure, goal = f"{(ours_s - hand_s) / case.steps * 1000:.2f} ms", "at most 0.5 ms per step more"
     return {
-        "what": f"training `{case.network}` ({case.preset}) with Lightning, over the same by hand on in-memory tensors",
+        "what": f"training `{case.network}` ({case.preset}) with Lightning, "
+        "relative to a hand-written loop on in-memory tensors",
         "figure": figure,
         "goal": goal,
         "with": f"{ours_s:.2f} s against {hand_s:.2f} s for {case.steps} steps of {BATCH}",
@@ -81,15 +82,15 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def epoch_by_hand(steps: int) -> float:
-    """Seconds of one epoch of the plainest loop, after one to warm up."""
+    """Seconds of one epoch of a plain loop, after a warm-up epoch."""
     from stages.train import build
 
     learner = build(params.load("train"), Path("data/schema.json"))
-    network, said = learner.network.train(), params.load("train").train
+    network, train = learner.network.train(), params.load("train").train
     split = open_split(Path("data/arrays"), "train")
     blocks = [torch.from_numpy(np.array(block)) for block in split.blocks]
     y = torch.from_numpy(np.array(split.target))
-    optimizer = build_optimizer(said.optimizer, list(network.parameters()), 1e-3, said.momentum, said.l2)
+    optimizer = build_optimizer(train.optimizer, list(network.parameters()), 1e-3, train.momentum, train.l2)
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
@@ -105,14 +106,14 @@ def epoch_by_hand(steps: int) -> float:
 
 
 def epoch_with_lightning(steps: int) -> float:
-    """Seconds of the training steps of one epoch of the train stage's own trainer, after one to warm up."""
+    """Seconds of the training steps of one epoch of the stage's trainer, after a warm-up epoch."""
     from lightning.pytorch import Callback
 
     from stages.train import build, make_callbacks, make_trainer
     from stages.training.batches import ArraysModule
 
     class Clock(Callback):
-        """From the epoch's start to its last step: validation is not part of the loop by hand."""
+        """Times an epoch from its start to its last step, without validation."""
 
         def on_train_epoch_start(self, trainer: Any, learner: Any) -> None:
             self.began_s = time.perf_counter()
@@ -121,15 +122,15 @@ def epoch_with_lightning(steps: int) -> float:
             if index == trainer.num_training_batches - 1:
                 self.seconds = time.perf_counter() - self.began_s
 
-    said = params.load("train")
+    listed = params.load("train")
     with tempfile.TemporaryDirectory() as scratch:
         clock = Clock()
-        callbacks, _ = make_callbacks(said.train, Path(scratch))
-        trainer = make_trainer(said.train, Path(scratch), False, [clock, *callbacks])
+        callbacks, _ = make_callbacks(listed.train, Path(scratch))
+        trainer = make_trainer(listed.train, Path(scratch), False, [clock, *callbacks])
         trainer.fit_loop.max_epochs = 2
         trainer.limit_train_batches = steps
-        data = ArraysModule(Path("data/arrays"), said.train.batch_size, said.train.seed)
-        trainer.fit(build(said, Path("data/schema.json")), data)
+        data = ArraysModule(Path("data/arrays"), listed.train.batch_size, listed.train.seed)
+        trainer.fit(build(listed, Path("data/schema.json")), data)
     return clock.seconds
 
 

@@ -1,4 +1,4 @@
-"""Throw-away copies of the project to measure in."""
+"""Temporary copies of the project, to measure in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARTS = ("stages", "serving", "flows", "champion", "dvc.yaml", "params.yaml", ".
 
 
 def project(folder: Path, changes: dict[str, Any] | None = None, preset: str = "") -> Path:
-    """The project's own files in a new `folder`, with a preset and then `changes` written into its params."""
+    """Copy the project to a new `folder`, and write a preset and then `changes` into its params.yaml."""
     for name in PARTS:
         source, place = ROOT / name, folder / name
         if source.is_dir():
@@ -35,23 +35,23 @@ def project(folder: Path, changes: dict[str, Any] | None = None, preset: str = "
 
 
 def _bytecode(folder: str, names: list[str]) -> list[str]:
-    """Python's caches; the empty file of that name in a release is a part of it."""
+    """The names of Python's caches. A release contains an empty file of that name, which must be copied."""
     return [name for name in names if name == "__pycache__" and (Path(folder) / name).is_dir()]
 
 
 def timed(folder: Path, *command: str | Path) -> float:
-    """Seconds of wall clock that a command takes in `folder`; its output is shown only if it fails."""
+    """Run a command in `folder` and return its wall-clock seconds; its output is shown only if it fails."""
     began = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
+    process = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    if process.returncode:
         raise SystemExit(
-            f"{' '.join(map(str, command))} failed in {folder}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            f"{' '.join(map(str, command))} failed in {folder}:\n{process.stdout[-2000:]}{process.stderr[-2000:]}"
         )
     return time.perf_counter() - began
 
 
 def watched(folder: Path, *command: str) -> tuple[float, float]:
-    """Seconds, and MiB of resident memory of a command and its children at the highest moment."""
+    """Run a command and return its seconds and the peak MiB of resident memory, including its children."""
     import psutil
 
     began = time.perf_counter()
@@ -79,13 +79,13 @@ def watched(folder: Path, *command: str) -> tuple[float, float]:
 
 
 def cpu_s() -> float:
-    """CPU seconds of all that has been run so far."""
+    """CPU seconds of all child processes so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def environment() -> dict[str, str]:
-    """Ours, with this environment's commands first, the copy's code before the project's, and no analytics."""
+    """This process's environment, with this environment's commands first, the copy's code, and no analytics."""
     return os.environ | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": ".",
@@ -95,7 +95,7 @@ def environment() -> dict[str, str]:
 
 
 def stage(folder: Path, name: str) -> float:
-    """Seconds that `dvc repro` takes for one stage alone, whatever it depends on."""
+    """Run one stage with `dvc repro`, without those upstream, and return its seconds."""
     return timed(folder, "dvc", "repro", "--quiet", "--force", "--single-item", name)
 
 

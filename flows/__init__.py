@@ -1,1 +1,1 @@
-"""Effects: Prefect drives the graph, and data are brought in."""
+"""The `millrace` command, the pipeline under Prefect, intake of data, and the report of a run."""

@@ -1,87 +1,94 @@
-"""What a run publishes in Prefect: metrics, plots, the verdict, and what was wrong with the data."""
+"""Publishes a run's metrics, plots, verdict and validation as Prefect artifacts."""
 
 from __future__ import annotations
 
 import base64
 import csv
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.report.page import CARD
 
 
 def publish(paths: Mapping[str, str], outs: Container[str]) -> None:
-    """As Prefect artifacts: those of this run's outputs that are metrics, plots, verdict or report on the data."""
-    fresh = {name: Path(path) for name, path in paths.items() if path in outs and Path(path).exists()}
-    if "metrics" in fresh:
-        create_markdown_artifact(metrics_table(read_json(fresh["metrics"])), "millrace-metrics")
-    if "plots" in fresh:
-        curves = [fresh["curves"]] if "curves" in fresh else []
-        create_markdown_artifact(plots_page(fresh["plots"], curves), "millrace-plots")
-    if "verdict" in fresh:
-        create_markdown_artifact(verdict_table(read_json(fresh["verdict"])), "millrace-verdict")
-    if "validation" in fresh:
-        create_markdown_artifact(
-            validation_page(read_json(fresh["validation"] / "validation.json")), "millrace-validation"
-        )
+    """Publish those outputs of this run that are metrics, learning curves, plots, verdict or validation report.
+
+    Args:
+        paths: the paths of dvc.yaml, by name.
+        outs: the paths of the stages that this run has brought up to date.
+    """
+    present = {name: Path(path) for name, path in paths.items() if path in outs and Path(path).exists()}
+    if "metrics" in present:
+        create_table_artifact(metrics_table(read_json(present["metrics"])), "millrace-metrics")
+    if "curves" in present:
+        create_table_artifact(read_csv(present["curves"]), "millrace-curves")
+    if "plots" in present:
+        create_markdown_artifact(plots_page(present["plots"]), "millrace-plots")
+    if "verdict" in present:
+        verdict = read_json(present["verdict"])
+        title = f"{verdict['verdict']}: release {verdict['release']}"
+        create_table_artifact(verdict_table(verdict), "millrace-verdict", description=title)
+    if "validation" in present:
+        report = read_json(present["validation"] / "validation.json")
+        create_markdown_artifact(validation_page(report), "millrace-validation")
 
 
 def publish_card(page: Path) -> None:
-    """As a Prefect artifact: the model card, which says what the page beside it shows."""
+    """Publish the model card, which has the same content as the report beside it."""
     create_markdown_artifact(
-        page.with_name(CARD).read_text(encoding="utf-8"), "millrace-card", description=f"The page of this run: {page}"
+        page.with_name(CARD).read_text(encoding="utf-8"), "millrace-card", description=f"The report of this run: {page}"
     )
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+def metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> list[dict[str, str]]:
     """A row for each metric, a column for each split."""
     names = dict.fromkeys(name for values in metrics.values() for name in values)
-    rows = [[name, *(_figure(values.get(name)) for values in metrics.values())] for name in names]
-    return _table(["metric", *metrics], rows)
-
-
-def verdict_table(verdict: Mapping[str, Any]) -> str:
-    """The verdict and each criterion."""
-    rows = [
-        [said["name"], said["bound"], _figure(said["value"]), "holds" if said["holds"] else f"**{said['reason']}**"]
-        for said in verdict["criteria"]
+    return [
+        {"metric": name, **{split: _number(values.get(name)) for split, values in metrics.items()}} for name in names
     ]
-    title = f"## {verdict['verdict']}: release {verdict['release']}"
-    return f"{title}\n\n{_table(['criterion', 'bound', 'value', ''], rows)}"
+
+
+def verdict_table(verdict: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A row for each criterion."""
+    return [
+        {
+            "criterion": criterion["name"],
+            "bound": criterion["bound"],
+            "value": _number(criterion["value"]),
+            "outcome": "holds" if criterion["holds"] else criterion["reason"],
+        }
+        for criterion in verdict["criteria"]
+    ]
 
 
 def validation_page(report: Mapping[str, Any]) -> str:
-    """The outcome, and a line for each fault."""
+    """The outcome as Markdown, with a line for each fault."""
     return "\n".join([f"## The data are {report['outcome']}", "", *(f"- {fault}" for fault in report["faults"])])
 
 
-def plots_page(folder: Path, tables: Iterable[Path]) -> str:
-    """The folder's pictures, whole inside the page so that they outlive it, and the tables."""
+def plots_page(folder: Path) -> str:
+    """The folder's plots as Markdown that contains them, so that it outlives the files."""
     parts = []
     for path in sorted(folder.glob("*.png")):
         data = base64.b64encode(path.read_bytes()).decode()
         parts.append(f"### {path.stem}\n\n![{path.stem}](data:image/png;base64,{data})")
-    for path in tables:
-        with path.open(encoding="utf-8", newline="") as file:
-            heading, *rows = csv.reader(file)
-        parts.append(f"### {path.stem}\n\n{_table(heading, rows)}")
     return "\n\n".join(parts)
 
 
 def read_json(path: Path) -> Any:
-    """A file's content."""
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _figure(value: float | None) -> str:
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a CSV file with a header."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """As markdown."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

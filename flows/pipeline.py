@@ -1,4 +1,4 @@
-"""The graph of dvc.yaml under Prefect: a task for each stage, DVC does the work and the caching."""
+"""The pipeline of dvc.yaml under Prefect: a task for each stage; DVC runs and caches it."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ os.environ.update(loopback_direct())  # read whenever Prefect opens a connection
 
 GRAPH = Path("dvc.yaml")
 ONE_RUN = Path(".dvc/tmp/millrace.lock")
-REFUSED = 3  # a stage's exit code that says so
-OPEN = "NeedsPerson"  # the name of a run's state where somebody has to decide
-ENDS = {"Refused": Refused.code, OPEN: NeedsPerson.code}  # our own exit code, by the state's name
+REFUSED = 3  # the exit code of a stage that refuses
+OPEN = "NeedsPerson"  # the name of a run's state if a person has to decide
+ENDS = {"Refused": Refused.code, OPEN: NeedsPerson.code}  # exit code by the state's name
 
 _RETRIES = 2
 _RETRY_DELAYS_S = (2, 5)
 _POLL_S = 2
 _SERVER_START_S = 120
-_TAIL = 200  # lines of a stage that are kept to tell why it failed
+_TAIL = 200  # last lines of a stage, kept for the reason of a failure
 _HINTS = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
-_PASSING = (  # what may be otherwise in a moment, in DVC's words and the launcher's
+_PASSING = (  # messages of DVC and of the launcher about failures that a retry may cure
     "is busy, it is being blocked by",
     "Unable to acquire lock",
     "Unable to read RWLock-file",
@@ -68,7 +68,7 @@ _PASSING = (  # what may be otherwise in a moment, in DVC's words and the launch
 
 @dataclass(frozen=True)
 class Stage:
-    """A node of DVC's graph. `alone`: its `meta` in dvc.yaml says `alone: true`, nothing may run beside it."""
+    """A node of DVC's graph. `alone`: no other stage may run meanwhile (`meta: {alone: true}` in dvc.yaml)."""
 
     name: str
     after: tuple[str, ...]
@@ -78,34 +78,34 @@ class Stage:
 
 @flow(name="millrace", task_runner=ThreadPoolTaskRunner())
 def pipeline() -> State[Any]:
-    """Run what changed in the current folder's dvc.yaml; publish metrics, plots and verdict."""
+    """Run the changed stages of dvc.yaml in the current folder; publish metrics, plots and verdict."""
     try:
         lockfile.check_conflicts()
-        for mended in lockfile.recover(Path()):
-            get_run_logger().warning(mended)
+        for restored in lockfile.recover(Path()):
+            get_run_logger().warning(restored)
         stages = plan()
         with holding(ONE_RUN, "a run"):
             states = drive(stages)
         if any(state.is_cancelled() for state in states.values()):
-            return Cancelled(message="cancelled; the next run goes on from here")
+            return Cancelled(message="cancelled; the next run continues from here")
         paths = declared_paths()
-        check_conflicts = [stage for stage in stages if states[stage.name].name in ("Completed", "Refused")]
-        publish(paths, {out for stage in check_conflicts for out in stage.outs})
+        settled = [stage for stage in stages if states[stage.name].name in ("Completed", "Refused")]
+        publish(paths, {out for stage in settled for out in stage.outs})
         state = conclude(states, paths)
         if state.is_completed() and "verdict" in paths:
-            tell(paths)
+            write_report(paths)
         return state
     except UserError as error:
         return Failed(message=str(error))
 
 
 def plan() -> list[Stage]:
-    """The stages in the order in which `dvc repro` takes them, resolved by DVC.
+    """List the stages in the order in which `dvc repro` runs them.
 
     Raises:
-        UserError: there is no graph here, or DVC cannot read it.
+        UserError: there is no dvc.yaml here, or DVC cannot read it.
     """
-    # DVC's own plan and not `dvc dag`, which has the edges but not the order, and repro writes dvc.lock in that order.
+    # `dvc dag` has the edges but not the order in which repro writes dvc.lock.
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.repo.reproduce import get_active_graph, plan_repro
@@ -130,18 +130,18 @@ def plan() -> list[Stage]:
 
 
 def waits(stages: Sequence[Stage]) -> dict[str, list[str]]:
-    """For each stage those that must end before it: its upstream, and more where a stage must run alone."""
-    found: dict[str, list[str]] = {}
+    """For each stage, the stages that must end before it: those upstream, and others if a stage must run alone."""
+    before: dict[str, list[str]] = {}
     alone: list[str] = []
     for stage in stages:
-        found[stage.name] = list(found) if stage.alone else [*dict.fromkeys([*stage.after, *alone])]
+        before[stage.name] = list(before) if stage.alone else [*dict.fromkeys([*stage.after, *alone])]
         if stage.alone:
             alone = [stage.name]
-    return found
+    return before
 
 
 def drive(stages: Sequence[Stage]) -> dict[str, State[Any]]:
-    """Run every stage as soon as those before it have ended well; give the state of each."""
+    """Run every stage as soon as those before it have succeeded; return the state of each."""
     recorded = entries()
     try:
         with Children() as children, get_client(sync_client=True) as client:
@@ -155,7 +155,7 @@ def drive(stages: Sequence[Stage]) -> dict[str, State[Any]]:
 def submit(
     before: Mapping[str, Sequence[str]], children: Children, ended: SimpleQueue[str]
 ) -> dict[str, PrefectFuture[Any]]:
-    """A task for each stage; its name is put into `ended` when it is over."""
+    """Submit a task for each stage; its name is put into `ended` when it is over."""
     futures: dict[str, PrefectFuture[Any]] = {}
     for name, others in before.items():
         named = run_stage.with_options(name=name, task_run_name=name)
@@ -167,7 +167,7 @@ def submit(
 def watch(
     futures: Mapping[str, PrefectFuture[Any]], ended: SimpleQueue[str], children: Children, client: Any
 ) -> dict[str, State[Any]]:
-    """Say how far the run is until all is over; end it where someone cancels it."""
+    """Log the progress until all tasks are over; end the run if someone cancels it."""
     log = get_run_logger()
     states: dict[str, State[Any]] = {}
     while len(states) < len(futures):
@@ -175,13 +175,13 @@ def watch(
             name = ended.get(timeout=_POLL_S)
         except Empty:
             if not children.ended and cancelled(client):
-                log.info("cancelled: ending what runs")
+                log.info("cancelled: ending the running stages")
                 children.end()
             continue
         futures[name].wait()
         states[name] = futures[name].state
-        said = states[name].message if states[name].is_final() else "not run, for one before it did not end well"
-        log.info("%d of %d: %s: %s", len(states), len(futures), name, said)
+        message = states[name].message if states[name].is_final() else "not run: a stage before it did not succeed"
+        log.info("%d of %d: %s: %s", len(states), len(futures), name, message)
     return states
 
 
@@ -189,7 +189,7 @@ def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
     return state.name == "Interrupted" and run.run_count <= _RETRIES
 
 
-# One retry more than are ever made: Prefect logs the last one as an exception, and there is none.
+# One more than are ever made: Prefect logs the last retry as an exception.
 @task(
     retries=_RETRIES + 1,
     retry_delay_seconds=list(_RETRY_DELAYS_S),
@@ -198,11 +198,11 @@ def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
     persist_result=False,
 )
 def run_stage(name: str, children: Children) -> State[Any]:
-    """`dvc repro` of one stage, its lines in the log as they come."""
+    """Run `dvc repro` for one stage, and log its lines as they come."""
     log = get_run_logger()
     began = time.monotonic()
     last: deque[str] = deque(maxlen=_TAIL)
-    # DVC gives up a finished stage if another holds its lock for 3 s, as one that hashes gigabytes does: let it wait.
+    # Without the option DVC drops a finished stage if another holds its lock for 3 s, as when it hashes gigabytes.
     try:
         with children.start(["dvc", "--wait-for-lock", "repro", "--single-item", name]) as child:
             for line in map(str.rstrip, child.stdout or ()):
@@ -210,7 +210,7 @@ def run_stage(name: str, children: Children) -> State[Any]:
                     last.append(line)
                     log.info(line)
     except ProcessLookupError:
-        return Cancelled(message="not begun, as its run has ended")
+        return Cancelled(message="not started, because its run has ended")
     if children.ended:
         return Cancelled(message="ended with its run")
     state = judge(child.returncode, list(last), time.monotonic() - began)
@@ -223,11 +223,11 @@ def run_stage(name: str, children: Children) -> State[Any]:
 
 
 def judge(code: int, lines: Sequence[str], seconds: float) -> State[Any]:
-    """What the end of a `dvc repro` means: done, refused, failed, or a failure that may pass if tried again."""
+    """Interpret the end of a `dvc repro`: completed, refused, failed, or interrupted, which a retry may cure."""
     if code == 0:
         same = any("didn't change, skipping" in line for line in lines)
         return Completed(message="unchanged" if same else f"done in {seconds:.1f} s")
-    errors = [line for line in lines if line.startswith("ERROR: ")]  # DVC's, after those of the stage itself
+    errors = [line for line in lines if line.startswith("ERROR: ")]  # by DVC; those of the stage follow
     errors += [line for line in lines if line.startswith("error: ")]
     reason = (errors or list(lines) or [f"dvc ended with {code}"])[-1].removeprefix("ERROR: ").removeprefix("error: ")
     text = "\n".join(lines)
@@ -241,25 +241,25 @@ def judge(code: int, lines: Sequence[str], seconds: float) -> State[Any]:
         return Failed(name="Interrupted", message="dvc was killed")
     if any(words in text for words in _PASSING):
         if "Unable to read RWLock-file" in text:
-            # Half written by a dvc that was killed; until it is gone no dvc works here.
+            # A killed dvc has written half of it; no dvc works here until it is removed.
             Path(".dvc/tmp/rwlock").unlink(missing_ok=True)
         return Failed(name="Interrupted", message=reason)
     return Failed(message=reason)
 
 
 def conclude(states: Mapping[str, State[Any]], paths: Mapping[str, str]) -> State[Any]:
-    """The run's own state: Failed, or Completed, with a name of its own where it was refused or needs a person."""
+    """The state of the run: Failed or Completed, the latter named Refused or NeedsPerson where that applies."""
     failed = {name: state for name, state in states.items() if state.is_failed() and state.name != "Refused"}
     if failed:
         return Failed(message="; ".join(f"{name} failed: {state.message}" for name, state in failed.items()))
     refused = {name: state for name, state in states.items() if state.name == "Refused"}
     if refused:
-        said = "; ".join(f"{name}: {state.message}" for name, state in refused.items())
-        return Completed(name="Refused", message=said)
+        message = "; ".join(f"{name}: {state.message}" for name, state in refused.items())
+        return Completed(name="Refused", message=message)
     if not all(state.is_completed() for state in states.values()):
-        return Failed(message="not every stage was run")
+        return Failed(message="some stages were not run")
     if "verdict" not in paths:
-        return Completed(message="every stage is done")
+        return Completed(message="all stages are done")
     verdict = read_json(Path(paths["verdict"]))
     if verdict["verdict"] == "pass":
         return Completed(message=f"release {verdict['release']} passes")
@@ -269,67 +269,67 @@ def conclude(states: Mapping[str, State[Any]], paths: Mapping[str, str]) -> Stat
     return Completed(name="Refused", message=f"release {verdict['release']} is refused: {'; '.join(reasons)}")
 
 
-def tell(paths: Mapping[str, str]) -> None:
-    """Write the page of this run and say where it lies. Whether there is one changes nothing of the run."""
+def write_report(paths: Mapping[str, str]) -> None:
+    """Write the report of this run and log its path. A failure does not change the run's state."""
     try:
         page = report.write(paths)
         publish_card(page)
-        get_run_logger().info("the page of this run: %s", page)
+        get_run_logger().info("the report of this run: %s", page)
     except UserError as error:
-        get_run_logger().warning("there is no page of this run: %s", error)
+        get_run_logger().warning("there is no report of this run: %s", error)
 
 
 def cancelled(client: Any) -> bool:
-    """Whether someone asks for this run's end, in the UI or by `prefect flow-run cancel`."""
+    """Whether this run was cancelled, in the UI or by `prefect flow-run cancel`."""
     try:
         state = client.read_flow_run(flow_run.id).state
-    except Exception:  # a server that is away for a moment is no reason to end a training
+    except Exception:  # an unreachable server is no reason to end a training
         return False
     return state.is_cancelling() or state.is_cancelled()
 
 
 def declared_paths() -> dict[str, str]:
-    """The paths that dvc.yaml names under `vars`."""
+    """The paths under `vars` in dvc.yaml, by name."""
     tree = YAML(typ="safe").load(GRAPH.read_text(encoding="utf-8"))
     named = [entry["paths"] for entry in tree.get("vars", []) if isinstance(entry, dict) and "paths" in entry]
     return named[0] if named else {}
 
 
 def entries() -> set[str]:
-    """The stages that dvc.lock has an entry for."""
+    """The stages with an entry in dvc.lock."""
     return set(lockfile.stages())
 
 
 def arrange(recorded: set[str], order: list[str]) -> None:
-    """Bring the entries that a run added to dvc.lock into the order in which `dvc repro` adds them.
+    """Sort the entries that a run added to dvc.lock into the order in which `dvc repro` adds them.
 
-    Stages that ran side by side stand there in the order in which they ended.
+    Stages that ran at the same time were added in the order in which they ended.
     """
-    # The order is for people who read diffs: no reason to lose a run.
+    # The order only helps people who read diffs, so a failure is ignored.
     with suppress(UserError), lockfile.idle(wait=True):
         lockfile.move_last([name for name in order if name in entries() - recorded])
 
 
 @contextmanager
 def api() -> Iterator[None]:
-    """The Prefect server that is configured; without one, a server of our own while the block lasts.
+    """Use the configured Prefect server; if there is none, start one for the duration of the block.
 
-    Prefect would start one too, but leaves it behind when this process is killed.
+    Prefect would start one too, but leaves it running when this process is killed.
 
     Raises:
-        UserError: it does not answer, or start.
+        UserError: the server does not answer, or does not start.
     """
     if configured := PREFECT_API_URL.value():
         if not answers(configured, somehow=True):
-            how = "`prefect server start` starts one there, without PREFECT_API_URL the run has its own"
-            raise UserError(f"no Prefect server answers at {configured}: {how}")
+            remedy = "start it with `prefect server start`, or unset PREFECT_API_URL to let the run start its own"
+            raise UserError(f"no Prefect server answers at {configured}: {remedy}")
         yield
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    # `env`: the page that shows the run takes its address from nothing else.
+    # Prefect's page reads its address only from this variable.
     serve = ["env", f"PREFECT_UI_API_URL={url}", "prefect", "server", "start", "--no-scheduler"]
     serve += ["--host", "127.0.0.1", "--port", str(port)]
     with Children() as children, children.start(serve, how="end") as server:
@@ -343,13 +343,13 @@ def api() -> Iterator[None]:
         with temporary_settings({PREFECT_API_URL: url}):
             try:
                 yield
-            finally:  # Prefect sends what is left at exit, when this server is gone, and waits a minute for it
+            finally:  # at exit Prefect would wait a minute to send the rest to a server that is gone
                 APILogHandler().flush()
                 EventsWorker.drain_all(timeout=5)
 
 
 def answers(url: str, somehow: bool = False) -> bool:
-    """Whether a Prefect API is there and well; `somehow`: whatever it answers, as one that asks for a token does."""
+    """Whether a Prefect API is healthy. `somehow`: or answers with any error, such as one that requires a token."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
             return bool(json.load(response) is True)
@@ -360,10 +360,10 @@ def answers(url: str, somehow: bool = False) -> bool:
 
 
 def main() -> int:
-    """Run once; 0: the verdict is pass, 1: failed, 3: refused by validation or gate, 4: a person has to decide."""
+    """Run once. Returns 0 for pass, 1 for failed, 3 for refused by validation or gate, 4 if a person has to decide."""
     argparse.ArgumentParser(
         prog="python -m flows.pipeline",
-        description="Run what changed in dvc.yaml under Prefect: with PREFECT_API_URL's server, else one for this run.",
+        description="Run the changed stages of dvc.yaml under Prefect, on PREFECT_API_URL's server or its own.",
         epilog="example: PREFECT_API_URL=http://127.0.0.1:4200/api python -m flows.pipeline",
     ).parse_args()
     interrupts.raised()
@@ -377,7 +377,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the next run goes on from here", file=sys.stderr)
+        print("interrupted; the next run continues from here", file=sys.stderr)
         return interrupts.CODE
     good = state.is_completed() and state.name != "Refused"
     print(state.message if good else f"error: {state.message}", file=sys.stdout if good else sys.stderr)

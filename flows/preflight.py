@@ -1,4 +1,4 @@
-"""What a run could only find out after hours of work, looked at before it begins."""
+"""Checks before a run for mistakes that it would otherwise find only after hours."""
 
 from __future__ import annotations
 
@@ -16,34 +16,39 @@ from stages.training.devices import on_gpu
 from stages.training.earlier_weights import pinned
 
 
-def everything(said: sections.Params) -> None:
-    """Hold params against what only the network's own files and this machine's devices know of; imports torch.
+def everything(settings: sections.Params) -> None:
+    """Check parameters that only the network's files and this machine's devices can judge; imports torch.
 
     Raises:
-        Misuse: names the key that is wrong.
+        Misuse: a parameter is wrong; the message names its key.
     """
     import torch
 
-    declared = said.schema_.unfitted()
-    network(declared, said.model, said.train.augment)
-    thresholds(said.gate.thresholds, said.gate.margins, declared.target)
-    for by, asked in said.gate.slices.items():
-        thresholds(asked.thresholds, asked.margins, declared.target, f"gate.slices.{by}")
-    on_gpu(said.train, torch.cuda.device_count())
-    if said.model.init_from != "none":
-        pinned(Path(said.model.init_from), said.model.init_sha256)
+    declared = settings.schema_.unfitted()
+    network(declared, settings.model, settings.train.augment)
+    thresholds(settings.gate.thresholds, settings.gate.margins, declared.target)
+    for column, bounds in settings.gate.slices.items():
+        thresholds(bounds.thresholds, bounds.margins, declared.target, f"gate.slices.{column}")
+    on_gpu(settings.train, torch.cuda.device_count())
+    if settings.model.init_from != "none":
+        pinned(Path(settings.model.init_from), settings.model.init_sha256)
 
 
 def due() -> bool:
-    """Whether `everything` has something to look at: values that the stages have not ended well with before."""
+    """Whether `everything` has to check values with which the stages have not succeeded before."""
     return not (params.accepted("train") and params.accepted("gate"))
 
 
 def data(path: Path, builtin: Path, name: str) -> None:
-    """Look whether the data are where params say. `name` is that of the built-in set, which a stage makes.
+    """Check that the data exist.
+
+    Args:
+        path: `data.path`.
+        builtin: the folder of the built-in data sets.
+        name: the built-in set that the stage `fetch` makes.
 
     Raises:
-        Misuse: they are not; it says what brings them there.
+        Misuse: they do not; the message says how to get them.
     """
     if path.exists() or path == builtin / name:
         return
@@ -55,24 +60,24 @@ def data(path: Path, builtin: Path, name: str) -> None:
 
 
 def champion(paths: Mapping[str, str]) -> None:
-    """Look whether what git knows of the released model is there, and is JSON.
+    """Check that the champion's files in git exist and are JSON.
 
     Raises:
-        Misuse: a file is lost or damaged; it says what restores it.
+        Misuse: a file is missing or damaged; the message says how to restore it.
     """
     for path in (Path(paths[name]) for name in ("champion", "champion_verdict", "released_statistics")):
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            what = "is no JSON" if path.exists() else "is not there"
-            raise Misuse(f"{path} {what}: `git checkout {path}` restores it") from error
+            problem = "is not JSON" if path.exists() else "is missing"
+            raise Misuse(f"{path} {problem}: `git checkout {path}` restores it") from error
 
 
 def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
-    """Look whether every part of the network, every option and every augmentation is one.
+    """Check that every part of the network, every option and every augmentation exists.
 
     Raises:
-        Misuse: the first that is not, by its key, with the nearest.
+        Misuse: the first that does not, with its key and the nearest name.
     """
     from stages.networks import network
 
@@ -83,30 +88,34 @@ def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
         raise Misuse(f"params.yaml: {error}") from error
 
 
-def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: Column, within: str = "gate") -> None:
-    """Look whether metrics of these names will be measured, and whether they can hold their bounds.
+def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: Column, section: str = "gate") -> None:
+    """Check that metrics of these names are measured and can satisfy their bounds.
 
     Raises:
-        Misuse: the first that will not, with the nearest, or that cannot.
+        Misuse: the first that is not measured, with the nearest name, or that cannot satisfy its bound.
     """
     measures = metrics.of(target)
     ranges = measures.METRICS | {f"{name}[LABEL]": limits for name, limits in measures.METRICS_BY_LABEL.items()}
     for key, names in {"thresholds": bounds, "margins": margins}.items():
         for name in names:
             if _metric(name) not in ranges:
-                near = nearest(_metric(name), ranges)
-                instead = "" if near.endswith("?") else ": delete it, or write another"
-                of = f"{within}.{key} of a target of kind {target.kind.removeprefix('target_')}"
-                raise Misuse(f"params.yaml: {of}: there is no metric {name!r}{near}{instead}")
+                hint = nearest(_metric(name), ranges)
+                remedy = "" if hint.endswith("?") else ": delete it, or write another"
+                where = f"{section}.{key} of a target of kind {target.kind.removeprefix('target_')}"
+                raise Misuse(f"params.yaml: {where}: there is no metric {name!r}{hint}{remedy}")
     for name, bound in bounds.items():
         low, high = ranges[_metric(name)]
         if bound.min is not None and bound.min > high:
-            raise Misuse(f"params.yaml: {within}.thresholds.{name}.min is {bound.min:g}, but it is never over {high:g}")
+            raise Misuse(
+                f"params.yaml: {section}.thresholds.{name}.min is {bound.min:g}, but it is never over {high:g}"
+            )
         if bound.max is not None and bound.max < low:
-            raise Misuse(f"params.yaml: {within}.thresholds.{name}.max is {bound.max:g}, but it is never under {low:g}")
+            raise Misuse(
+                f"params.yaml: {section}.thresholds.{name}.max is {bound.max:g}, but it is never under {low:g}"
+            )
 
 
 def _metric(name: str) -> str:
-    """A label's metric without its label."""
-    whole, of, rest = name.partition("[")
-    return f"{whole}[LABEL]" if of and rest.endswith("]") else name
+    """The name of a metric, with LABEL in the place of a class."""
+    name_only, bracket, rest = name.partition("[")
+    return f"{name_only}[LABEL]" if bracket and rest.endswith("]") else name

@@ -1,4 +1,4 @@
-"""The project that the current folder lies in: where everything of it is."""
+"""The project that contains the current folder, and its paths."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def enclosing() -> Path | None:
-    """The project that the current folder lies in, if any."""
+    """The project that contains the current folder, or None."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
 
 
 def project() -> Path:
-    """The project's root, which holds dvc.yaml.
+    """The project's root, the folder of dvc.yaml.
 
     Raises:
-        Misuse: there is none at or above the current folder.
+        Misuse: neither the current folder nor one above it has a dvc.yaml, or params.yaml is missing.
     """
     from stages.core import lockfile
 
@@ -31,13 +31,13 @@ def project() -> Path:
         raise Misuse(f"{Path.cwd()} is not inside a millrace project: there is no dvc.yaml here or above")
     if not (root / "params.yaml").exists():
         raise Misuse(f"{root / 'params.yaml'} is missing: restore it with `git checkout params.yaml`")
-    for mended in lockfile.recover(root):
-        print(mended, file=sys.stderr)
+    for restored in lockfile.recover(root):
+        print(restored, file=sys.stderr)
     return root
 
 
 def laid_out() -> dict[str, Path]:
-    """Where everything of the graph lies."""
+    """The paths of dvc.yaml, by name."""
     from stages.settings import params
 
     root = project()
@@ -45,10 +45,10 @@ def laid_out() -> dict[str, Path]:
 
 
 def exported() -> dict[str, Path]:
-    """Where everything of the graph lies, once there is an exported model.
+    """The paths of dvc.yaml, by name, if a model has been exported.
 
     Raises:
-        UserError: there is none.
+        UserError: none has.
     """
     paths = laid_out()
     if not paths["manifest"].exists():
@@ -57,14 +57,14 @@ def exported() -> dict[str, Path]:
 
 
 def opened() -> Store:
-    """The releases of this project on this host."""
+    """The store of this project's releases on this host."""
     from serving.releases.store import Store
 
     return Store(project() / "live")
 
 
 def only(names: list[str]) -> str:
-    """The public name that is meant where none was said.
+    """The only public name.
 
     Raises:
         Misuse: there are several, or none.
@@ -72,5 +72,5 @@ def only(names: list[str]) -> str:
     if not names:
         raise Misuse("nothing is released yet: `millrace release` does that")
     if len(names) > 1:
-        raise Misuse(f"say which with --model: {', '.join(names)}")
+        raise Misuse(f"there are several models, {', '.join(names)}: choose one with --model")
     return names[0]

@@ -1,4 +1,4 @@
-"""The pipeline on a schedule, served to a Prefect server that lives longer than a run."""
+"""The pipeline on a schedule, under a Prefect server that keeps running."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ EXAMPLE = "http://127.0.0.1:4200/api"
 
 
 def main() -> int:
-    """Serve until ended; 2: no server, or a schedule that is none."""
+    """Run the schedule until the command is ended. Returns 2 if there is no server or the schedule is invalid."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.schedule",
-        description="Run the pipeline of this folder on a schedule, for as long as this command runs.",
+        description="Run the pipeline of this folder on a schedule, as long as this command runs.",
         epilog='example: python -m flows.schedule --cron "0 3 * * *" --timezone Europe/Berlin',
     )
     parser.add_argument("--cron", required=True, help="minute, hour, day, month, weekday")
@@ -55,26 +55,26 @@ def main() -> int:
 
 
 def parse(cron: str, timezone: str) -> Any:
-    """A schedule.
+    """Parse a schedule.
 
     Raises:
-        UserError: cron or timezone is not one.
+        UserError: `cron` or `timezone` is invalid.
     """
     try:
         ZoneInfo(timezone)
     except (ValueError, LookupError) as error:
-        raise UserError(f"--timezone {timezone!r} is none: write it as in Europe/Berlin") from error
+        raise UserError(f"--timezone {timezone!r} is unknown: write one such as Europe/Berlin") from error
     try:
         return Cron(cron, timezone=timezone)
     except ValueError as error:
-        raise UserError(f"--cron: {error}: write it as in '0 3 * * *', each day at three") from error
+        raise UserError(f"--cron: {error}: write it as in '0 3 * * *', every day at three") from error
 
 
 def require_server(url: str | None) -> None:
-    """A schedule needs a server that stays.
+    """Check that a Prefect server answers.
 
     Raises:
-        UserError: none answers.
+        UserError: none does.
     """
     if not url:
         raise UserError(f"no Prefect server is set: `prefect server start`, then `export PREFECT_API_URL={EXAMPLE}`")
@@ -83,32 +83,37 @@ def require_server(url: str | None) -> None:
 
 
 def serve(schedule: Any) -> None:
-    """Run the pipeline when the schedule says so; what came due while nobody served is cancelled, not made up for."""
-    name = Path.cwd().name
-    cancel_late(name)
-    # The runs are processes of their own, which find `stages` so.
+    """Run the pipeline on the schedule. Runs that came due while this command was not running are cancelled."""
+    deployment = Path.cwd().name
+    cancel_late(deployment)
+    # Each run is a process that must find the package `stages`.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
     pipeline.serve(
-        name=name,
+        name=deployment,
         schedule=schedule,
         pause_on_shutdown=False,
-        # One that comes due while another is at work is cancelled: the one after it will see the same data and more.
+        # A run that comes due during another is cancelled: the next one sees the same data and more.
         global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )
 
 
 def cancel_late(deployment: str) -> None:
-    """End what is overdue: Prefect would run all of it, oldest first."""
+    """Cancel overdue runs: Prefect would run all of them, oldest first."""
     overdue = FlowRunFilter.model_validate(
         {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": datetime.now(UTC)}}
     )
-    ours = DeploymentFilter.model_validate({"name": {"any_": [deployment]}})
+    this_deployment = DeploymentFilter.model_validate({"name": {"any_": [deployment]}})
     with get_client(sync_client=True) as client:
         while late := client.read_flow_runs(
-            flow_run_filter=overdue, deployment_filter=ours, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=100
+            flow_run_filter=overdue,
+            deployment_filter=this_deployment,
+            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+            limit=100,
         ):
             for run in late:
-                client.set_flow_run_state(run.id, Cancelled(message="came due while nobody served"), force=True)
+                client.set_flow_run_state(
+                    run.id, Cancelled(message="came due while nothing ran the schedule"), force=True
+                )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks measure in: copies of the project that are whole."""
+"""The benchmarks' copies of the project are complete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from benchmarks import workspace
 from serving.triton import manifest
 
 
-def test_a_copy_of_the_project_has_its_champion_whole(after_two, tmp_path, monkeypatch):
+def test_a_copy_of_the_project_has_a_complete_champion(after_two, tmp_path, monkeypatch):
     monkeypatch.setattr(workspace, "ROOT", after_two)
     monkeypatch.setattr(workspace, "PARTS", ("champion", "dvc.yaml", "params.yaml"))
     copy = workspace.project(tmp_path / "copy")

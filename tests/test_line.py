@@ -163,7 +163,7 @@ def test_data_elsewhere_are_refused_with_the_command_that_imports_them(done, tmp
         ("file", "is a file of no format"),
         ("empty", "is an empty folder of no format"),
         ("gone", "there is no "),
-        ("..", "holds this project itself"),
+        ("..", "contains this project"),
     ],
 )
 def test_what_is_no_data_set_is_not_added(finished, tmp_path, made, words):

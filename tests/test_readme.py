@@ -1,4 +1,4 @@
-"""Every command that the README and the pages beside it show is run, in the order in which it stands, by section."""
+"""Runs every command in README.md and some pages of docs/, section by section and in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and what the comment above it says how to test. `section`: PAGE#HEADING."""
+    """A fenced block. `how`: the comment above it, which says how to test it. `section`: PAGE#HEADING."""
 
     section: str
     how: str
@@ -39,8 +39,8 @@ def blocks() -> list[Block]:
 
 
 def blocks_of(page: str) -> list[Block]:
-    """Those of one page."""
-    found, section = [], f"{page}#top"
+    """The blocks of one page."""
+    blocks_found, section = [], f"{page}#top"
     pattern = (
         r"^## (?P<section>[^\n]+)$|^(?:<!-- test: (?P<how>[^\n]+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$"
     )
@@ -48,8 +48,8 @@ def blocks_of(page: str) -> list[Block]:
         if match["section"]:
             section = f"{page}#{match['section']}"
         elif match["language"] in ("sh", "python"):
-            found.append(Block(section, match["how"] or "", match["language"], match["code"]))
-    return found
+            blocks_found.append(Block(section, match["how"] or "", match["language"], match["code"]))
+    return blocks_found
 
 
 def test_every_block_says_how_it_is_tested():
@@ -58,10 +58,44 @@ def test_every_block_says_how_it_is_tested():
         assert re.match(r"run|served|python|make|background, until: .+|not here, .+", block.how), block.code
 
 
-def test_what_cannot_run_here_is_at_least_shell():
+def test_every_shell_block_is_valid_syntax():
     for block in blocks():
         if block.language == "sh":
             subprocess.run(["bash", "-n"], input=block.code, text=True, check=True)
+
+
+def pages() -> list[str]:
+    """Every Markdown page of the project."""
+    return [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
+    ]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_link_leads_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page != "CHANGELOG.md"])
+def test_every_path_of_the_source_that_is_named_exists(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:stages|serving|flows|tests|docs|benchmarks)/[\w./-]+)`", text):
+        if not re.search(r"NAME|\bmine\b", path):
+            assert (ROOT / path).exists(), path
 
 
 SERVE = Block("", "background, until: Ctrl-C ends it", "sh", ".venv/bin/millrace serve")
@@ -70,7 +104,7 @@ HOUSES = "".join(f"{20 + i * 7 % 180}.5,{'Ulm' if i % 3 else 'Bonn'},{i * 7 % 18
 
 @pytest.mark.parametrize("section", list(dict.fromkeys(block.section for block in blocks())))
 def test_section(section, done, tmp_path):
-    """Ports are free ones, and the network learns for a moment only; all else is as it stands there."""
+    """Commands run as written, except for free ports and a short training."""
     (done.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     if re.search("pictures|houses", "".join(block.code for block in blocks() if block.section == section)):
         shutil.copytree(done.folder / "data/builtin/digits", tmp_path / "pictures")
@@ -87,7 +121,7 @@ def test_section(section, done, tmp_path):
 
 
 def run(clone: Clone, block: Block, ports: dict[str, str], home: Path, stack: ExitStack) -> None:
-    """One block in the clone, as its comment says."""
+    """Run a block in the clone, as its comment says."""
     if block.how.startswith("not here"):
         return
     if block.how == "make":
@@ -98,7 +132,9 @@ def run(clone: Clone, block: Block, ports: dict[str, str], home: Path, stack: Ex
     command = [sys.executable, "-c", code] if block.language == "python" else ["bash", "-euc", code]
     surroundings = environment(clone.folder) | {"HOME": str(home), "PREFECT_HOME": str(home / ".prefect")}
     folders = surroundings["PATH"].split(os.pathsep)
-    surroundings["PATH"] = os.pathsep.join(each for each in folders if each != str(BIN))  # nobody has activated it
+    surroundings["PATH"] = os.pathsep.join(
+        each for each in folders if each != str(BIN)
+    )  # the environment is not activated
     process = subprocess.Popen(
         command,
         cwd=clone.folder,
@@ -114,12 +150,12 @@ def run(clone: Clone, block: Block, ports: dict[str, str], home: Path, stack: Ex
         while "prefect server" in code and not answers(f"http://127.0.0.1:{ports['4200']}/api"):
             assert process.poll() is None
         return
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, f"{code}\n{said}"
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, f"{code}\n{output}"
 
 
 def elsewhere(code: str, ports: dict[str, str], home: Path) -> str:
-    """The same commands on free ports, and with no folder outside the test's own."""
+    """The same commands with free ports, and with folders inside the test's own."""
     for port, free in ports.items():
         code = code.replace(f":{port}", f":{free}")
     code = code.replace("/tmp/millrace-storage", str(home / "storage"))
@@ -132,7 +168,7 @@ def elsewhere(code: str, ports: dict[str, str], home: Path) -> str:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """As Ctrl-C does, and then wait."""
+    """Send Ctrl-C, and wait."""
     os.killpg(process.pid, signal.SIGINT)
     try:
         process.communicate(timeout=40)
@@ -142,7 +178,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.skipif(not instructions() >= NEEDED, reason="this processor lacks AVX2 or FMA")
-def test_the_first_run_ends_with_the_release_that_is_printed_here(finished: Clone) -> None:
+def test_the_first_run_exports_the_release_named_in_the_readme(finished: Clone) -> None:
     (printed,) = re.findall(r"the release `digits_([0-9a-f]{12})`", README)
     names = sorted(path.name for path in (finished.folder / "models/repository").iterdir())
     assert f"digits_{printed}" in names

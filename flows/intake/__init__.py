@@ -1,1 +1,1 @@
-"""A new data set comes in."""
+"""Adding a data set to the project."""

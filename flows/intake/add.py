@@ -27,41 +27,45 @@ RAW = Path("data/raw")
 
 
 def main(path: Path, name: str | None = None, target: str = "", options: str = "{}") -> None:
-    """Copy, track, and point the pipeline at it. `options` is YAML, as `data.options` has it."""
+    """Copy the data, track them with DVC, and set params.yaml to them. `options`: `data.options` as YAML."""
     path = path.expanduser()
     if not path.exists():
         raise Misuse(f"there is no {path}")
     if name is None:
-        own = path.resolve().stem if path.is_file() else path.resolve().name
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", own).strip("-.") or "data"
+        stem = path.resolve().stem if path.is_file() else path.resolve().name
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "data"
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise Misuse(f"the name {name!r} must consist of letters, digits, '.', '_' and '-'")
-    form = recognise(path)
-    place = RAW / name
-    said = parsed(options, form)
-    guessed = guess.table(path, form, sections.options(sources.source(form), said, "data.options"), target)
-    said |= guessed.options() if guessed else {}
-    bring(path, place)
-    track(place)
+    format_name = recognize(path)
+    folder = RAW / name
+    given = parse_options(options, format_name)
+    guessed = guess.table(
+        path, format_name, sections.options(sources.source(format_name), given, "data.options"), target
+    )
+    given |= guessed.options() if guessed else {}
+    copy_in(path, folder)
+    track(folder)
     changes: dict[str, dict[str, Any]] = {
-        "data": {"path": place.as_posix(), "format": form, "options": said},
-        "split": {"by": "hash", "column": "none"},  # another set's column is none of this one's
-        "export": {"name": public(name)},
+        "data": {"path": folder.as_posix(), "format": format_name, "options": given},
+        "split": {"by": "hash", "column": "none"},  # a column of the previous data set may not exist here
+        "export": {"name": public_name(name)},
     }
     if guessed:
         changes |= schema_of(guessed.features, guessed.target)
     params.edit(changes)
-    print(f"{place} is under DVC, and params.yaml says:\n  data:\n    path: {place}\n    format: {form}")
-    if said:
-        print(f"    options: {json.dumps(said, ensure_ascii=False)}    # how the files are written")
-    print(f"  export:\n    name: {public(name)}    # what callers will know the model by")
+    print(
+        f"{folder} is tracked by DVC, and params.yaml now has:\n  data:\n    path: {folder}\n    format: {format_name}"
+    )
+    if given:
+        print(f"    options: {json.dumps(given, ensure_ascii=False)}    # how the files are written")
+    print(f"  export:\n    name: {public_name(name)}    # the model's public name")
     if guessed:
         show(guessed)
-    print(f"Next: {upcoming(guessed, place)}`git add {RAW} params.yaml`, `git commit`, and `millrace run`")
+    print(f"Next: {next_steps(guessed, folder)}`git add {RAW} params.yaml`, `git commit`, and `millrace run`")
 
 
 def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dict[str, Any]]:
-    """What params.yaml shall say of a table."""
+    """The sections of params.yaml for a table."""
     measures = metrics.of(Column(target.name, f"target_{target.kind}"))
     return {
         "schema": {
@@ -76,30 +80,30 @@ def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dic
     }
 
 
-def parsed(options: str, form: str) -> dict[str, Any]:
-    """What a person says of the files on the command line.
+def parse_options(options: str, format_name: str) -> dict[str, Any]:
+    """Parse `--options`.
 
     Raises:
-        Misuse: it is no YAML, or not what the format knows.
+        Misuse: the text is not YAML, or not options of the format.
     """
     try:
-        said = YAML(typ="safe").load(options)
-        if not isinstance(said, dict):
-            raise ValueError("these are no options, which look like '{encoding: latin-1}'")
-        sections.options(sources.source(form), said, "data.options")
+        given = YAML(typ="safe").load(options)
+        if not isinstance(given, dict):
+            raise ValueError("write options like '{encoding: latin-1}'")
+        sections.options(sources.source(format_name), given, "data.options")
     except (YAMLError, ValueError) as error:
         raise Misuse(f"--options {options!r}: {' '.join(str(error).split())}") from error
-    return said
+    return given
 
 
-def public(name: str) -> str:
-    """A name that Triton takes."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:60]
-    return plain if plain[0].isalpha() else f"of-{plain}"
+def public_name(name: str) -> str:
+    """A name that Triton accepts."""
+    cleaned = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:60]
+    return cleaned if cleaned[0].isalpha() else f"of-{cleaned}"
 
 
 def show(guessed: guess.Guessed) -> None:
-    """What was guessed, as a table, and what may be wrong with it."""
+    """Print the guesses as a table, and warnings."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -115,55 +119,57 @@ def show(guessed: guess.Guessed) -> None:
         print(f"warning: {doubt}")
 
 
-def upcoming(guessed: guess.Guessed | None, place: Path) -> str:
-    """What a person does with a table before it goes into git."""
-    again = f"where a warning is right, `millrace data add {place} --options ...`; "
-    mended = "mend the guesses under schema in params.yaml, `millrace data expect`, "
-    return (again if guessed and guessed.doubts else "") + (mended if guessed else "")
+def next_steps(guessed: guess.Guessed | None, folder: Path) -> str:
+    """What to do with a table before `git add`."""
+    add_again = f"if a warning is right, `millrace data add {folder} --options ...`; "
+    correct = "correct the guesses under schema in params.yaml, `millrace data expect`, "
+    return (add_again if guessed and guessed.doubts else "") + (correct if guessed else "")
 
 
-def recognise(path: Path) -> str:
-    """The format whose source claims the path.
+def recognize(path: Path) -> str:
+    """The name of the format that the path has.
 
     Raises:
-        Misuse: none does.
+        Misuse: it has none of the known formats.
     """
-    known = {name: sources.source(name) for name in sources.names()}
-    for name, source in known.items():
+    formats = {name: sources.source(name) for name in sources.names()}
+    for name, source in formats.items():
         if source.claims(path):
             return name
     what = "a file" if path.is_file() else "an empty folder" if not any(path.iterdir()) else "a folder"
-    formats = "; or ".join(f"{name}, {source.LAYOUT}" for name, source in known.items())
-    raise Misuse(f"{path} is {what} of no format known here: {formats}")
+    layouts = "; or ".join(f"{name}, {source.LAYOUT}" for name, source in formats.items())
+    raise Misuse(f"{path} is {what} in no known format: {layouts}")
 
 
-def bring(path: Path, place: Path) -> None:
-    """Copy to `place`, whole or not at all; what lies there already is left alone.
+def copy_in(path: Path, folder: Path) -> None:
+    """Copy to `folder`, completely or not at all; existing data are not replaced.
 
     Raises:
-        Misuse: something else has that name.
+        Misuse: the folder exists and has other data, or the path contains this project.
     """
-    if place.exists() and place.resolve() == path.resolve():
+    if folder.exists() and folder.resolve() == path.resolve():
         return
-    if path.resolve() in place.resolve().parents:
-        raise Misuse(f"{path} holds this project itself: name the folder that holds the data alone")
-    if place.exists():
-        again = f"millrace data add {shlex.quote(str(path))} --name NAME"
-        anew = f"`millrace data add {place}` reads it anew"
-        raise Misuse(f"{place} exists: {anew}; for other data give another name, `{again}`, or remove it first")
-    with command.replacing(place) as whole:
+    if path.resolve() in folder.resolve().parents:
+        raise Misuse(f"{path} contains this project: name a folder that contains only the data")
+    if folder.exists():
+        other_name = f"millrace data add {shlex.quote(str(path))} --name NAME"
+        read_again = f"`millrace data add {folder}` reads it again"
+        raise Misuse(
+            f"{folder} exists: {read_again}; for other data give another name, `{other_name}`, or remove it first"
+        )
+    with command.replacing(folder) as scratch:
         if path.is_dir():
-            shutil.copytree(path, whole, symlinks=True)
+            shutil.copytree(path, scratch, symlinks=True)
         else:
-            whole.mkdir(parents=True)
-            shutil.copy2(path, whole / path.name)
+            scratch.mkdir(parents=True)
+            shutil.copy2(path, scratch / path.name)
 
 
-def track(place: Path) -> None:
-    """`dvc add`."""
-    done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(place)], check=False)
-    if done.returncode:
-        raise UserError(f"`dvc add {place}` failed; the data lie in {place} and params.yaml is as it was")
+def track(folder: Path) -> None:
+    """Track the folder with `dvc add`."""
+    process = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(folder)], check=False)
+    if process.returncode:
+        raise UserError(f"`dvc add {folder}` failed; the data are in {folder}, and params.yaml is unchanged")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Look at the ingested table and write what is expected of such data into params.yaml, for a person to edit."""
+"""Infers expectations from the ingested table and writes them to params.yaml, for a person to correct."""
 
 from __future__ import annotations
 
@@ -21,33 +21,35 @@ if TYPE_CHECKING:
 
 
 def main(force: bool = False) -> None:
-    """Ingest what changed, infer, write, show. What a person wrote stays as it is without `force`."""
-    said, paths = params.parse(), params.paths()
-    preflight.data(Path(said.data.path), Path(paths["builtin"]), said.data.builtin)
+    """Ingest the data, infer expectations, write and show them. Existing ones are only replaced with `force`."""
+    settings, paths = params.parse(), params.paths()
+    preflight.data(Path(settings.data.path), Path(paths["builtin"]), settings.data.builtin)
     ingest()
     rows = read(Path(paths["table"]))
-    declared = said.schema_.unfitted()
+    declared = settings.schema_.unfitted()
     columns = (*declared.features, declared.target)
-    written = said.validate_.columns
-    found = {column.name: infer(column, rows) for column in columns}
-    kept = {} if force else {name: sorted(set(found[name]) & set(written.get(name, {}))) for name in found}
-    new = {name: {key: found[name][key] for key in found[name] if key not in kept.get(name, ())} for name in found}
+    written = settings.validate_.columns
+    inferred = {column.name: infer(column, rows) for column in columns}
+    kept = {} if force else {name: sorted(set(inferred[name]) & set(written.get(name, {}))) for name in inferred}
+    new = {
+        name: {key: inferred[name][key] for key in inferred[name] if key not in kept.get(name, ())} for name in inferred
+    }
     for column in columns:
         check(column, written.get(column.name, {}) | new[column.name])
     params.merge({"validate": {"columns": {name: options for name, options in new.items() if options}}})
     show(columns, written, new, kept)
-    print("Next: mend validate.columns in params.yaml where more or less is to be expected, and `millrace run`")
+    print("Next: correct validate.columns in params.yaml, and `millrace run`")
 
 
 def ingest() -> None:
-    """`dvc repro` as far as the table."""
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "ingest"], check=False)
-    if done.returncode:
-        raise UserError("the data could not be ingested, for the reason above; params.yaml is as it was")
+    """Run `dvc repro` up to the table."""
+    process = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "ingest"], check=False)
+    if process.returncode:
+        raise UserError("the data could not be ingested, for the reason above; params.yaml is unchanged")
 
 
 def read(table: Path) -> pd.DataFrame:
-    """The table without its files' bytes, of which the facts tell."""
+    """Read the table without the bytes of files; their facts are columns of their own."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -56,38 +58,42 @@ def read(table: Path) -> pd.DataFrame:
 
 
 def infer(column: Column, rows: pd.DataFrame) -> dict[str, Any]:
-    """The options that the column's kind infers."""
+    """The expectations that the column's kind infers, as options."""
     return expectations.of(column.kind).infer(column.name, rows)
 
 
 def check(column: Column, options: dict[str, Any]) -> None:
-    """Raise Misuse where what is inferred does not go together with what a person wrote."""
+    """Check the options.
+
+    Raises:
+        Misuse: inferred options contradict existing ones.
+    """
     key = f"validate.columns.{column.name}"
     try:
         sections.options(expectations.of(column.kind), options, key)
     except ValueError as error:
-        raise Misuse(f"{error}: mend or remove {key} in params.yaml, or replace it with --force") from error
+        raise Misuse(f"{error}: correct or remove {key} in params.yaml, or replace it with --force") from error
 
 
 def show(columns: tuple[Column, ...], written: dict[str, Any], new: dict[str, Any], kept: dict[str, list[str]]) -> None:
-    """What is expected now, as a table, and what stayed as a person wrote it."""
+    """Print the inferred and the kept expectations as a table."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="expected from now on: see validate.columns in params.yaml", title_justify="left")
+    table = Table(title="expectations: see validate.columns in params.yaml", title_justify="left")
     for heading in ("column", "kind", "inferred", "kept as you wrote it"):
         table.add_column(heading)
     for column in columns:
-        inferred = [f"{key} {told(value)}" for key, value in new[column.name].items()]
-        stayed = [f"{key} {told(written[column.name][key])}" for key in kept.get(column.name, [])]
+        inferred = [f"{key} {shorten(value)}" for key, value in new[column.name].items()]
+        kept_options = [f"{key} {shorten(written[column.name][key])}" for key in kept.get(column.name, [])]
         kind = column.kind.removeprefix("target_")
-        table.add_row(*map(Text, (column.name, kind, ", ".join(inferred), ", ".join(stayed))))
+        table.add_row(*map(Text, (column.name, kind, ", ".join(inferred), ", ".join(kept_options))))
     Console().print(table)
 
 
-def told(value: Any) -> str:
-    """An option's value in a few words."""
+def shorten(value: Any) -> str:
+    """Format an option's value; of a long list only the first items."""
     if not isinstance(value, (list, tuple)):
         return str(value)
     more = [f"{len(value) - 6} more"] if len(value) > 6 else []

@@ -1,7 +1,7 @@
-"""The page of a run, for people, and the same facts as a model card in Markdown.
+"""Writes the report of a run as an HTML page, and the same content as a model card in Markdown.
 
-No stage, but what both drivers do at the end: it shows times, the commit and the day, which no stage's output may hold,
-and the graph pays nothing for it.
+This is not a stage: `millrace run` and the Prefect flow do it at the end. The report has latencies, the commit and the
+date, which no stage's output may contain.
 """
 
 from __future__ import annotations
@@ -21,50 +21,53 @@ from stages.core.command import protect_printing, replacing
 from stages.core.errors import UserError
 from stages.settings import params
 
-PAGE, CARD = "index.html", "card.md"  # beside the verdict
+PAGE, CARD = "index.html", "card.md"  # in the folder of the verdict
 _TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"), encoding="utf-8")
 _MARKUP = {"\\": "\\\\", "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "](": "]\\(", "\r": " ", "\n": " "}
 
 
 def write(paths: Mapping[str, str]) -> Path:
-    """Write page and card from the outputs of the stages, by their names in dvc.yaml; where the page lies.
+    """Write page and card, and return the path of the page.
+
+    Args:
+        paths: the outputs of the stages by their names in dvc.yaml.
 
     Raises:
-        UserError: nothing was judged yet.
+        UserError: nothing has been judged yet.
     """
     run = gather({name: Path(path) for name, path in paths.items()})
     folder = Path(paths["verdict"]).parent
-    for name, environment in ((PAGE, _environment(autoescape=True)), (CARD, _environment(finalize=escaped))):
-        with replacing(folder / name) as whole:
-            whole.write_text(environment.get_template(name).render(run=run), encoding="utf-8")
+    for name, environment in ((PAGE, _environment(autoescape=True)), (CARD, _environment(finalize=escape))):
+        with replacing(folder / name) as scratch:
+            scratch.write_text(environment.get_template(name).render(run=run), encoding="utf-8")
     return folder / PAGE
 
 
-def escaped(value: Any) -> str:
-    """Anything as text that Markdown shows as it is, in a cell of a table too: names are other people's."""
+def escape(value: Any) -> str:
+    """Escape text for Markdown, also in a table's cell: names come from users' data."""
     text = str(value)
-    for mark, instead in _MARKUP.items():
-        text = text.replace(mark, instead)
+    for character, replacement in _MARKUP.items():
+        text = text.replace(character, replacement)
     return text
 
 
-def _environment(**how: Any) -> Environment:
+def _environment(**options: Any) -> Environment:
     return Environment(
         loader=_TEMPLATES,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        **how,
+        **options,
     )
 
 
 def main() -> int:
-    """Say where the page lies; 1: there is none, and why."""
+    """Write the report and print its path; return 1 with an error if that is impossible."""
     interrupts.raised()
     protect_printing()
     try:
-        print(f"the page of this run: {write(params.paths())}")
+        print(f"the report of this run: {write(params.paths())}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code

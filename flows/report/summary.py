@@ -1,4 +1,4 @@
-"""What is to be said of a run, from the outputs of its stages: everything as people read it, nothing of its looks."""
+"""Collects the content of a run's report from the outputs of the stages, formatted for people, without the layout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEADLINES = {"pass": "Pass", "refuse": "Refused", "needs a person": "Needs a per
 
 @dataclass(frozen=True)
 class Shown:
-    """A criterion. `title`: its name within its group; `ends`: its interval; `limits`: the least and the most."""
+    """A criterion. `title`: its name within its group. `ends`: its interval. `limits`: smallest and largest value."""
 
     about: str
     name: str
@@ -51,8 +51,8 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Told:
-    """A column of the data, how far it is from other data, and both drawn; `missing`: the share, if any is."""
+class ColumnSummary:
+    """A column of the data, its distances from other data, and both drawn. `missing`: the share, if any is."""
 
     name: str
     distances: Sequence[Shown]
@@ -61,12 +61,12 @@ class Told:
 
     @property
     def holds(self) -> bool:
-        return all(each.holds for each in self.distances)
+        return all(distance.holds for distance in self.distances)
 
 
 @dataclass(frozen=True)
 class Slices:
-    """One criterion of all the slices by one column, the worst first, drawn to one scale."""
+    """A criterion for all slices by one column, worst first, drawn to one scale."""
 
     title: str
     bound: str
@@ -76,7 +76,7 @@ class Slices:
 
 @dataclass(frozen=True)
 class Run:
-    """A run. What it did not come to is empty."""
+    """The content of a report. Fields that the run did not reach are empty."""
 
     outcome: str
     headline: str
@@ -92,25 +92,25 @@ class Run:
     better: Sequence[str] = ()  # metrics
     against: Sequence[Shown] = ()
     differing: Sequence[Shown] = ()
-    differences: str = ""  # the PNG as an address that needs no network
+    differences: str = ""  # a PNG as a data URL
     robustness: Sequence[Shown] = ()
     slices: Sequence[Slices] = ()
-    not_sliced: Sequence[str] = ()  # what is said of slices that were not judged
+    not_sliced: Sequence[str] = ()  # notes on slices that were not judged
     controls: Sequence[Mapping[str, Any]] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)  # of each split
     removed: Mapping[str, int] = field(default_factory=dict)
     features: Sequence[tuple[str, str]] = ()  # name and kind
     target: str = ""
-    answers: Mapping[str, Sequence[str]] = field(default_factory=dict)  # output: its labels
-    columns: Sequence[Told] = ()  # what has moved first
-    beside: str = ""  # which data theirs are drawn beside
-    unjudged: Sequence[str] = ()  # of the data
+    answers: Mapping[str, Sequence[str]] = field(default_factory=dict)  # output: its classes
+    columns: Sequence[ColumnSummary] = ()  # columns that have moved first
+    compared_with: str = ""  # the data they are compared with: champion or test
+    unjudged: Sequence[str] = ()  # notes on the data
     charts: Sequence[Chart] = ()
-    plots: Mapping[str, str] = field(default_factory=dict)  # name: the PNG as an address that needs no network
+    plots: Mapping[str, str] = field(default_factory=dict)  # name: a PNG as a data URL
     splits: Sequence[str] = ()
     metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)  # metric: its value on each of `splits`
-    by_label: Sequence[tuple[str, Mapping[str, float]]] = ()  # the worst first
+    by_label: Sequence[tuple[str, Mapping[str, float]]] = ()  # worst first
     times: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -119,10 +119,10 @@ class Run:
 
 
 def gather(paths: Mapping[str, Path]) -> Run:
-    """All that the outputs under these names say; where the data were refused, that alone.
+    """Collect the content of the outputs; if the data were refused, only that.
 
     Raises:
-        UserError: nothing was judged yet.
+        UserError: nothing has been judged yet.
     """
     data = _read(paths.get("validation"), "validation.json")
     written = f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC"
@@ -134,9 +134,11 @@ def gather(paths: Mapping[str, Path]) -> Run:
         return Run("refuse", "Data refused", lead, reasons=reasons, data=data, commit=_commit(), written=written)
     verdict, manifest = _read(paths["verdict"]), _manifest(paths.get("manifest"))
     if not verdict:
-        raise UserError("nothing was judged yet: `millrace run` gives a verdict")
+        raise UserError("nothing has been judged yet: run `millrace run`")
     if manifest and manifest.id != verdict["release"]:
-        raise UserError(f"the verdict is on {verdict['release']}, not on what is exported: `millrace run` judges that")
+        raise UserError(
+            f"the verdict is on {verdict['release']}, not on the exported model: `millrace run` judges that"
+        )
     times, parity = _read(paths.get("times")), _read(paths.get("answers"), "parity.json")
     criteria = [_shown(criterion, times) for criterion in verdict["criteria"]]
     return Run(
@@ -146,21 +148,23 @@ def gather(paths: Mapping[str, Path]) -> Run:
         name=manifest.name if manifest else "",
         release=verdict["release"],
         level=verdict.get("level", 0.0),
-        reasons=[each.reason or each.name for each in criteria if not each.holds],
-        notes=[each.note for each in criteria if each.note and each.about not in (CONTROL, DATA) and not each.rows],
-        criteria=[each for each in criteria if each.about in (THRESHOLD, LATENCY, COST)],
-        served=[each for each in criteria if each.about == PARITY],
+        reasons=[shown.reason or shown.name for shown in criteria if not shown.holds],
+        notes=[
+            shown.note for shown in criteria if shown.note and shown.about not in (CONTROL, DATA) and not shown.rows
+        ],
+        criteria=[shown for shown in criteria if shown.about in (THRESHOLD, LATENCY, COST)],
+        served=[shown for shown in criteria if shown.about == PARITY],
         champion=verdict.get("champion", ""),
         better=verdict.get("better", ()),
-        against=[each for each in criteria if each.about == COMPARISON and each.name != DISAGREEMENT],
-        differing=[each for each in criteria if each.name == DISAGREEMENT],
+        against=[shown for shown in criteria if shown.about == COMPARISON and shown.name != DISAGREEMENT],
+        differing=[shown for shown in criteria if shown.name == DISAGREEMENT],
         differences=_plots(paths.get("challenge")).get("differences", ""),
-        robustness=[each for each in criteria if each.about == ROBUSTNESS],
+        robustness=[shown for shown in criteria if shown.about == ROBUSTNESS],
         slices=_slices(verdict["criteria"]),
-        not_sliced=[each.note for each in criteria if each.about == SLICE and each.note and not any(each.limits)],
+        not_sliced=[shown.note for shown in criteria if shown.about == SLICE and shown.note and not any(shown.limits)],
         controls=[_control(control) for control in verdict.get("controls", ())],
         data=data,
-        **_columns([each for each in criteria if each.about == DATA], paths),
+        **_columns([shown for shown in criteria if shown.about == DATA], paths),
         charts=_charts(paths.get("curves")),
         plots=_plots(paths.get("plots")),
         times=times,
@@ -175,7 +179,7 @@ def gather(paths: Mapping[str, Path]) -> Run:
 
 
 def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any], among: Sequence[float | None] = ()) -> Shown:
-    """As the verdict has it; the time, which is not in there, from where it was measured. `among`: see `interval`."""
+    """Format a criterion. Latencies are not in the verdict but in `times`. `among`: see `interval`."""
     compared = criterion["name"].startswith(COMPARED) and criterion["name"] != DISAGREEMENT
     value, unit = criterion["value"], ""
     if criterion["about"] == LATENCY and times:
@@ -202,48 +206,50 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any], among: Sequen
 
 
 def _columns(criteria: Sequence[Shown], paths: Mapping[str, Path]) -> dict[str, Any]:
-    """The columns of the data, drawn beside the champion's where these were compared, else beside the test rows."""
-    new, old = ({} if path is None else distributions.load(path) for path in map(_there, map(paths.get, STATISTICS)))
-    compared = any(each.title.endswith(f": {AS_CHAMPION}") and each.value for each in criteria)
-    told = []
+    """The columns of the data, drawn with the champion's if they were compared, else with the test rows."""
+    new, old = ({} if path is None else distributions.load(path) for path in map(_existing, map(paths.get, STATISTICS)))
+    compared = any(shown.title.endswith(f": {AS_CHAMPION}") and shown.value for shown in criteria)
+    columns = []
     for name, splits in new.items():
-        own = [each for each in criteria if each.name.rpartition(": ")[0] == name]
+        distances = [shown for shown in criteria if shown.name.rpartition(": ")[0] == name]
         other = old.get(name, {}).get("train") if compared else splits["test"]
         train = splits["train"]
         missing = number(train.missing / train.rows) if train.missing else ""
-        told.append(Told(name, own, histogram(train, other or train), missing))
+        columns.append(ColumnSummary(name, distances, histogram(train, other or train), missing))
     return {
-        "columns": sorted(told, key=lambda each: each.holds),
-        "beside": "champion" if compared else "test",
-        "unjudged": [each.note for each in criteria if each.note],
+        "columns": sorted(columns, key=lambda column: column.holds),
+        "compared_with": "champion" if compared else "test",
+        "unjudged": [shown.note for shown in criteria if shown.note],
     }
 
 
-def _there(path: Path | None) -> Path | None:
+def _existing(path: Path | None) -> Path | None:
     return path if path and path.exists() else None
 
 
 def _slices(criteria: Iterable[Mapping[str, Any]]) -> list[Slices]:
-    """Those that were judged, by column and metric; first where one does not hold."""
+    """The judged slices by column and metric; groups with a failure first."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for each in criteria:
-        if each["about"] == SLICE and each["limits"]:
-            by, value = each["part"]
-            groups[each["name"].removesuffix(f" where {by} is {value}"), by].append(each)
-    found = []
+    for criterion in criteria:
+        if criterion["about"] == SLICE and criterion["limits"]:
+            by, value = criterion["part"]
+            groups[criterion["name"].removesuffix(f" where {by} is {value}"), by].append(criterion)
+    slices = []
     for (name, by), group in groups.items():
-        numbers = [x for each in group for x in (each["value"], *(each["interval"] or ()), *each["limits"])]
-        worst_first = sorted(group, key=lambda each: (each["holds"], _room(each)))
-        shown = [replace(_shown(each, {}, numbers), title=each["part"][1]) for each in worst_first]
-        few = sum(bool(each["note"]) for each in group)
-        note = f"{few:,} of {len(group):,} have too few rows to tell this margin: there the value alone decides."
+        numbers = [
+            x for criterion in group for x in (criterion["value"], *(criterion["interval"] or ()), *criterion["limits"])
+        ]
+        worst_first = sorted(group, key=lambda criterion: (criterion["holds"], _room(criterion)))
+        shown = [replace(_shown(criterion, {}, numbers), title=criterion["part"][1]) for criterion in worst_first]
+        uncertain = sum(bool(criterion["note"]) for criterion in group)
+        note = f"{uncertain:,} of {len(group):,} have too few rows for this margin: there the value alone decides."
         title = f"{name.removeprefix(COMPARED)} by {by}" + (COMPARED in name) * ", against the champion"
-        found.append(Slices(title, group[0]["bound"], shown, note if few else ""))
-    return sorted(found, key=lambda each: each.shown[0].holds)
+        slices.append(Slices(title, group[0]["bound"], shown, note if uncertain else ""))
+    return sorted(slices, key=lambda group: group.shown[0].holds)
 
 
 def _room(criterion: Mapping[str, Any]) -> float:
-    """How far within its bounds a value lies."""
+    """The distance of a value from the nearer bound, negative outside."""
     value, (least, most) = criterion["value"], criterion["limits"]
     if value is None:
         return -math.inf
@@ -251,21 +257,21 @@ def _room(criterion: Mapping[str, Any]) -> float:
 
 
 def _control(control: Mapping[str, Any]) -> dict[str, Any]:
-    """One model that is bad on purpose, with its scores as words."""
+    """A control, with its scores as text."""
     scores = [f"{name} {number(value)}" for name, value in control["scored"].items() if value is not None]
     return {**control, "scored": ", ".join(scores)}
 
 
 def _lead(criteria: Sequence[Shown], samples: int | None) -> str:
-    """How many criteria hold, and on what they were judged."""
-    failed, of = sum(not each.holds for each in criteria), _count(len(criteria), "criterion", "criteria")
-    said = f"{failed:,} of {of} {'does' if failed == 1 else 'do'} not hold" if failed else f"All {of} hold"
-    on = f", judged on what a real Triton answered to {_count(samples, 'test sample')}" if samples else ""
-    return f"{said}{on}."
+    """How many criteria hold, and on how many samples they were judged."""
+    failed, total = sum(not shown.holds for shown in criteria), _count(len(criteria), "criterion", "criteria")
+    outcome = f"{failed:,} of {total} {'does' if failed == 1 else 'do'} not hold" if failed else f"All {total} hold"
+    samples_note = f", judged on a real Triton's predictions for {_count(samples, 'test sample')}" if samples else ""
+    return f"{outcome}{samples_note}."
 
 
 def _charts(curves: Path | None) -> list[Chart]:
-    """The losses, and the first metric of the val split, by epoch."""
+    """The losses and the first metric of the val split, by epoch."""
     if curves is None or not curves.exists():
         return []
     with curves.open(encoding="utf-8", newline="") as file:
@@ -276,24 +282,24 @@ def _charts(curves: Path | None) -> list[Chart]:
     drawn = [chart("loss", {name: column for name, column in losses.items() if column})]
     if first:
         drawn.append(chart(first.removeprefix("val_"), {"validation": columns[first]}))
-    return [each for each in drawn if each]
+    return [drawing for drawing in drawn if drawing]
 
 
 def _plots(folder: Path | None) -> dict[str, str]:
-    """The pictures that were drawn of the answers, by name; the curves are drawn anew, for any width and light."""
-    found = sorted(folder.glob("*.png")) if folder else []
+    """The plots by name, as data URLs. The learning curves are drawn by the page itself."""
+    files = sorted(folder.glob("*.png")) if folder else []
     return {
         path.stem: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        for path in found
+        for path in files
         if path.stem != "curves"
     }
 
 
 def _sizes(repository: Path | None) -> dict[str, str]:
-    """What is served on disk: all of it, and the network."""
+    """The sizes on disk of the model repository and of the network."""
     files = [path for path in repository.rglob("*") if path.is_file()] if repository else []
     networks = [path for path in files if path.suffix == ".onnx"]
-    return {what: _bytes(some) for what, some in (("repository", files), ("network", networks)) if some}
+    return {name: _bytes(part) for name, part in (("repository", files), ("network", networks)) if part}
 
 
 def _manifest(path: Path | None) -> Manifest | None:
@@ -301,19 +307,19 @@ def _manifest(path: Path | None) -> Manifest | None:
 
 
 def _contract(schema: Path | None) -> dict[str, Any]:
-    """What the model takes and what it answers."""
+    """The model's features, target and outputs."""
     if schema is None or not schema.exists():
         return {}
-    fitted = Schema.load(schema)
+    loaded = Schema.load(schema)
     return {
-        "features": [(column.name, column.kind) for column in fitted.features],
-        "target": fitted.target.name,
-        "answers": {name: tensor.labels for name, tensor in fitted.outputs().items()},
+        "features": [(column.name, column.kind) for column in loaded.features],
+        "target": loaded.target.name,
+        "answers": {name: tensor.labels for name, tensor in loaded.outputs().items()},
     }
 
 
 def _split(arrays: Path | None) -> dict[str, Any]:
-    """Rows of each split, and those that were left out."""
+    """Rows of each split, and rows that were removed."""
     if arrays is None or not arrays.exists():
         return {}
     summary = read_summary(arrays)
@@ -321,7 +327,7 @@ def _split(arrays: Path | None) -> dict[str, Any]:
 
 
 def _measured(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
-    """Metrics of the whole, by split; and those of each label on the test split, the worst label first."""
+    """Metrics by split, and those of each class on the test split, worst class first."""
     names = dict.fromkeys(name for values in metrics.values() for name in values if "[" not in name)
     by_label: dict[str, dict[str, float]] = defaultdict(dict)
     for name, value in metrics.get("test", {}).items():
@@ -336,19 +342,19 @@ def _measured(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, An
 
 
 def _commit() -> str:
-    """What is checked out, and whether tracked files are otherwise, but for what every run changes; "" outside git."""
+    """The commit, and whether tracked files other than dvc.lock differ from it; "" outside git."""
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = head and _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
     return f"{head} with changes" if changed else head
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    process = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    return process.stdout.strip() if process.returncode == 0 else ""
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """For people: four digits that count, or all before the point."""
+    """Format with four significant digits, or all digits before the point."""
     if value is None:
         return ""
     text = f"{abs(value):,.0f}" if abs(value) >= 10_000 else f"{abs(value):.4g}"
@@ -364,15 +370,15 @@ def _ends(ends: Sequence[float | None], signed: bool) -> str:
 def _bytes(files: Iterable[Path]) -> str:
     size = sum(path.stat().st_size for path in files)
     power = next(power for power in range(4) if size < 1000 ** (power + 1) or power == 3)
-    amount = size / 1000**power
-    return f"{amount:.0f} {UNITS[power]}" if amount >= 100 else f"{amount:.3g} {UNITS[power]}"
+    value = size / 1000**power
+    return f"{value:.0f} {UNITS[power]}" if value >= 100 else f"{value:.3g} {UNITS[power]}"
 
 
-def _count(many: int, one: str, more: str = "") -> str:
-    return f"{many:,} {one if many == 1 else more or one + 's'}"
+def _count(count: int, singular: str, plural: str = "") -> str:
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
 def _read(path: Path | None, inside: str = "") -> dict[str, Any]:
-    """A JSON object from a stage's output; an empty one where there is none."""
+    """Read a JSON object from a stage's output; an empty one if there is none."""
     path = path and path / inside
     return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}

@@ -1,4 +1,4 @@
-"""The Prefect driver on a small real DVC project: the same dvc.lock as `dvc repro`, and nothing left behind."""
+"""The Prefect flow on a small real DVC project: it writes the same dvc.lock as `dvc repro` and leaves no process."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import pipeline, schedule
+from flows import artifacts, pipeline, schedule
 from flows.pipeline import Stage, conclude, judge, waits
 from stages.core import lockfile
 from stages.core.children import child_environment
 from stages.core.command import holding
 from tests.support.project import ROOT
 
-PATIENCE_S = 60  # until a thing that must happen counts as not happening
+PATIENCE_S = 60  # seconds to wait for an expected event
 
-# What a stage does beside its work stands in do/STAGE.sh. That is no dependency, so dvc.lock is the same with any.
+# Each stage also runs do/STAGE.sh. That is not a dependency, so dvc.lock is the same whatever it does.
 GRAPH = """
 vars:
   - paths:
@@ -56,26 +56,26 @@ VERDICT = {
 
 
 class Project:
-    """A folder with a graph, and the two drivers."""
+    """A folder with a pipeline, and the two ways to run it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.flows: list[subprocess.Popen[str]] = []
 
     def does(self, stage: str, script: str) -> None:
-        """Let a stage run this too."""
+        """Set the script that a stage also runs."""
         (self.folder / "do" / f"{stage}.sh").write_text(script)
 
-    def verdict(self, **said: Any) -> None:
-        """What the gate will say."""
-        (self.folder / "verdict.json").write_text(json.dumps({**VERDICT, **said}))
+    def verdict(self, **changes: Any) -> None:
+        """Set the gate's verdict."""
+        (self.folder / "verdict.json").write_text(json.dumps({**VERDICT, **changes}))
 
     def lock(self) -> bytes:
-        """dvc.lock as it is."""
+        """The bytes of dvc.lock."""
         return (self.folder / "dvc.lock").read_bytes()
 
     def recorded(self) -> bytes:
-        """dvc.lock, or nothing while there is none."""
+        """The bytes of dvc.lock; empty if there is none yet."""
         return self.lock() if (self.folder / "dvc.lock").exists() else b""
 
     def repro(self, check: bool = True) -> None:
@@ -96,7 +96,7 @@ class Project:
         return flow
 
     def run(self) -> tuple[int, str]:
-        """The same to its end: exit code and what it printed."""
+        """Run `python -m flows.pipeline` to its end; return its exit code and output."""
         process = self.start()
         output, _ = process.communicate(timeout=2 * PATIENCE_S)
         return process.returncode, output
@@ -104,7 +104,7 @@ class Project:
 
 @pytest.fixture(scope="module", autouse=True)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Prefect server that the children of this module find, on a machine where nothing answers as proxy."""
+    """A Prefect server for all tests of this module. The proxies in the environment do not exist."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy"):
             patch.setenv(name, "http://127.0.0.1:9")
@@ -117,7 +117,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project as plain `dvc repro` leaves it."""
+    """The project after a plain `dvc repro`."""
     project = Project(tmp_path_factory.mktemp("pattern"))
     (project.folder / "out").mkdir()
     (project.folder / "do").mkdir()
@@ -134,7 +134,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def project(pattern: Project, tmp_path: Path) -> Iterator[Project]:
-    """The project before its first run. No flow outlives the test."""
+    """The project before its first run. Flows are killed at the end of the test."""
     shutil.copytree(pattern.folder, tmp_path / "project")
     shutil.rmtree(tmp_path / "project" / ".dvc" / "cache")
     for path in (tmp_path / "project" / "out").iterdir():
@@ -147,23 +147,23 @@ def project(pattern: Project, tmp_path: Path) -> Iterator[Project]:
         flow.communicate()
 
 
-def until(true: Callable[[], Any]) -> None:
+def until(condition: Callable[[], Any]) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, "it does not happen"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition does not become true"
         time.sleep(0.02)
 
 
 def last_run() -> Any:
-    """The newest run that the server knows."""
+    """The server's newest run."""
     from prefect.client.schemas.sorting import FlowRunSort
 
     with pipeline.get_client(sync_client=True) as client:
         return client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
 
 
-def test_independent_stages_overlap_and_leave_the_lock_of_dvc_repro(project: Project, pattern: Project) -> None:
+def test_independent_stages_overlap_and_write_the_lock_of_dvc_repro(project: Project, pattern: Project) -> None:
     for name in ("left", "right"):
         os.mkfifo(project.folder / name)
     project.does("left", ": > left & cat right; wait; until grep -q right: dvc.lock 2> /dev/null; do sleep 0.05; done")
@@ -172,10 +172,10 @@ def test_independent_stages_overlap_and_leave_the_lock_of_dvc_repro(project: Pro
     assert code == 0, output
     assert project.lock() == pattern.lock()
     assert "release 0123456789ab passes" in output
-    assert "the page of this run: out/index.html" in output
+    assert "the report of this run: out/index.html" in output
 
 
-def test_a_failed_stage_stops_what_is_below_it_and_dvc_repro_goes_on(project: Project, pattern: Project) -> None:
+def test_a_failed_stage_stops_those_after_it_and_dvc_repro_can_continue(project: Project, pattern: Project) -> None:
     project.does("left", "echo 'error: the moon is full' >&2; exit 1")
     project.does("right", "touch right-was-run")
     project.does("gate", "touch gate-was-run")
@@ -183,7 +183,7 @@ def test_a_failed_stage_stops_what_is_below_it_and_dvc_repro_goes_on(project: Pr
     assert code == 1, output
     assert "error: left failed: the moon is full\n" in output
     assert "Traceback" not in output
-    assert output.count("Running stage 'left'") == 1, "a failure of its own making was tried again"
+    assert output.count("Running stage 'left'") == 1, "a permanent failure was retried"
     assert (project.folder / "right-was-run").exists()
     assert not (project.folder / "gate-was-run").exists()
     project.does("left", ":")
@@ -191,9 +191,7 @@ def test_a_failed_stage_stops_what_is_below_it_and_dvc_repro_goes_on(project: Pr
     assert pipeline.YAML().load(project.lock()) == pipeline.YAML().load(pattern.lock())
 
 
-def test_the_flow_goes_on_where_dvc_repro_stopped_and_tries_a_killed_stage_again(
-    project: Project, pattern: Project
-) -> None:
+def test_the_flow_continues_after_dvc_repro_and_retries_a_killed_stage(project: Project, pattern: Project) -> None:
     project.does("right", "exit 1")
     project.repro(check=False)
     project.does("right", "test -e again || { touch again; kill -9 $$; }")
@@ -204,7 +202,7 @@ def test_the_flow_goes_on_where_dvc_repro_stopped_and_tries_a_killed_stage_again
     assert project.lock() == pattern.lock()
 
 
-def test_a_refused_verdict_completes_under_its_name(project: Project) -> None:
+def test_a_refused_verdict_is_a_completed_run_named_refused(project: Project) -> None:
     criterion = {**VERDICT["criteria"][0], "holds": False, "reason": "0.8 is not at least 0.9"}
     project.verdict(verdict="refuse", criteria=[criterion])
     code, output = project.run()
@@ -215,27 +213,27 @@ def test_a_refused_verdict_completes_under_its_name(project: Project) -> None:
     assert "0.8 is not at least 0.9" in (project.folder / "out/card.md").read_text()
 
 
-def test_a_verdict_that_needs_a_person_completes_under_its_name(tmp_path: Path) -> None:
-    told = VERDICT | {"verdict": "needs a person"}
-    told["criteria"] = [{**VERDICT["criteria"][0], "holds": False, "reason": "0.8 is not at least 0.9"}]
-    (tmp_path / "verdict.json").write_text(json.dumps(told))
+def test_a_verdict_that_needs_a_person_is_a_completed_run_of_that_name(tmp_path: Path) -> None:
+    verdict = VERDICT | {"verdict": "needs a person"}
+    verdict["criteria"] = [{**VERDICT["criteria"][0], "holds": False, "reason": "0.8 is not at least 0.9"}]
+    (tmp_path / "verdict.json").write_text(json.dumps(verdict))
     state = conclude({}, {"verdict": str(tmp_path / "verdict.json")})
     assert (state.type.value, state.name) == ("COMPLETED", "NeedsPerson")
     assert "needs a person: 0.8 is not at least 0.9" in (state.message or "")
 
 
-def test_refused_data_are_no_failure(project: Project) -> None:
+def test_refused_data_are_not_a_failure(project: Project) -> None:
     project.does("left", "echo 'error: the data are refused: no rows' >&2; exit 3")
     code, output = project.run()
     assert code == 3, output
     assert "error: left: the data are refused: no rows\n" in output
-    assert "there is no page of this run: nothing was judged yet" in output
+    assert "there is no report of this run: nothing has been judged yet" in output
     assert last_run().state.name == "Refused"
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, "cancel", "own server"])
 def test_no_child_outlives_the_flow(end: Any, project: Project, pattern: Project) -> None:
-    project.does("left", "sleep 1000 & echo $! > child; wait")  # a shell that neither execs nor passes signals on
+    project.does("left", "sleep 1000 & echo $! > child; wait")  # a shell that neither execs nor forwards signals
     environment = {"PREFECT_API_URL": ""} if end == "own server" else {}
     flow = project.start(**environment)
     note = project.folder / "child"
@@ -257,14 +255,14 @@ def test_no_child_outlives_the_flow(end: Any, project: Project, pattern: Project
 
 
 def cancel(run: Any) -> None:
-    """As the UI does."""
+    """Cancel a run as the UI does."""
     from prefect.states import Cancelling
 
     with pipeline.get_client(sync_client=True) as client:
         client.set_flow_run_state(run, Cancelling())
 
 
-def test_a_second_run_in_a_folder_is_told_of_the_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_in_a_folder_fails_and_names_the_first(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project.folder)
     with holding(pipeline.ONE_RUN, "a run"):
         state = pipeline.pipeline.fn()
@@ -272,16 +270,16 @@ def test_a_second_run_in_a_folder_is_told_of_the_first(project: Project, monkeyp
     assert f"process {os.getpid()}" in state.message
 
 
-def test_a_persons_mistake_is_one_line(
+def test_a_users_mistake_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pipeline"])
     assert pipeline.main() == 1
-    monkeypatch.setattr(sys, "argv", ["deployments", "--cron", "61 3 * * *"])
+    monkeypatch.setattr(sys, "argv", ["schedule", "--cron", "61 3 * * *"])
     assert schedule.main() == 2
     Path("dvc.yaml").touch()
-    monkeypatch.setattr(sys, "argv", ["deployments", "--cron", "0 3 * * *"])
+    monkeypatch.setattr(sys, "argv", ["schedule", "--cron", "0 3 * * *"])
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert schedule.main() == 2
     errors = capsys.readouterr().err.splitlines()
@@ -306,16 +304,16 @@ def test_a_persons_mistake_is_one_line(
         (255, ["ERROR: output 'x' does not exist"], "Failed"),
     ],
 )
-def test_only_what_may_pass_is_tried_again(code: int, lines: list[str], name: str) -> None:
+def test_only_temporary_failures_are_retried(code: int, lines: list[str], name: str) -> None:
     assert judge(code, lines, 1.0).name == name
 
 
-def test_a_stage_that_runs_alone_has_nothing_beside_it() -> None:
+def test_nothing_runs_beside_a_stage_that_runs_alone() -> None:
     graph = [Stage("a", (), ()), Stage("b", (), ()), Stage("times", ("a",), (), alone=True), Stage("c", ("b",), ())]
     assert waits(graph) == {"a": [], "b": [], "times": ["a", "b"], "c": ["b", "times"]}
 
 
-def test_what_is_edited_as_a_stage_ends_fails_it_and_is_not_recorded(project: Project) -> None:
+def test_an_edit_as_a_stage_ends_fails_it_and_is_not_recorded(project: Project) -> None:
     shutil.copytree(ROOT / "stages", project.folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     (project.folder / "stages/left.py").write_text(EDITED)
     (project.folder / "params.yaml").write_text("a: {b: 1}\n")
@@ -348,3 +346,33 @@ if __name__ == "__main__":
         if Path("edit").exists():
             Path("params.yaml").write_text("a: {b: 2}")
 """
+
+
+def test_the_artifacts_of_a_run_are_tables_and_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published: dict[str, Any] = {}
+    for function in ("create_table_artifact", "create_markdown_artifact"):
+        monkeypatch.setattr(artifacts, function, lambda content, key, **_: published.update({key: content}))
+    (tmp_path / "metrics.json").write_text('{"val": {"accuracy": 0.81234}, "test": {"accuracy": 0.8, "f1": null}}')
+    (tmp_path / "curves.csv").write_text("epoch,val_loss\n1,0.5\n")
+    (tmp_path / "verdict.json").write_text(json.dumps(VERDICT))
+    paths = {path.stem: str(path) for path in tmp_path.iterdir()}
+    artifacts.publish(paths, set(paths.values()) - {paths["verdict"]})
+    assert published == {
+        "millrace-metrics": [
+            {"metric": "accuracy", "val": "0.8123", "test": "0.8"},
+            {"metric": "f1", "val": "", "test": ""},
+        ],
+        "millrace-curves": [{"epoch": "1", "val_loss": "0.5"}],
+    }
+    artifacts.publish(paths, {paths["verdict"]})
+    row = {"criterion": "accuracy", "bound": "at least 0.9", "value": "0.8", "outcome": "holds"}
+    assert published["millrace-verdict"] == [row]
+
+
+def test_the_former_name_of_the_schedule_still_works(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.deployments", "--cron", "61 3 * * *"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    notice, error = ended.stderr.splitlines()
+    assert (ended.returncode, notice) == (2, "note: `python -m flows.deployments` is now `python -m flows.schedule`")
+    assert error.startswith("error: --cron: ")

@@ -1,4 +1,4 @@
-"""What would fail late in a run is found before it begins."""
+"""Mistakes that would fail late in a run are found before it starts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.support.project import ROOT
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    """A folder to stand in, with the project's own dvc.yaml and params.yaml."""
+    """A current folder with the project's dvc.yaml and params.yaml."""
     for file in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / file, tmp_path)
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_projects_own_params_are_sound():
+def test_the_projects_params_are_valid():
     preflight.everything(params.parse())
     assert preflight.due()  # nothing has run here
 
@@ -65,7 +65,7 @@ def test_the_projects_own_params_are_sound():
         ("gate", {"thresholds": {"recall[7]": {"max": -1.0}}}, "recall[7].max is -1, but it is never under 0"),
     ],
 )
-def test_a_mistake_is_told_with_its_key(section, changes, words):
+def test_a_mistake_is_reported_with_its_key(section, changes, words):
     params.edit({section: changes})
     with pytest.raises(Misuse) as caught:
         preflight.everything(params.parse())
@@ -73,7 +73,7 @@ def test_a_mistake_is_told_with_its_key(section, changes, words):
     assert words in str(caught.value)
 
 
-def test_every_metric_of_a_class_is_known():
+def test_every_class_metric_is_accepted():
     labels = ["a", "b]", "c[x]"]
     target = Column("label", "target_class", fitted={"labels": labels})
     computed = target_class.metrics(target)
@@ -91,7 +91,7 @@ def test_every_metric_of_a_class_is_known():
         ("data/raw/dogs", "there is no data/raw/dogs: `dvc pull data/raw/dogs.dvc` brings it here"),
     ],
 )
-def test_data_that_are_not_there(path, words):
+def test_missing_data(path, words):
     Path("data/raw").mkdir(parents=True)
     Path("data/raw/dogs.dvc").touch()
     with pytest.raises(Misuse) as caught:
@@ -99,7 +99,7 @@ def test_data_that_are_not_there(path, words):
     assert str(caught.value) == f"params.yaml: data.path: {words}"
 
 
-def test_data_that_are_there_or_will_be():
+def test_existing_data_and_data_that_fetch_makes():
     Path("data/raw/cats").mkdir(parents=True)
     preflight.data(Path("data/raw/cats"), Path("data/builtin"), "digits")
     preflight.data(Path("data/builtin/digits"), Path("data/builtin"), "digits")  # fetch makes it

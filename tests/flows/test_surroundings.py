@@ -1,4 +1,4 @@
-"""A merge in the midst, a terminal that shows little, a git that refuses: one line each, and what is live is known."""
+"""Unusual surroundings: a merge, a limited terminal, git that refuses, closed outputs, and other packages."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CONFLICT = "<<<<<<< HEAD\n{0}=======\n{0}>>>>>>> other\n"
 
 
 def millrace(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """The `millrace` command, of this project's code, in another folder."""
+    """Run the `millrace` command, with this project's code, in another folder."""
     command = [sys.executable, "-m", "flows.cli", *arguments]
     surroundings = environment(ROOT) | changes
     return subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml", "params.yaml"])
-def test_a_merge_in_the_midst(after_two: Path, name: str) -> None:
+def test_during_a_merge_a_run_is_refused_and_a_rollback_works(after_two: Path, name: str) -> None:
     path = after_two / name
     path.write_text(CONFLICT.format(path.read_text() if path.exists() else "schema: '2.0'\n"))
     kept = Store(after_two / "live").kept("digits")
@@ -44,7 +44,7 @@ def test_a_merge_in_the_midst(after_two: Path, name: str) -> None:
     assert "Traceback" not in run.stderr + back.stderr + status.stderr
 
 
-def test_a_rollback_leaves_the_pointer_that_dvc_knows(after_two: Path) -> None:
+def test_a_rollback_leaves_a_valid_dvc_pointer(after_two: Path) -> None:
     assert millrace(after_two, "rollback").returncode == 0
     made = Clone(after_two)
     assert "up to date" in made.run("dvc", "status", "champion/repository.dvc")
@@ -52,7 +52,7 @@ def test_a_rollback_leaves_the_pointer_that_dvc_knows(after_two: Path) -> None:
     made.run("dvc", "checkout", "champion/repository.dvc")
 
 
-def test_status_says_what_git_lacks(after_two: Path) -> None:
+def test_status_names_what_is_not_committed(after_two: Path) -> None:
     assert "not settled: git has no commit of champion/" in millrace(after_two, "status").stdout
     Clone(after_two).run("git", "add", "champion")
     Clone(after_two).run("git", "commit", "-qm", "champion")
@@ -62,16 +62,16 @@ def test_status_says_what_git_lacks(after_two: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
-def test_a_terminal_that_cannot_show_all_decides_nothing(encoding: str) -> None:
+def test_a_terminal_without_unicode_does_not_change_the_outcome(encoding: str) -> None:
     program = "from stages.core import command; command.reporting(lambda: print('│ ≥ ☃'))"
     surroundings = environment(ROOT) | {"PYTHONIOENCODING": encoding}
-    done = subprocess.run([sys.executable, "-c", program], env=surroundings, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"\\u2603" in done.stdout
+    process = subprocess.run([sys.executable, "-c", program], env=surroundings, capture_output=True, check=False)
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert b"\\u2603" in process.stdout
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">/dev/full", ">&- 2>&-", "| true"])
-def test_nobody_who_reads_decides_nothing(tmp_path: Path, closed: str) -> None:
+def test_a_closed_output_does_not_change_the_outcome(tmp_path: Path, closed: str) -> None:
     program = "from stages.core import command; command.reporting(lambda: [print('x' * 9999) for _ in range(99)])"
     (tmp_path / "program.py").write_text(program)
     script = f'{{ "{sys.executable}" program.py; echo $? > code; }} {closed}'
@@ -80,7 +80,7 @@ def test_nobody_who_reads_decides_nothing(tmp_path: Path, closed: str) -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", ">/dev/full", ">&- 2>&-", "2>&1 | true"])
-def test_nobody_who_reads_decides_nothing_of_a_run(tmp_path: Path, closed: str) -> None:
+def test_a_closed_output_does_not_change_the_outcome_of_a_run(tmp_path: Path, closed: str) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo made > made, outs: [made]}}\n")
     (tmp_path / "program.py").write_text(
         "import sys\nfrom flows import cli\nfrom stages.core import command\n"
@@ -93,55 +93,55 @@ def test_nobody_who_reads_decides_nothing_of_a_run(tmp_path: Path, closed: str) 
     assert ((tmp_path / "code").read_text(), (tmp_path / "made").read_text()) == ("0\n", "made\n")
 
 
-def test_a_repository_of_another_owner(after_two: Path) -> None:
-    done = millrace(after_two, "trace", "0123456789ab", GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+def test_a_repository_of_another_owner_is_an_error_with_a_remedy(after_two: Path) -> None:
+    process = millrace(after_two, "trace", "0123456789ab", GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+    assert process.returncode == 1
+    (line,) = process.stderr.splitlines()
     assert f"git config --global --add safe.directory {after_two}" in line
     assert "git init" not in line
 
 
-def test_a_detached_head_is_said_where_a_commit_would_be_lost(after_two: Path) -> None:
+def test_a_rollback_on_a_detached_head_warns(after_two: Path) -> None:
     Clone(after_two).run("git", "checkout", "-q", "--detach")
-    done = millrace(after_two, "rollback")
-    assert done.returncode == 0
-    assert "git switch -c NAME" in done.stderr
+    process = millrace(after_two, "rollback")
+    assert process.returncode == 0
+    assert "git switch -c NAME" in process.stderr
 
 
-def test_a_shallow_clone_says_where_the_rest_is(after_two: Path, tmp_path: Path) -> None:
+def test_a_trace_in_a_shallow_clone_names_the_remedy(after_two: Path, tmp_path: Path) -> None:
     (after_two / "more").touch()
     made = Clone(after_two)
     made.run("git", "add", "more")
     made.run("git", "commit", "-qm", "more")
     made.run("git", "clone", "-q", "--depth", "1", f"file://{after_two}", str(tmp_path / "shallow"))
     assert git_history.shallow(tmp_path / "shallow")
-    done = millrace(tmp_path / "shallow", "trace", "0123456789ab")
-    assert done.returncode == 1
-    assert "git fetch --unshallow" in done.stderr
+    process = millrace(tmp_path / "shallow", "trace", "0123456789ab")
+    assert process.returncode == 1
+    assert "git fetch --unshallow" in process.stderr
 
 
-def test_packages_of_our_names_elsewhere(tmp_path: Path) -> None:
+def test_other_packages_of_the_same_names_are_ignored(tmp_path: Path) -> None:
     for name in ("serving", "stages", "flows"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('another one')")
     surroundings = environment(ROOT) | {"PYTHONPATH": str(tmp_path)}
     program = "import sys; sys.argv = ['millrace', '--help']; from millrace import main; main()"
     command = [sys.executable, "-c", f"import sys; sys.path.append({str(ROOT)!r}); {program}"]
-    done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
 
 
-def test_a_prefect_server_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_prefect_server_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     surroundings = environment(ROOT) | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     command = [sys.executable, "-m", "flows.pipeline"]
-    done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    process = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    (line,) = process.stderr.splitlines()
     assert line.startswith("error: no Prefect server answers at http://127.0.0.1:9/api")
 
 
-def test_an_experiments_copy_finds_the_projects_server(tmp_path: Path) -> None:
+def test_a_copy_made_by_dvc_exp_finds_the_projects_server(tmp_path: Path) -> None:
     for name in ("stages", "serving"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     prefix = tmp_path / "project/.venv"
@@ -152,10 +152,10 @@ def test_an_experiments_copy_finds_the_projects_server(tmp_path: Path) -> None:
         f"import sys; sys.prefix = {str(prefix)!r}; from serving.triton import launcher; print(launcher.find_server())"
     )
     surroundings = {name: value for name, value in environment(tmp_path).items() if name != "MILLRACE_TRITON"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=True
     )
-    assert str(binary) in done.stdout
+    assert str(binary) in process.stdout
 
 
 @pytest.mark.parametrize("module", ["stages.gate", "stages.train", "flows.cli", "flows.pipeline"])

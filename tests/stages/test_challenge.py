@@ -190,7 +190,7 @@ def test_a_champion_that_is_lost_after_the_challenge_refuses(done, judged, anoth
     flipped(champion / "repository" / another.names.network / "1" / "model.onnx")
     done.run("dvc", "repro", "--force", "--single-item", "measure")
     assert "pass: release" in done.millrace("run")
-    for content, words in ((None, "is not there"), ("{", "is no JSON")):
+    for content, words in ((None, "is missing"), ("{", "is not JSON")):
         (champion / "verdict.json").unlink() if content is None else (champion / "verdict.json").write_text(content)
         output = done.millrace("run", code=2)
         assert f"champion/verdict.json {words}: `git checkout champion/verdict.json` restores it" in output

@@ -1,4 +1,4 @@
-"""A real browser without a window, through its own protocol: what a page fetches, complains of, and looks like."""
+"""A headless browser, controlled by its DevTools protocol: a page's requests, errors and looks."""
 
 from __future__ import annotations
 
@@ -20,66 +20,66 @@ NOWHERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 
 class Browser:
-    """One page. `requests`: every address that it asked for; `errors`: what its console had to say."""
+    """One page. `requests`: the URLs it requested. `errors`: errors and warnings in its console."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection, self._count, self._session = connection, 0, None
         self._seen: set[str] = set()
         self.requests: list[str] = []
         self.errors: list[str] = []
-        target = self._ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
-            self._ask(f"{domain}.enable")
+            self._call(f"{domain}.enable")
 
     def open(self, path: Path, width: int, light: str) -> None:
-        """Load a file in a window of `width` CSS pixels, in "light" or "dark", and wait until it is whole."""
-        self._ask(
+        """Load a file in a window of `width` CSS pixels, "light" or "dark", and wait until it is complete."""
+        self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
-        self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": light}])
-        self._ask("Page.navigate", url=path.resolve().as_uri())
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": light}])
+        self._call("Page.navigate", url=path.resolve().as_uri())
         while "Page.loadEventFired" not in self._seen:
-            self._hear()
+            self._receive()
 
     def value(self, expression: str) -> Any:
-        """What an expression of JavaScript is on this page."""
-        return self._ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
+        """Evaluate a JavaScript expression on this page."""
+        return self._call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
 
-    def picture(self) -> bytes:
+    def screenshot(self) -> bytes:
         """The whole page as a PNG."""
-        size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
-        said = self._ask("Page.captureScreenshot", clip=size | {"scale": 1}, captureBeyondViewport=True)
-        return base64.b64decode(said["data"])
+        size = self._call("Page.getLayoutMetrics")["cssContentSize"]
+        screenshot = self._call("Page.captureScreenshot", clip=size | {"scale": 1}, captureBeyondViewport=True)
+        return base64.b64decode(screenshot["data"])
 
-    def _ask(self, method: str, **params: Any) -> dict[str, Any]:
+    def _call(self, method: str, **params: Any) -> dict[str, Any]:
         self._count += 1
         session = {"sessionId": self._session} if self._session else {}
         self._connection.send(json.dumps({"id": self._count, "method": method, "params": params, **session}))
         while True:
-            heard = self._hear()
-            if heard.get("id") == self._count:
-                assert "error" not in heard, heard
-                return dict(heard["result"])
+            message = self._receive()
+            if message.get("id") == self._count:
+                assert "error" not in message, message
+                return dict(message["result"])
 
-    def _hear(self) -> dict[str, Any]:
-        heard = dict(json.loads(self._connection.recv(timeout=PATIENCE_S)))
-        method, said = heard.get("method", ""), heard.get("params", {})
+    def _receive(self) -> dict[str, Any]:
+        message = dict(json.loads(self._connection.recv(timeout=PATIENCE_S)))
+        method, parameters = message.get("method", ""), message.get("params", {})
         self._seen.add(method)
         if method == "Network.requestWillBeSent":
-            self.requests.append(said["request"]["url"])
-        elif method == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning"):
-            self.errors.append(said["entry"]["text"])
+            self.requests.append(parameters["request"]["url"])
+        elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+            self.errors.append(parameters["entry"]["text"])
         elif method == "Runtime.exceptionThrown":
-            self.errors.append(said["exceptionDetails"]["text"])
-        elif method == "Runtime.consoleAPICalled" and said["type"] in ("error", "warning", "assert"):
-            self.errors.append(str(said["args"]))
-        return heard
+            self.errors.append(parameters["exceptionDetails"]["text"])
+        elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            self.errors.append(str(parameters["args"]))
+        return message
 
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
-    """A browser of its own in `folder`, which finds no host; skips the test where there is none."""
+    """Start a browser with its profile in `folder` and without network; skip the test if there is none."""
     program = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
     if program is None:
         pytest.skip("there is no chromium: `apt install chromium`")

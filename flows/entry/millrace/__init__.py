@@ -1,4 +1,4 @@
-"""The `millrace` command, with this project's own packages: PYTHONPATH may have others of their names."""
+"""The `millrace` command. It uses this project's packages even if PYTHONPATH has others of the same names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`millrace data expect`, and what becomes of tables that have changed or are faulty, through the real stages."""
+"""`millrace data expect`, and changed or faulty tables in the real stages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORDS = ["quiet", "sunny", "old", "large", "garden", "near", "the", "station", "
 
 
 def houses(count=300):
-    """Rows without a fault, with a blank here and there."""
+    """Valid rows, some with a blank."""
     chance = random.Random(0)
     for number in range(count):
         area = round(chance.uniform(20, 200), 1)
@@ -40,7 +40,7 @@ def houses(count=300):
 
 
 class Line:
-    """A project in a folder of its own, its stages run in this process."""
+    """A project whose stages run in this process."""
 
     def bring(self, rows, header=HEADER, name="houses.csv"):
         shutil.rmtree(RAW, ignore_errors=True)
@@ -92,7 +92,7 @@ def line(tmp_path, monkeypatch):
     return made
 
 
-def test_what_is_inferred_accepts_the_data_that_it_was_inferred_from(line, capsys):
+def test_inferred_expectations_accept_the_data_they_were_inferred_from(line, capsys):
     expect.main()
     assert line.written() == {
         "area": {"min": 0, "max": 220, "max_missing": 0.05},
@@ -101,9 +101,9 @@ def test_what_is_inferred_accepts_the_data_that_it_was_inferred_from(line, capsy
         "notes": {"max_length": 120, "scripts": ["LATIN"], "max_missing": 0.05},
         "price": {"min": 0, "max": 940000},
     }
-    said = capsys.readouterr().out
-    assert "allowed [Bonn, Kiel, Ulm], max_missing 0.31" in said
-    assert "# share of rows with a fault of their own" in Path("params.yaml").read_text(encoding="utf-8")
+    output = capsys.readouterr().out
+    assert "allowed [Bonn, Kiel, Ulm], max_missing 0.31" in output
+    assert "# share of invalid rows" in Path("params.yaml").read_text(encoding="utf-8")
     line.run(ingest, validate, prepare)
     assert capsys.readouterr().out.count("\n  ") == 0  # not even a warning
 
@@ -125,7 +125,7 @@ def changed(column, value, every=1):
         ("price", lambda cell: 9, "number of different values in price is 1, under 2"),
     ],
 )
-def test_data_that_have_shifted_are_refused(line, column, value, words):
+def test_shifted_data_are_refused(line, column, value, words):
     expect.main()
     line.bring(changed(column, value))
     with pytest.raises(Refused, match=words):
@@ -141,7 +141,7 @@ def test_data_that_have_shifted_are_refused(line, column, value, words):
         ("notes", lambda cell: "so quiet " * 20, "notes.length 179 is over 120"),
     ],
 )
-def test_a_few_strange_rows_are_set_aside(line, column, value, words):
+def test_a_few_unexpected_rows_are_set_aside(line, column, value, words):
     expect.main()
     line.bring(changed(column, value, every=50))
     line.run(ingest, validate, prepare)
@@ -154,7 +154,7 @@ def without(rows, column):
     return [row[:place] + row[place + 1 :] for row in rows]
 
 
-def test_a_column_that_vanished_or_has_another_name_is_told(line):
+def test_a_missing_or_renamed_column_is_an_error(line):
     line.bring(without(houses(), "area"), without([HEADER], "area")[0])
     with pytest.raises(UserError, match=r"has no column 'area', which params\.yaml names under schema: it has rooms,"):
         line.run(ingest)
@@ -166,7 +166,7 @@ def test_a_column_that_vanished_or_has_another_name_is_told(line):
         line.run(ingest)
 
 
-def test_a_column_that_appeared_changes_nothing(line):
+def test_an_additional_column_changes_nothing(line):
     line.run(ingest)
     before = Path(params.paths()["table"]).read_bytes()
     line.bring([[*row, "new"] for row in houses()], [*HEADER, "garden"])
@@ -185,7 +185,7 @@ def test_a_column_that_appeared_changes_nothing(line):
         ("=cmd|' /C calc'!A0", "\"=cmd|' /C calc'!A0\" is not a number"),
     ],
 )
-def test_a_cell_that_is_no_number_rejects_its_row(line, cell, reason):
+def test_a_cell_that_is_not_a_number_rejects_its_row(line, cell, reason):
     line.bring(changed("area", lambda _: cell, every=100))
     line.run(ingest, validate, prepare)
     with Path(params.paths()["rejects"]).open(encoding="utf-8", newline="") as file:
@@ -193,7 +193,7 @@ def test_a_cell_that_is_no_number_rejects_its_row(line, cell, reason):
     assert rejects == [(f"houses.csv row {row}", f"area: {reason}") for row in (2, 102, 202)]
 
 
-def test_a_column_of_another_type_is_told_with_its_rows(line):
+def test_a_column_of_another_type_is_an_error_that_names_rows(line):
     line.bring(changed("area", lambda cell: f"{cell} m2"))
     with pytest.raises(
         UserError, match=r"can be read: houses\.csv row 2 area: '172\.0 m2' is not a number; .* 297 more"
@@ -204,7 +204,7 @@ def test_a_column_of_another_type_is_told_with_its_rows(line):
         line.run(ingest, validate)
 
 
-def test_a_target_that_is_missing_is_set_aside_or_refused(line):
+def test_missing_targets_are_set_aside_or_refused(line):
     line.bring(changed("price", lambda _: "", every=100))
     line.run(ingest, validate, prepare)
     assert line.reasons() == ["price is missing"] * 3
@@ -223,14 +223,14 @@ def test_a_target_that_is_missing_is_set_aside_or_refused(line):
         ),
     ],
 )
-def test_classes_that_cannot_be_learnt_are_refused(line, label, words):
+def test_too_few_or_too_small_classes_are_refused(line, label, words):
     params.edit({"schema": {"features": {"area": "number"}, "target": {"price": "class"}}})
     line.bring([[*row[:4], label(number)] for number, row in enumerate(houses())])
     with pytest.raises(Refused, match=words):
         line.run(ingest, validate)
 
 
-def test_a_word_that_training_did_not_have_is_unknown(line):
+def test_a_word_outside_the_training_data_is_unknown(line):
     line.bring(houses(100), name="train.csv")
     line.add([[*row[:2], "Mainz", *row[3:]] for row in list(houses(120))[100:]], name="test.csv")
     line.run(ingest, validate, prepare)
@@ -239,17 +239,19 @@ def test_a_word_that_training_did_not_have_is_unknown(line):
     assert set(open_split(Path(params.paths()["arrays"]), "test").blocks[town][:, 0]) == {category.UNKNOWN}
 
 
-def test_a_sample_of_two_splits_is_told_and_learnt_from_in_none(line, capsys):
+def test_a_sample_in_two_splits_is_reported_and_removed(line, capsys):
     rows = list(houses(120))
     line.bring(rows[:100], name="train.csv")
     line.add([*rows[100:], rows[0]], name="test.csv")
     line.run(ingest, validate, prepare)
-    said = capsys.readouterr().out
-    assert "2 rows: number of official splits with this sample is 2, over 1 (test.csv row 22, train.csv row 2)" in said
-    assert "1 copies of a later split" in said
+    output = capsys.readouterr().out
+    assert (
+        "2 rows: number of official splits with this sample is 2, over 1 (test.csv row 22, train.csv row 2)" in output
+    )
+    assert "1 copies of a later split" in output
 
 
-def test_texts_that_are_empty_huge_or_of_emoji_alone(line):
+def test_empty_huge_and_emoji_texts(line):
     strange = {0: "", 1: " ".join(["so quiet"] * 120_000), 2: "😀🎉 👍🏽", 3: "=cmd()|' /C calc'!A0"}
     rows = [[*row[:3], strange.get(number, row[3]), row[4]] for number, row in enumerate(houses())]
     line.bring(rows)
@@ -260,11 +262,11 @@ def test_texts_that_are_empty_huge_or_of_emoji_alone(line):
     assert [row["notes.script"] for row in read] == [None, "LATIN", None, "LATIN"]
 
 
-def test_what_a_person_wrote_stays_unless_forced(line, capsys):
+def test_existing_expectations_are_kept_unless_forced(line, capsys):
     params.merge({"validate": {"columns": {"area": {"min": 10, "unique": False}}}})
     path = Path("params.yaml")
-    said = path.read_text(encoding="utf-8")
-    path.write_text(said.replace("area: {min: 10, unique: false}", "area: {min: 10, unique: false}  # ours"))
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before.replace("area: {min: 10, unique: false}", "area: {min: 10, unique: false}  # ours"))
     expect.main()
     assert line.written()["area"] == {"min": 10, "unique": False, "max": 220, "max_missing": 0.05}
     assert "# ours" in path.read_text(encoding="utf-8")
@@ -273,15 +275,15 @@ def test_what_a_person_wrote_stays_unless_forced(line, capsys):
     assert line.written()["area"] == {"min": 0, "unique": False, "max": 220, "max_missing": 0.05}
 
 
-def test_what_does_not_go_together_is_told_and_nothing_written(line):
+def test_contradicting_expectations_are_an_error_and_nothing_is_written(line):
     params.merge({"validate": {"columns": {"area": {"min": 900}}}})
     before = Path("params.yaml").read_bytes()
-    with pytest.raises(Misuse, match=r"min 900.* is over max 220.*: mend or remove validate\.columns\.area"):
+    with pytest.raises(Misuse, match=r"min 900.* is over max 220.*: correct or remove validate\.columns\.area"):
         expect.main()
     assert Path("params.yaml").read_bytes() == before
 
 
-def test_uniqueness_is_expected_where_it_is_said(line, capsys):
+def test_uniqueness_is_checked_where_it_is_configured(line, capsys):
     params.merge({"validate": {"columns": {"notes": {"unique": True}, "town": {"min_distinct": 9}}}})
     line.bring([*houses(), [50, 2, "Ulm", next(iter(houses()))[3], 100_000]])
     with pytest.raises(Refused, match="number of different words in town is 3, under 9"):
@@ -290,27 +292,27 @@ def test_uniqueness_is_expected_where_it_is_said(line, capsys):
     assert one == two and one.endswith("is not unique")
 
 
-def test_a_column_that_tells_the_target_is_a_warning_and_may_be_a_limit(line, capsys):
+def test_a_leaking_column_is_a_warning_and_above_the_limit_a_refusal(line, capsys):
     params.edit({"schema": {"features": {"area": "number", "rooms": "number"}, "target": {"price": "number"}}})
     line.bring([[row[4] / 7, *row[1:]] for row in houses()])
     line.run(ingest, validate)
-    said = capsys.readouterr().out
-    assert "  warning: share of price that area tells by itself is 0.99" in said
-    assert ", over 0.95: unless it is known before the target is, take its column out of schema.features" in said
+    output = capsys.readouterr().out
+    assert "  warning: share of price that area tells by itself is 0.99" in output
+    assert ", over 0.95: unless it is known before the target is, take its column out of schema.features" in output
     params.edit({"validate": {"max_leakage": 0.9}})
     with pytest.raises(Refused, match=r"share of price that area tells by itself is 0\.99\d*, over 0\.9: unless"):
         line.run(validate)
 
 
-@pytest.mark.parametrize("known", [0, 1])
-def test_copies_of_one_sample_tell_nothing_of_leakage(known):
-    """They all lie in one half, so that the other is empty."""
-    price = ["dear" if one == known else None for one in [0] * 100 + [1] * 100]
+@pytest.mark.parametrize("labelled", [0, 1])
+def test_copies_of_one_sample_do_not_count_as_leakage(labelled):
+    """They are all in one half, so the other half is empty."""
+    price = ["dear" if copy == labelled else None for copy in [0] * 100 + [1] * 100]
     rows = pd.DataFrame({"_id": [0] * 100 + [1] * 100, "area": range(200), "price": price})
     assert leakage.scores(rows, "price") == {}
 
 
-def test_a_word_that_tells_the_class_is_a_warning(line, capsys):
+def test_a_leaking_word_is_a_warning(line, capsys):
     params.edit({"schema": {"features": {"rooms": "number", "town": "category"}, "target": {"price": "class"}}})
     params.edit({"validate": {"columns": {"price": {"max_labels": None}}}})
     line.bring([[*row[:4], "cheap" if row[2] in ("Ulm", "") else "dear"] for row in houses()])
@@ -318,7 +320,7 @@ def test_a_word_that_tells_the_class_is_a_warning(line, capsys):
     assert "  warning: share of price that town tells by itself is 1, over 0.95" in capsys.readouterr().out
 
 
-def test_rows_that_are_nearly_the_same_are_a_warning(line, capsys):
+def test_near_duplicates_are_a_warning(line, capsys):
     (area, *_), *_ = rows = list(houses())
     params.edit({"schema": {"features": {"area": "number", "notes": "text"}, "target": {"price": "number"}}})
     line.bring([*rows, [area * 1.00001, 1, "", rows[0][3].upper().replace(" ", ",  ") + "!", 100_000]])
@@ -328,12 +330,12 @@ def test_rows_that_are_nearly_the_same_are_a_warning(line, capsys):
     assert line.reasons() == []
 
 
-def test_signs_tell_words_apart():
+def test_signs_distinguish_words():
     rows = pd.DataFrame({"word": ["C++", "C#", "c", " C ", "(c)", "-5", "5", "😀", "🎉", None, "1.5", "15", "<5"]})
     assert near_duplicates.groups(rows, ["word"]).tolist() == [0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
-def test_numbers_alike_in_three_digits_are_nearly_the_same():
+def test_numbers_with_three_equal_digits_are_near_duplicates():
     rows = pd.DataFrame({"x": [1.0, 1.0004, -1.0, 0.0, -0.0, None, 12345.0, 12350.0, 1.01, 9.9999, 10.0]})
     assert near_duplicates.groups(rows, ["x"]).tolist() == [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6]
 
@@ -355,11 +357,11 @@ def test_numbers_alike_in_three_digits_are_nearly_the_same():
         (2.0**60, 2.0**60, (1e18, 1.3e18)),
     ],
 )
-def test_a_range_has_a_margin_and_keeps_its_sign(low, high, ends):
+def test_an_inferred_range_has_a_margin_and_keeps_its_sign(low, high, ends):
     assert tuple(around(pd.Series([low, high])).values()) == pytest.approx(ends, abs=0)
 
 
-def test_a_file_that_lacks_a_part_or_is_missing_is_told(tmp_path, monkeypatch):
+def test_an_incomplete_or_missing_file_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "half.py").write_text("Options = dict\n")
     monkeypatch.setattr(
         stages.validation.expectations, "__path__", [*stages.validation.expectations.__path__, str(tmp_path)]
@@ -373,8 +375,8 @@ def test_a_file_that_lacks_a_part_or_is_missing_is_told(tmp_path, monkeypatch):
 
 
 def test_the_command_ingests_writes_and_shows(fresh):
-    said = fresh.millrace("data", "expect")
-    assert "modes [L]" in said and "labels [0, 1, 2, 3, 4, 5, 4 more]" in said
+    output = fresh.millrace("data", "expect")
+    assert "modes [L]" in output and "labels [0, 1, 2, 3, 4, 5, 4 more]" in output
     after = params.parse(fresh.folder / "params.yaml").validate_.columns
     assert after["image"] == {"min_side": 4, "max_side": 16, "modes": ["L"]}
     fresh.run("dvc", "repro", "--quiet", "validate")

@@ -1,4 +1,4 @@
-"""What is guessed of a table's columns, and what becomes of it in params.yaml."""
+"""The guessed kinds of a table's columns, and how they are written to params.yaml."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from flows.intake import guess
-from flows.intake.add import upcoming
+from flows.intake.add import next_steps
 from stages.core.errors import UserError
 from stages.schema.kinds import image
 from stages.settings.params import parse
@@ -24,7 +24,7 @@ WORDS = ["quiet", "sunny", "old", "large", "garden", "near", "the", "station"]
 
 @pytest.fixture
 def houses(tmp_path):
-    """A table of 300 rows with a column of each sort."""
+    """A table of 300 rows with a column of each kind."""
     chance = random.Random(0)
     path = tmp_path / "houses.csv"
     with path.open("w", newline="") as file:
@@ -51,7 +51,7 @@ def houses(tmp_path):
     return path
 
 
-def test_each_column_finds_its_kind(houses):
+def test_the_kind_of_each_column_is_guessed(houses):
     features, target, doubts, _ = guess.table(houses, "csv")
     kinds = {column.name: column.kind for column in features}
     assert kinds == {
@@ -76,24 +76,24 @@ def test_each_column_finds_its_kind(houses):
     assert 0.2 < area.missing < 0.3 and area.distinct > 100
 
 
-def test_few_numbers_are_classes(tmp_path):
+def test_a_target_with_few_distinct_numbers_is_a_class(tmp_path):
     (tmp_path / "t.csv").write_text("x,answer\n" + "".join(f"{i}.5,{i % 3}\n" for i in range(90)))
     _, target, *_ = guess.table(tmp_path / "t.csv", "csv")
     assert (target.name, target.kind) == ("answer", "class")
 
 
 def test_json_lines_are_a_table(tmp_path):
-    rows = [{"said": "play some music now", "n": i % 7, "intent": "ab"[i % 2]} for i in range(60)]
+    rows = [{"query": "play some music now", "n": i % 7, "intent": "ab"[i % 2]} for i in range(60)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     features, target, *_ = guess.table(tmp_path / "t.jsonl", "json")
-    assert [column.name for column in features] == ["said", "n"]
+    assert [column.name for column in features] == ["query", "n"]
     assert (target.name, target.kind) == ("intent", "class")
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_pictures_in_the_cells_of_parquet_are_pictures(tmp_path, named):
-    """As Hugging Face's data sets hold them, with names, and as bytes alone."""
-    raw = [image.raw(np.full((2, 2), grey, np.uint8)) for grey in range(40)]
+def test_images_in_parquet_cells_are_images(tmp_path, named):
+    """With file names, as in Hugging Face's data sets, and as bytes alone."""
+    raw = [image.raw(np.full((2, 2), gray, np.uint8)) for gray in range(40)]
     cells = [{"bytes": value, "path": f"{i}.png"} for i, value in enumerate(raw)] if named else raw
     columns = {"shown": [None, *cells[1:]], "label": ["ab"[i % 2] for i in range(40)], "blob": [b"\xff\xfe"] * 40}
     parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
@@ -102,18 +102,18 @@ def test_pictures_in_the_cells_of_parquet_are_pictures(tmp_path, named):
     assert {column.name: column.kind for column in features} == {"shown": "image", "blob": ""}
 
 
-def test_words_stored_as_bytes_are_words(tmp_path):
+def test_text_stored_as_bytes_is_text(tmp_path):
     columns = {"town": pa.array([b"Ulm", b"Bonn"] * 60, pa.binary()), "price": [float(n) for n in range(120)]}
     parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
     features, target, *_ = guess.table(tmp_path / "t.parquet", "parquet", target="price")
     assert [(column.name, column.kind) for column in (*features, target)] == [("town", "category"), ("price", "number")]
 
 
-def test_pictures_are_no_table(tmp_path):
+def test_a_folder_of_images_is_not_a_table(tmp_path):
     assert guess.table(tmp_path, "image_folder") is None
 
 
-def test_a_table_without_a_header_is_told(tmp_path):
+def test_a_table_without_a_header_is_an_error(tmp_path):
     (tmp_path / "t.csv").write_text("1,1,a\n2,3,b\n")
     with pytest.raises(
         UserError, match=r"two columns are named '1': .*\(`data add --options '\{columns: \[\.\.\.\]\}'`"
@@ -125,7 +125,7 @@ def notes(features):
     return {column.name: (column.kind, column.note) for column in features}
 
 
-def test_rows_that_cannot_be_read_are_told(tmp_path):
+def test_unreadable_rows_are_a_warning(tmp_path):
     rows = [f"{i},{'größe' if i % 4 == 1 else 'plain'},{i % 2}\n" for i in range(100)]
     (tmp_path / "t.csv").write_bytes("".join(["a,b,c\n", *rows]).encode("latin-1"))
     (doubt,) = guess.table(tmp_path / "t.csv", "csv").doubts
@@ -146,10 +146,10 @@ def test_rows_that_cannot_be_read_are_told(tmp_path):
         (lambda i: f"2024-02-{i % 31 + 1:02}", "", "left out: 6 cells cannot be read: '2024-02-30' is not a time"),
     ],
 )
-def test_cells_that_cannot_be_read_are_told(cell, kind, note):
-    found = guess.feature("x", [cell(i) for i in range(100)])
-    assert found.kind == kind
-    assert found.note.startswith(note)
+def test_unreadable_cells_are_noted(cell, kind, note):
+    column = guess.guess_feature("x", [cell(i) for i in range(100)])
+    assert column.kind == kind
+    assert column.note.startswith(note)
 
 
 FRACTIONS = [f"{i}.{i % 10}" for i in range(100)]
@@ -179,37 +179,41 @@ def swapped(cells):
         (FRACTIONS, WORDS * 12 + WORDS[:4], {}, ""),
     ],
 )
-def test_the_marks_in_numbers_are_guessed(tmp_path, area, price, options, read):
+def test_the_number_format_is_guessed(tmp_path, area, price, options, read):
     lines = [f"{i % 9};{area[i]};{price[i]}\n" for i in range(100)]
     (tmp_path / "t.csv").write_text("".join(["rooms;area;price\n", *lines]))
-    found = guess.table(tmp_path / "t.csv", "csv")
-    assert found.options() == options
-    assert found.target.note.startswith(f"the target, {read}" if read else "the target")
-    assert found.doubts == []
+    guessed = guess.table(tmp_path / "t.csv", "csv")
+    assert guessed.options() == options
+    assert guessed.target.note.startswith(f"the target, {read}" if read else "the target")
+    assert guessed.doubts == []
 
 
-def test_what_a_mark_means_may_be_in_doubt(tmp_path):
+def test_an_ambiguous_number_format_is_a_warning(tmp_path):
     (tmp_path / "t.csv").write_text("n;price\n" + "".join(f"{i % 9};{cell}\n" for i, cell in enumerate(AMOUNTS)))
     place = Path("data/raw/t")
-    found = guess.table(tmp_path / "t.csv", "csv")
-    assert found.options() == {"thousands": ","}
-    assert found.doubts == ["the commas in numbers may stand before fractions: if so, say --options '{decimal: \",\"}'"]
-    assert upcoming(found, place).startswith("where a warning is right, `millrace data add data/raw/t --options ...`; ")
-    found = guess.table(tmp_path / "t.csv", "csv", delimited.Options(decimal=","))
-    assert (found.options(), found.doubts) == ({"decimal": ","}, [])
-    assert found.target.note == "the target, 1,234 is read as 1.234"
-    assert upcoming(found, place).startswith("mend the guesses under schema in params.yaml, `millrace data expect`, ")
-    assert upcoming(None, place) == ""
+    guessed = guess.table(tmp_path / "t.csv", "csv")
+    assert guessed.options() == {"thousands": ","}
+    assert guessed.doubts == ["the commas in numbers may be decimal marks: if so, add --options '{decimal: \",\"}'"]
+    assert next_steps(guessed, place).startswith(
+        "if a warning is right, `millrace data add data/raw/t --options ...`; "
+    )
+    guessed = guess.table(tmp_path / "t.csv", "csv", delimited.Options(decimal=","))
+    assert (guessed.options(), guessed.doubts) == ({"decimal": ","}, [])
+    assert guessed.target.note == "the target, 1,234 is read as 1.234"
+    assert next_steps(guessed, place).startswith(
+        "correct the guesses under schema in params.yaml, `millrace data expect`, "
+    )
+    assert next_steps(None, place) == ""
 
 
-def test_a_target_that_cannot_be_read_or_is_hardly_one_is_told():
-    told = guess.answer("y", [f"{i + 1},000" for i in range(100)])
-    assert (told.kind, told.note) == (
+def test_an_unreadable_or_unlikely_target_is_noted():
+    target = guess.guess_target("y", [f"{i + 1},000" for i in range(100)])
+    assert (target.kind, target.note) == (
         "number",
         "the target, 100 cells cannot be read: '1,000' is not a number: write 1000",
     )
-    told = guess.answer("y", [f"h{i}" for i in range(100)])
-    assert (told.kind, told.note) == (
+    target = guess.guess_target("y", [f"h{i}" for i in range(100)])
+    assert (target.kind, target.note) == (
         "class",
         "the target, 100 different values in 100 rows: is it another column?",
     )
@@ -226,13 +230,13 @@ def test_a_target_that_cannot_be_read_or_is_hardly_one_is_told():
         ("id", lambda i: i // 2 * i, "number"),
     ],
 )
-def test_what_only_tells_rows_apart_is_left_out(name, value, kind):
-    found = guess.feature(name, [value(i) for i in range(100)])
-    assert (found.kind, found.note) == (kind, "" if kind else "left out: it only tells the rows apart")
+def test_a_column_that_only_identifies_rows_is_left_out(name, value, kind):
+    column = guess.guess_feature(name, [value(i) for i in range(100)])
+    assert (column.kind, column.note) == (kind, "" if kind else "left out: it only identifies rows")
 
 
 @pytest.mark.parametrize("form", ["json", "parquet"])
-def test_a_nested_column_is_left_out_and_hurts_no_other(tmp_path, form):
+def test_a_nested_column_is_left_out_and_the_others_are_kept(tmp_path, form):
     rows = [{"a": {"x": i}, "n": i % 7, "l": [1, 2], "y": "ab"[i % 2]} for i in range(60)]
     path = tmp_path / {"json": "t.jsonl", "parquet": "t.parquet"}[form]
     if form == "json":
@@ -247,10 +251,10 @@ def test_a_nested_column_is_left_out_and_hurts_no_other(tmp_path, form):
         assert kind == "" and note.startswith(f"left out: the column {name!r} holds nested values (")
 
 
-def test_a_first_row_of_data_is_told(tmp_path):
+def test_a_first_row_of_data_is_a_warning(tmp_path):
     (tmp_path / "t.csv").write_text("".join(f"{i % 3 + 0.5},2024-01-01,Ulm,{i}\n" for i in range(50)))
     assert guess.table(tmp_path / "t.csv", "csv").doubts == [
-        "the first row looks like data (0.5, 2024-01-01, 0): if it is, say --options '{columns: [...]}'"
+        "the first row looks like data (0.5, 2024-01-01, 0): if it is, add --options '{columns: [...]}'"
     ]
     options = delimited.Options(columns=("a", "b", "c", "y"))
     assert guess.table(tmp_path / "t.csv", "csv", options).doubts == []
@@ -260,25 +264,28 @@ def test_a_first_row_of_data_is_told(tmp_path):
     ("text", "words"),
     [
         ("a,b\n", "t.csv has no rows"),
-        ("price\n1\n2\n", "t.csv has one column only, price: a table needs a feature and a target"),
-        ("a,b\n1,x\n2,x\n", "the target 'b' is the same in all rows: say another with --target"),
+        ("price\n1\n2\n", "t.csv has only one column, price: a table needs a feature and a target"),
+        ("a,b\n1,x\n2,x\n", "the target 'b' is the same in all rows: name another with --target"),
         ("a,b\n1\n2\n", "no row of .*t.csv can be read: the first: t.csv row 2 has 1 cells"),
-        ("a,id,b\nx,1,x\nx,2,y\n", "has no feature: 'a' is left out: the same .*; 'id' is left out: it only tells"),
+        (
+            "a,id,b\nx,1,x\nx,2,y\n",
+            "has no feature: 'a' is left out: the same .*; 'id' is left out: it only identifies",
+        ),
     ],
 )
-def test_of_what_nothing_can_be_learnt_nothing_is_guessed(tmp_path, text, words):
+def test_a_table_without_a_usable_feature_or_target_is_an_error(tmp_path, text, words):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match=words):
         guess.table(tmp_path / "t.csv", "csv")
 
 
-def test_a_table_that_is_refused_leaves_no_trace(fresh, tmp_path):
+def test_a_refused_table_changes_no_file(fresh, tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n")
     assert "t.csv has no rows" in fresh.millrace("data", "add", str(tmp_path / "t.csv"), code=1)
     assert fresh.run("git", "status", "--porcelain") == ""
 
 
-def test_what_a_person_says_of_the_files_is_heeded(fresh, tmp_path):
+def test_options_on_the_command_line_are_used(fresh, tmp_path):
     (tmp_path / "2024.v1.csv").write_bytes("".join(f"{i % 9}\tgröße {i % 3}\n" for i in range(90)).encode("latin-1"))
     options = {"encoding": "latin-1", "columns": ["mark", "size"]}
     add = ("data", "add", str(tmp_path / "2024.v1.csv"))
@@ -286,30 +293,32 @@ def test_what_a_person_says_of_the_files_is_heeded(fresh, tmp_path):
     made = parse(fresh.folder / "params.yaml")
     assert made.data.options == options and list(made.schema_.target) == ["mark"]
     assert made.export.name == "of-2024-v1"
-    for said, words in [("{encodin: x}", "did you mean 'encoding'"), ("latin", "these are no options"), ("[", "while")]:
-        assert words in fresh.millrace(*add, "--options", said, code=2)
+    for given, words in [("{encodin: x}", "did you mean 'encoding'"), ("latin", "write options like"), ("[", "while")]:
+        assert words in fresh.millrace(*add, "--options", given, code=2)
     assert "has no column 'prize'" in fresh.millrace(
         *add, "--options", json.dumps(options), "--target", "prize", code=1
     )
 
 
-def test_marks_in_numbers_are_written_down(fresh, tmp_path):
+def test_the_number_format_is_written_to_params(fresh, tmp_path):
     lines = [f'{i % 60},{i % 7}.5,"{price}"\n' for i, price in enumerate(AMOUNTS)]
     (tmp_path / "t.csv").write_text("rooms,area,price\n" + "".join(lines))
-    said = fresh.millrace("data", "add", str(tmp_path / "t.csv"))
-    assert "the target, 1,234 is read as 1234" in said and 'options: {"thousands": ","}' in said
-    assert "Next: mend the guesses under schema in params.yaml, `millrace data expect`, `git add data/raw" in said
+    output = fresh.millrace("data", "add", str(tmp_path / "t.csv"))
+    assert "the target, 1,234 is read as 1234" in output and 'options: {"thousands": ","}' in output
+    assert "Next: correct the guesses under schema in params.yaml, `millrace data expect`, `git add data/raw" in output
     assert parse(fresh.folder / "params.yaml").data.options == {"thousands": ","}
-    taken = fresh.millrace("data", "add", str(tmp_path / "t.csv"), code=2)
-    assert "data/raw/t exists: `millrace data add data/raw/t` reads it anew; for other data give another name" in taken
+    message = fresh.millrace("data", "add", str(tmp_path / "t.csv"), code=2)
+    assert (
+        "data/raw/t exists: `millrace data add data/raw/t` reads it again; for other data give another name" in message
+    )
 
 
-def test_a_table_that_is_added_is_ready_to_run(fresh, houses):
-    said = fresh.millrace("data", "add", str(houses))
-    assert "left out: a different word in nearly each row" in said
-    assert "the target" in said
+def test_an_added_table_is_ready_to_run(fresh, houses):
+    output = fresh.millrace("data", "add", str(houses))
+    assert "left out: a different word in nearly each row" in output
+    assert "the target" in output
     made = parse(fresh.folder / "params.yaml")
-    assert made.export.name == "houses" and "name: houses" in said
+    assert made.export.name == "houses" and "name: houses" in output
     assert made.data.path == "data/raw/houses" and made.data.format == "csv"
     assert list(made.schema_.target) == ["price"]
     assert "params.yaml is sound" in fresh.millrace("check")

@@ -115,8 +115,11 @@ def test_an_encoder_of_quantiles_rejects_timestamps():
 
 
 def test_a_column_of_dates_is_guessed():
-    assert guess.feature("sold", DAYS).kind == "timestamp"
-    assert guess.feature("stock", [str(number) for number in range(1_700_000_000, 1_700_000_300, 3)]).kind == "number"
+    assert guess.guess_feature("sold", DAYS).kind == "timestamp"
+    assert (
+        guess.guess_feature("stock", [str(number) for number in range(1_700_000_000, 1_700_000_300, 3)]).kind
+        == "number"
+    )
 
 
 def test_years_are_validated():
