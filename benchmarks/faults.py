@@ -33,7 +33,8 @@ from serving.releases import release as releasing
 from serving.releases.release import Candidate
 from serving.releases.store import Store
 from serving.triton import processes, wire
-from serving.triton.repository import Names, golden
+from serving.triton.names import Names
+from serving.triton.repository import golden
 from stages.core.errors import Busy
 from stages.core.host import fingerprint
 

@@ -16,7 +16,9 @@ from benchmarks import workspace
 from serving.releases import ledger
 from serving.releases.store import Store
 from serving.triton import manifest
-from serving.triton.repository import Names, Serving, rename, write
+from serving.triton.config import Serving
+from serving.triton.names import Names, rename
+from serving.triton.repository import write
 from stages.schema import MISSING, Column, Schema, kind, target_kind
 
 NAME, ROWS, LABELS = "mixed", 64, ("a", "b", "c")

@@ -24,7 +24,8 @@ from serving.releases.store import Store
 from serving.triton import manifest, wire
 from serving.triton.admin import announcement
 from serving.triton.launcher import running
-from serving.triton.repository import Names, golden, rename
+from serving.triton.names import Names, rename
+from serving.triton.repository import golden
 from stages.settings import params
 
 RELEASES, CLIENTS, KEEP = 100, 8, 3

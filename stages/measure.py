@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from serving.triton import manifest
-from serving.triton.repository import Names, schema_of
+from serving.triton.names import Names
+from serving.triton.repository import schema_of
 from serving.triton.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
 from stages.core import command
 from stages.core.cached import remedy
@@ -64,7 +65,7 @@ def main(
     with sandbox(repository, made, fitted, partial(add, slow, rival)) as box:
         latency = latencies_ms(box, raw, said.requests)
         rate = throughput_per_s(box, raw, said.requests, said.clients)
-        slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.beside(slow.name))
+        slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.added(slow.name))
         other = beside_champion(box, rival, raw, said.requests) if rival else None
     result = {
         "release": made.id,

@@ -123,7 +123,7 @@ def told_apart(several: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
 def ask_controls(box: Sandbox, bad: Sequence[Control], raw: Raw, largest: int) -> dict[str, dict[str, np.ndarray]]:
     """What each of the controls that there can be answers, by its name."""
     some = [control for control in bad if not control.inapplicable]
-    return {control.name: box.ask_all([raw], largest, box.names.beside(control.name)) for control in some}
+    return {control.name: box.ask_all([raw], largest, box.names.added(control.name)) for control in some}
 
 
 def record(

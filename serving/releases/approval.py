@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.releases import ledger
 from serving.releases.store import Store
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from stages.core.errors import Misuse
 from stages.gating.verdict import PERSON
 

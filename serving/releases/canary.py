@@ -24,7 +24,8 @@ from serving.releases import ledger
 from serving.releases.proof import prove
 from serving.releases.store import Store
 from serving.triton.admin import Admin, is_server
-from serving.triton.repository import Names, contract, golden
+from serving.triton.names import Names
+from serving.triton.repository import contract, golden
 from serving.triton.wire import PROBE, REHEARSAL
 from stages.core.command import counting
 from stages.core.errors import Misuse, Refused, UserError

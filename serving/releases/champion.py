@@ -12,7 +12,7 @@ from pathlib import Path
 from serving.releases.git_history import cache, refusal
 from serving.releases.store import LATER, RECORD, Store, parts
 from serving.triton import manifest as manifests
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from stages.core.children import surroundings
 from stages.core.command import replacing
 from stages.core.errors import UserError

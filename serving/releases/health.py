@@ -10,8 +10,9 @@ from serving.releases.proof import known
 from serving.releases.store import Store
 from serving.triton import parity
 from serving.triton.admin import Admin, Unanswered
+from serving.triton.names import Names
 from serving.triton.processes import STOPPED, Process, runs, servers, workers
-from serving.triton.repository import Names, golden
+from serving.triton.repository import golden
 from stages.core.errors import UserError
 
 MISSES = 2  # looks in a row without the right answer

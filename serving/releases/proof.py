@@ -10,7 +10,8 @@ import numpy as np
 from serving.releases.store import Store
 from serving.triton import parity, wire
 from serving.triton.admin import Admin, administered, is_server
-from serving.triton.repository import Names, golden
+from serving.triton.names import Names
+from serving.triton.repository import golden
 from stages.core.errors import UserError
 
 

@@ -19,7 +19,8 @@ from serving.triton import manifest as manifests
 from serving.triton.admin import Admin, administered
 from serving.triton.launcher import running
 from serving.triton.manifest import Manifest
-from serving.triton.repository import Names, contract, contract_changes, golden
+from serving.triton.names import Names
+from serving.triton.repository import contract, contract_changes, golden
 from stages.core.errors import Misuse, Refused, UserError
 from stages.core.host import fingerprint
 from stages.gating.verdict import PASS, PERSON

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from serving.releases import ledger
 from serving.triton import manifest as manifests
 from serving.triton.manifest import Manifest
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from stages.core.command import holder, holding, replacing
 from stages.core.errors import UserError
 

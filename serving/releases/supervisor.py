@@ -25,7 +25,7 @@ from serving.triton import manifest as manifests
 from serving.triton import processes as procs
 from serving.triton.admin import Admin, administered, announcement
 from serving.triton.launcher import Endpoint, running
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from serving.triton.scratch import scratch
 from stages.core.command import holding
 from stages.core.errors import Busy, Misuse, UserError

@@ -20,7 +20,7 @@ from serving.releases.git_history import CHAMPION, MANIFEST, State, digest
 from serving.releases.store import Store, parts
 from serving.triton import manifest as manifests
 from serving.triton.manifest import Manifest
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from stages.core import lockfile
 from stages.core.cached import replacing
 from stages.core.children import surroundings

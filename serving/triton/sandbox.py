@@ -14,7 +14,7 @@ import numpy as np
 
 from serving.triton import manifest as manifests
 from serving.triton.launcher import Endpoint, inference_count, running
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from serving.triton.wire import ask, connected
 from stages.schema import Schema
 from stages.tables import table

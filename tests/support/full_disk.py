@@ -19,7 +19,8 @@ from serving.releases import ledger
 from serving.releases.proof import running_server
 from serving.releases.store import Store
 from serving.triton import processes, wire
-from serving.triton.repository import Names, golden
+from serving.triton.names import Names
+from serving.triton.repository import golden
 from tests.support.line import free_ports, read_until
 from tests.support.project import Clone, until
 

@@ -23,7 +23,8 @@ from serving.triton import manifest as manifests
 from serving.triton import wire
 from serving.triton.admin import announcement
 from serving.triton.launcher import Endpoint, running
-from serving.triton.repository import Names, golden, rename
+from serving.triton.names import Names, rename
+from serving.triton.repository import golden
 
 Change = Callable[[Path, Names], None]  # of a repository that bears the BLANK id
 

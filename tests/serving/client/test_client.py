@@ -44,7 +44,9 @@ from serving.client import (
 from serving.client.question import IN_FLIGHT
 from serving.triton import manifest
 from serving.triton import repository as layout
+from serving.triton.config import Serving
 from serving.triton.launcher import Endpoint, running
+from serving.triton.names import Names, rename
 from stages.schema import Column, Schema, kind
 from tests.support import gateway
 from tests.support.project import ROOT, environment
@@ -101,7 +103,7 @@ def toy(a_server: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[To
     arrays = b"".join(array.tobytes() for array in schemas[OLD].encode(raw).values())
     golden = {"rows": raw, "sha256": hashlib.sha256(arrays).hexdigest()}
     for release, described in schemas.items():
-        names, limits = layout.Names("toy", release), layout.Serving(MAX_BATCH, 1, 1)
+        names, limits = Names("toy", release), Serving(MAX_BATCH, 1, 1)
         layout.write(folder / release, names, described, onnx, golden, limits, ROOT)
     for path in (folder / NEW).glob(f"*{NEW}*"):
         path.rename(folder / OLD / path.name)
@@ -630,10 +632,10 @@ def test_another_release_answers_with_its_own_labels(toy: Toy, asynchronous: boo
 def test_a_label_like_the_blank_id_stays_what_it_is(tmp_path: Path) -> None:
     described, folder = schema([manifest.BLANK, "other"]), tmp_path / "repository"
     golden = {"rows": {"amount": [1.0], "town": ["Ulm"], "remark": ["a house"]}, "sha256": ""}
-    blank = layout.Names("toy", manifest.BLANK)
-    layout.write(folder, blank, described, b"", golden, layout.Serving(MAX_BATCH, 1, 1), ROOT)
+    blank = Names("toy", manifest.BLANK)
+    layout.write(folder, blank, described, b"", golden, Serving(MAX_BATCH, 1, 1), ROOT)
     made = manifest.describe(folder, "toy", {})
-    layout.rename(folder, blank, layout.Names("toy", made.id))
+    rename(folder, blank, Names("toy", made.id))
     manifest.check(folder, made)
     config = text_format.Parse((folder / "toy" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     served = Served.of(json_format.MessageToDict(config, preserving_proto_field_name=True))

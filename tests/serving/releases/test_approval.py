@@ -8,7 +8,7 @@ import pytest
 
 from serving.releases import approval
 from serving.releases.store import Store
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from stages.core.errors import Misuse
 
 NAMES = Names("digits", "0123456789ab")

@@ -32,7 +32,8 @@ from serving.releases.store import Store
 from serving.triton import wire
 from serving.triton.admin import administered
 from serving.triton.launcher import Endpoint
-from serving.triton.repository import Names, golden
+from serving.triton.names import Names
+from serving.triton.repository import golden
 from stages.core.errors import Misuse, Refused
 from stages.schema.kinds import target_class, target_number
 from tests.support.project import Clone, until

@@ -19,7 +19,8 @@ from serving.releases.supervisor import Backoff, Watch
 from serving.triton import processes, wire
 from serving.triton.admin import Admin, Unanswered, administered
 from serving.triton.launcher import Endpoint, find_server
-from serving.triton.repository import Names, golden
+from serving.triton.names import Names
+from serving.triton.repository import golden
 from tests.support.line import free_ports, read_until
 from tests.support.project import Clone, until
 from tests.support.releases import live_answers, served

@@ -34,8 +34,10 @@ from serving.triton import manifest as manifests
 from serving.triton import repository as layout
 from serving.triton import wire
 from serving.triton.admin import administered
+from serving.triton.config import Serving
 from serving.triton.launcher import Endpoint
-from serving.triton.repository import Names, golden
+from serving.triton.names import Names, rename
+from serving.triton.repository import golden
 from stages import challenge
 from stages.core.errors import Misuse, Refused
 from stages.schema import Schema
@@ -82,9 +84,9 @@ def new(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Candidate:
     network = (store.repository / names.network / "1" / "model.onnx").read_bytes()
     repository, blank = tmp_path_factory.mktemp("new") / "repository", Names(NAME, manifests.BLANK)
     rows = json.loads((encode / "golden.json").read_text())
-    layout.write(repository, blank, schema, network, rows, layout.Serving(64, 1, 1), ROOT)
+    layout.write(repository, blank, schema, network, rows, Serving(64, 1, 1), ROOT)
     made = manifests.describe(repository, NAME, store.manifest(names.release).sources)
-    layout.rename(repository, blank, Names(NAME, made.id))
+    rename(repository, blank, Names(NAME, made.id))
     verdict = {"release": made.id, "verdict": "pass", "criteria": []}
     return Candidate(repository, made, verdict, store.read(names.release, "golden.json"))
 

@@ -24,7 +24,7 @@ from serving.releases.approval import approve
 from serving.releases.release import exported, from_champion, release, rollback, settle
 from serving.releases.store import Store
 from serving.triton.admin import Admin, administered
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from stages.core.errors import Misuse, Refused, UserError
 from stages.settings import params
 from tests.support.project import ROOT, Clone
@@ -188,7 +188,7 @@ def test_what_needs_a_person_waits_for_one(empty, judged, tmp_path):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(lambda old: old[:-1], "the labels 9 are gone"), (lambda old: old[::-1], "the labels' order is another")],
+    [(lambda old: old[:-1], "the classes 9 are gone"), (lambda old: old[::-1], "the classes have another order")],
 )
 def test_a_contract_that_breaks_callers(after_two, candidates, tmp_path, labels, message):
     store = Store(after_two / "live")
@@ -202,7 +202,7 @@ def test_a_contract_that_breaks_callers(after_two, candidates, tmp_path, labels,
 def test_an_added_label_is_told(after_two, candidates, tmp_path):
     other = variant(candidates[2], tmp_path, relabelled(lambda old: [*old, "ten"]))
     done = release(after_two, Store(after_two / "live"), other, keep=KEEP)
-    assert done.told[0] == "probabilities: new labels ten"
+    assert done.told[0] == "probabilities: new classes ten"
 
 
 def truncated(repository: Path, names: Names) -> None:
