@@ -9,7 +9,7 @@ from enum import Enum
 from serving.releases.proof import known
 from serving.releases.store import Store
 from serving.triton import parity
-from serving.triton.admin import Admin, Unanswered
+from serving.triton.admin import Admin, CallFailed
 from serving.triton.names import Names
 from serving.triton.processes import STOPPED, Process, runs, servers, workers
 from serving.triton.repository import golden
@@ -64,7 +64,7 @@ class Case:
         server = servers(processes)
         if _stopped(server) or not admin.is_live(LIVE_S):
             return Finding.SILENT if self.misses >= MISSES and self._stands(server) else Finding.OPEN
-        answered = admin.answered(self._paths(), LIVE_S)
+        answered = admin.success_count(self._paths(), LIVE_S)
         if self.answered is None:
             self.answered = answered
         if self.misses < MISSES:
@@ -109,7 +109,7 @@ def probe(store: Store, admin: Admin, names: Names, timeout_s: float) -> Miss | 
         answers = admin.answers(names.public, schema, row, timeout_s)
         release = Names(names.public, str(answers["release"][0]))  # another one, while a release is under way
         first = {output: values[:1] for output, values in known(store, release).items()}
-    except Unanswered as error:
+    except CallFailed as error:
         return Miss(str(error), error.status)
     except (UserError, OSError) as error:
         return Miss(str(error))

@@ -17,7 +17,7 @@ from serving.releases.ledger import Journal
 from serving.releases.store import Store
 from serving.releases.supervisor import Backoff, Watch
 from serving.triton import processes, wire
-from serving.triton.admin import Admin, Unanswered, administered
+from serving.triton.admin import Admin, CallFailed, administered
 from serving.triton.launcher import Endpoint, find_server
 from serving.triton.names import Names
 from serving.triton.repository import golden
@@ -73,10 +73,10 @@ def test_a_stopped_server_is_killed_and_no_call_waits_for_it(after_two):
                 lambda admin: admin.loaded(),
             ]
             for call in calls:
-                with pytest.raises(Unanswered) as caught:
+                with pytest.raises(CallFailed) as caught:
                     call(hasty)
                 assert caught.value.status == "DEADLINE_EXCEEDED"
-            assert not hasty.is_live(0.2) and hasty.answered(["digits"], 0.2) is None
+            assert not hasty.is_live(0.2) and hasty.success_count(["digits"], 0.2) is None
         looks = [watch.look("digits") for _ in range(health.MISSES)]
         assert [bool(why) for _, why in looks] == [False, True] and not reports
         until(lambda: watch.endpoint.process.poll() is not None)

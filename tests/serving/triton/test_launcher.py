@@ -225,13 +225,13 @@ def test_a_free_port_lost_to_another_is_replaced(repository: Path, monkeypatch: 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        lost, tries, complete = taken.getsockname()[1], [], launcher._complete
+        lost, tries, complete = taken.getsockname()[1], [], launcher._with_free_ports
 
         def lose_once(given: dict[str, int | None]) -> dict[str, int]:
             tries.append(complete(given) | ({} if tries else {which: lost}))
             return tries[-1]
 
-        monkeypatch.setattr(launcher, "_complete", lose_once)
+        monkeypatch.setattr(launcher, "_with_free_ports", lose_once)
         with running(repository, ["first"], drain_s=0) as endpoint:
             assert getattr(endpoint, which) != f"127.0.0.1:{lost}"
     assert len(tries) == 2
@@ -239,7 +239,7 @@ def test_a_free_port_lost_to_another_is_replaced(repository: Path, monkeypatch: 
 
 def test_no_server_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MILLRACE_TRITON", str(tmp_path / "gone"))
-    with pytest.raises(UserError, match="gone is no tritonserver"):
+    with pytest.raises(UserError, match="gone is neither a tritonserver"):
         find_server()
     monkeypatch.delenv("MILLRACE_TRITON")
     monkeypatch.setenv("PATH", str(tmp_path))
