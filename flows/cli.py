@@ -19,8 +19,8 @@ from stages.core.command import holding, reporting
 from stages.core.errors import Misuse, NeedsPerson, Refused
 
 if TYPE_CHECKING:
-    from serving.releases.release import Outcome
     from serving.releases.store import Store
+    from serving.releases.switch import Outcome
 
 PASSED, FAILED = 0, 1
 ENDS = {"pass": PASSED, "refuse": Refused.code, "needs a person": NeedsPerson.code}
@@ -179,14 +179,15 @@ def release(
     from serving.releases import champion as champions
     from serving.releases import git_history
     from serving.releases import release as releases
-    from serving.releases.canary import Trial
+    from serving.releases.candidate import exported, from_champion
+    from serving.releases.trial import Trial
     from stages.core import inputs, lockfile
     from stages.settings import params
 
     root, store = project(), opened()
     lockfile.settled(root)
     inputs.verify(root, wait=True)
-    candidate = releases.from_champion(root) if champion else releases.exported(laid_out())
+    candidate = from_champion(root) if champion else exported(laid_out())
     how = params.parse(root / "params.yaml").serve
     if not (canary or shadow) and (requests or minutes):
         raise Misuse("--requests and --minutes are of a trial: add --canary 5% or --shadow")
@@ -218,9 +219,9 @@ def approve(
 ) -> None:
     """Say yes to the exported model where its verdict needs a person. Recorded for ever, and for this release alone."""
     from serving.releases import approval
-    from serving.releases import release as releases
+    from serving.releases.candidate import exported
 
-    store, candidate = opened(), releases.exported(laid_out())
+    store, candidate = opened(), exported(laid_out())
     for accepted in approval.approve(store, candidate.names, candidate.verdict, by, reason):
         print(f"accepted: {accepted}")
     print(f"{candidate.manifest.id} may be released: `millrace release`")
@@ -234,11 +235,11 @@ def rollback(
 ) -> None:
     """Let an earlier release answer again, exactly as it did. Nothing is trained; no request is lost."""
     from serving.releases import champion as champions
-    from serving.releases import release as releases
+    from serving.releases import rollback as rollbacks
 
     root, store = project(), opened()
     name = model or only(store.names())
-    done = releases.rollback(root, store, name, to, reason)
+    done = rollbacks.rollback(root, store, name, to, reason)
     tell_committed(root, champions.commit(root, root / "champion", f"Roll back to {done.release}"))
     tell_outcome(store, name, done)
 
@@ -358,7 +359,7 @@ def tell_outcome(store: Store, name: str, done: Outcome) -> None:
     where = "answers" if done.live else f"is ready: {waiting}"
     before = f", after {done.before}" if done.before not in (None, done.release) else ""
     print(f"{name}: release {done.release} {where}{before}")
-    for line in done.told:
+    for line in done.notices:
         print(f"  {line}")
 
 

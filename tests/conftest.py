@@ -16,7 +16,7 @@ from stages.core.arithmetic import portable
 from tests.support.project import ROOT, Clone, clone
 
 if TYPE_CHECKING:
-    from serving.releases.release import Candidate
+    from serving.releases.candidate import Candidate
 
 # Begun in the background of a shell we would ignore Ctrl-C, and so would everything that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,7 +75,7 @@ def done(finished: Clone, tmp_path: Path) -> Clone:
 @pytest.fixture(scope="module")
 def judged(finished: Clone) -> Candidate:
     """What `millrace run` has left to release."""
-    from serving.releases.release import exported
+    from serving.releases.candidate import exported
     from stages.settings import params
 
     paths = {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}

@@ -21,7 +21,9 @@ from typing import Any
 import tritonclient.grpc  # noqa: F401  for all forks
 
 from serving.releases import ledger
-from serving.releases import release as releases
+from serving.releases.candidate import Candidate
+from serving.releases.release import release
+from serving.releases.rollback import rollback
 from serving.releases.store import Store
 from serving.triton import admin
 from serving.triton import manifest as manifests
@@ -69,12 +71,12 @@ def act(root: Path, described: str) -> None:
     """A release of what is described, or a rollback."""
     store = Store(root / "live")
     if described:
-        told = json.loads(Path(described).read_text())
-        made = manifests.Manifest(**json.loads(told["manifest"]))
-        candidate = releases.Candidate(Path(told["repository"]), made, told["verdict"], told["golden"])
-        releases.release(root, store, candidate, keep=3)
+        fields = json.loads(Path(described).read_text())
+        made = manifests.Manifest(**json.loads(fields["manifest"]))
+        candidate = Candidate(Path(fields["repository"]), made, fields["verdict"], fields["golden"])
+        release(root, store, candidate, keep=3)
     else:
-        releases.rollback(root, store, "digits", None)
+        rollback(root, store, "digits", None)
 
 
 if __name__ == "__main__":

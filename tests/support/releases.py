@@ -16,9 +16,9 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from serving.releases.canary import Trial
-from serving.releases.release import Candidate
+from serving.releases.candidate import Candidate
 from serving.releases.store import Store
+from serving.releases.trial import Trial
 from serving.triton import manifest as manifests
 from serving.triton import wire
 from serving.triton.admin import announcement

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from serving.releases.release import Candidate
+from serving.releases.candidate import Candidate
 from tests.support.line import free_ports, read_until
 from tests.support.project import Clone
 from tests.support.releases import live_answers

@@ -47,7 +47,7 @@ def test_a_person_decides(done):
     assert "for a person: calibration_error is 0." in said and "`millrace approve --by NAME --reason WHY`" in said
     page = (done.folder / "reports" / "index.html").read_text()
     assert "Needs a person" in page and 'class="verdict person"' in page
-    assert "is for a person to decide" in done.millrace("release", code=3)
+    assert "a person must decide this" in done.millrace("release", code=3)
     assert "is blank" in done.millrace("approve", "--by", "Ada", "--reason", "", code=2)
     assert "accepted: calibration_error is 0." in done.millrace(
         "approve", "--by", "Ada", "--reason", "good enough for a trial"

@@ -26,9 +26,12 @@ from PIL import Image
 from flows import cli
 from serving.client import Client
 from serving.releases import canary, ledger
-from serving.releases.canary import Figures
-from serving.releases.release import Candidate, Outcome, release, settle
+from serving.releases import trial as trials
+from serving.releases.candidate import Candidate
+from serving.releases.release import release
 from serving.releases.store import Store
+from serving.releases.switch import Outcome, settle
+from serving.releases.trial import Figures
 from serving.triton import wire
 from serving.triton.admin import administered
 from serving.triton.launcher import Endpoint
@@ -124,7 +127,9 @@ def command(root: Path, store: Store, candidate: Candidate) -> Iterator[subproce
     options = ("--from-champion", "--canary", "50%", "--requests", "1000000")
     process = Clone(root).start(sys.executable, "-m", "flows.cli", "release", *options)
     try:
-        until(lambda: store.diverted(candidate.names) and (canary.told(store, candidate.names) or Figures()).pairs > 0)
+        until(
+            lambda: store.diverted(candidate.names) and (canary.figures(store, candidate.names) or Figures()).pairs > 0
+        )
         yield process
     finally:
         process.kill()
@@ -154,14 +159,14 @@ def test_a_good_release_is_promoted_and_nobody_waits_in_vain(after_two, candidat
     assert promoted["event"] == "released"
     assert promoted["canary"]["pairs"] >= 40 and promoted["canary"]["disagreements"] == 0
     assert promoted["canary"]["new_p50_s"] > 0
-    assert "canary: " in done.told[0]
+    assert "canary: " in done.notices[0]
 
 
 def test_exactly_the_share_is_tried_and_every_answer_keeps_its_form(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint, begun(after_two, store, endpoint, near, share=0.3):
         told = [asked(endpoint.grpc, live)[0] for _ in range(40)]
-        assert told.count(near.manifest.id) == 12 == canary.told(store, near.names).pairs
+        assert told.count(near.manifest.id) == 12 == canary.figures(store, near.names).pairs
         assert store.current("digits") == live.manifest.id
         assert "0.3 of the requests" in Clone(after_two).millrace("status")
         schema, rows = golden(live.repository, live.names)
@@ -181,7 +186,7 @@ def test_exactly_the_share_is_tried_and_every_answer_keeps_its_form(after_two, c
                         faults.append((fault.value.status(), fault.value.message().replace(model, "MODEL")))
             assert set(heard) == {live.manifest.id, near.manifest.id}
             assert len(set(faults)) == 1 and "INVALID_ARGUMENT" in faults[0][0], faults
-        assert canary.told(store, near.names).failures == 0
+        assert canary.figures(store, near.names).failures == 0
         with Client(endpoint.grpc, "digits") as client:
             answers = [client.predict({"image": rows["image"][0]}) for _ in range(4)]
         assert {answer["release"] for answer in answers} == {live.manifest.id, near.manifest.id}
@@ -195,7 +200,7 @@ def test_a_shadow_is_never_seen(after_two, candidates, far):
     with served(store) as endpoint, begun(after_two, store, endpoint, far, share=1.0, shadow=True):
         told = [live_answers(endpoint.grpc, [live]) for _ in range(10)]
         assert set(told) == {live.manifest.id}
-        figures = canary.told(store, far.names)
+        figures = canary.figures(store, far.names)
         assert figures.pairs == figures.disagreements == 10
 
 
@@ -206,7 +211,7 @@ def test_a_second_trial_counts_anew(after_two, candidates, near):
             with begun(after_two, store, endpoint, near):
                 asked(endpoint.grpc, live)
                 asked(endpoint.grpc, live)
-                assert canary.told(store, near.names).pairs == 1
+                assert canary.figures(store, near.names).pairs == 1
 
 
 def test_one_that_answers_otherwise_is_withdrawn(after_two, candidates, far):
@@ -214,7 +219,7 @@ def test_one_that_answers_otherwise_is_withdrawn(after_two, candidates, far):
     with served(store) as endpoint:
         with (
             asking(endpoint.grpc, live),
-            pytest.raises(Refused, match=r"were answered otherwise; of 1,000 at most 100 may"),
+            pytest.raises(Refused, match=r"got another prediction; at most 100 of 1,000 may"),
         ):
             tried(after_two, store, far, requests=1000)
         whole(store, live, endpoint, far)
@@ -279,7 +284,7 @@ def test_too_few_requests_are_no_proof(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint:
         with pytest.raises(
-            Refused, match=r"both were asked 0 requests within 0\.001 minutes, which is too few to tell"
+            Refused, match=r"both releases got 0 requests within 0\.001 minutes, which is too few to judge"
         ):
             tried(after_two, store, near, minutes=0.001)
         whole(store, live, endpoint, near)
@@ -293,10 +298,10 @@ def test_where_there_is_nothing_to_compare_with(empty, after_two, candidates, ne
         with pytest.raises(Misuse, match="is live already"):
             tried(after_two, store, candidates[1])
         added = variant(candidates[0], tmp_path, relabelled(lambda old: [*old, "ten"]))
-        with pytest.raises(Misuse, match="other outputs or labels"):
+        with pytest.raises(Misuse, match="needs the live release's outputs and classes"):
             tried(after_two, store, added)
         whole(store, candidates[1], endpoint, near)
-    with pytest.raises(Misuse, match="nothing answers as digits yet"):
+    with pytest.raises(Misuse, match="no release of digits is live yet"):
         nothing = shutil.copytree(empty, tmp_path / "nothing")
         tried(nothing, Store(nothing / "live"), near)
     assert [line["event"] for line in ledger.lines(store.ledger)] == ["released", "released"]
@@ -356,18 +361,18 @@ FINE = Figures(pairs=100, live_p50_s=0.001, new_p50_s=0.001)
         (replace(FINE, pairs=99), False, []),
         (replace(FINE, pairs=99), True, ["99 requests within 1 minutes, which is too few"]),
         (replace(FINE, failures=2), False, []),
-        (replace(FINE, pairs=9, failures=3), False, ["3 of 9 requests failed or came late; of 100 at most 2 may"]),
+        (replace(FINE, pairs=9, failures=3), False, ["3 of 9 requests failed or came late; at most 2 of 100 may"]),
         (replace(FINE, disagreements=10.0), False, []),
-        (replace(FINE, disagreements=10.5), False, ["10.5 of 100 requests were answered otherwise"]),
+        (replace(FINE, disagreements=10.5), False, ["10.5 of 100 requests got another prediction"]),
         (replace(FINE, pairs=200, failures=4, disagreements=20.0), False, []),
         (replace(FINE, new_p50_s=0.0015), False, []),
-        (replace(FINE, new_p50_s=0.0016), False, ["1.60 ms against 1.00 ms, 1.60 times as long; 1.5 times it may"]),
+        (replace(FINE, new_p50_s=0.0016), False, ["1.60 ms against 1.00 ms, 1.60 times as long; at most 1.5 times"]),
         (replace(FINE, pairs=9, new_p50_s=0.0016), False, []),
     ],
 )
 def test_what_is_held_against_a_release(figures, over, reasons):
     trial = replace(TRIAL, requests=100, max_failures=0.02, max_latency_ratio=1.5)
-    found = canary.judge(figures, trial, over)
+    found = trials.judge(figures, trial, over)
     assert len(found) == len(reasons) and all(said in one for said, one in zip(reasons, found, strict=True)), found
 
 

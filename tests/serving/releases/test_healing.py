@@ -148,7 +148,7 @@ def test_a_worker_that_computes_is_given_longer_than_one_that_stands_still(after
     late = Miss("late", "DEADLINE_EXCEEDED")
     with watched(after_two) as (watch, _):
         case = Case(Names("digits", watch.store.current("digits") or ""))
-        case.right(below(watch.endpoint))
+        case.reset(below(watch.endpoint))
         assert case.missed(late, watch.admin, below(watch.endpoint)) is Finding.OPEN
         case.since -= health.STILL_S + 1
         used = [each._replace(cpu_s=each.cpu_s + health.STILL_S) for each in below(watch.endpoint)]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from serving.releases import ledger
-from serving.releases.release import release, rollback
+from serving.releases.release import release
+from serving.releases.rollback import rollback
 from serving.releases.store import Store
 from tests.support.project import ROOT, Clone
 

@@ -25,9 +25,11 @@ import tritonclient.grpc as grpc
 
 from serving.client import Client
 from serving.releases import canary, git_history
+from serving.releases.candidate import Candidate, from_champion
 from serving.releases.health import Miss
 from serving.releases.ledger import Journal
-from serving.releases.release import Candidate, from_champion, release, rollback
+from serving.releases.release import release
+from serving.releases.rollback import rollback
 from serving.releases.store import Store
 from serving.releases.supervisor import Watch
 from serving.triton import manifest as manifests
@@ -156,7 +158,7 @@ def test_the_next_release_breaks_nobody_and_can_be_taken_back(old, new):
             release(old, store, new, keep=3)
         store.announce(announced)
         done = release(old, store, new, keep=3)
-        assert done.live and any("'answer_id' is new" in line for line in done.told)
+        assert done.live and any("'answer_id' is new" in line for line in done.notices)
         assert codes_of(answer(bare, store)) == new.manifest.id
         given = predicted(endpoint, store)
         assert given["release"] == new.manifest.id and len(bytes.fromhex(given["answer_id"])) == 16
@@ -215,12 +217,12 @@ def test_a_canary_answers_in_the_form_of_the_live_release(old, champion, new):
         second = store.current(NAME)
         with tried(old, store, endpoint, new):
             assert both(bare, store, text_of) == {second, new.manifest.id}
-            figures = canary.told(store, new.names)
+            figures = canary.figures(store, new.names)
             assert figures.failures == figures.disagreements == 0 < figures.pairs
         assert release(old, store, new, keep=3).live
         with tried(old, store, endpoint, champion):
             assert both(bare, store, codes_of) == {second, new.manifest.id}
-            figures = canary.told(store, champion.names)
+            figures = canary.figures(store, champion.names)
             assert figures.failures == figures.disagreements == 0 < figures.pairs
 
 

@@ -21,8 +21,11 @@ from onnx import numpy_helper
 
 from serving.releases import ledger
 from serving.releases.approval import approve
-from serving.releases.release import exported, from_champion, release, rollback, settle
+from serving.releases.candidate import exported, from_champion
+from serving.releases.release import release
+from serving.releases.rollback import rollback
 from serving.releases.store import Store
+from serving.releases.switch import settle
 from serving.triton.admin import Admin, administered
 from serving.triton.names import Names
 from stages.core.errors import Misuse, Refused, UserError
@@ -50,7 +53,7 @@ def store(root: Path) -> Store:
 def test_a_run_that_did_not_end_has_nothing_to_release(finished, tmp_path):
     """DVC removes a stage's outputs before it runs; the verdict of the run before is still there."""
     paths = {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}
-    with pytest.raises(Misuse, match="there is no verdict yet on what is here: `millrace run` gives one"):
+    with pytest.raises(Misuse, match="the exported model has no verdict yet: `millrace run` makes one"):
         exported({**paths, "answers": tmp_path / "gone"})
 
 
@@ -61,7 +64,7 @@ def test_without_a_server_a_release_is_made_ready(root, store, judged):
     assert [line["event"] for line in ledger.lines(store.ledger)] == ["released"]
     assert json.loads((root / "champion" / "manifest.json").read_text())["files"]
     assert (root / "champion" / "repository.dvc").exists()
-    assert release(root, store, judged, keep=KEEP).told == ("it is live already",)
+    assert release(root, store, judged, keep=KEEP).notices == ("it is live already",)
     with served(store) as endpoint:
         assert live_answers(endpoint.grpc, [judged]) == judged.manifest.id
 
@@ -134,7 +137,7 @@ def test_an_unknown_release_is_named_beside_those_that_there_are(after_two, cand
 def test_what_is_kept_no_longer_is_gone(after_two, candidates):
     store = Store(after_two / "live")
     done = release(after_two, store, candidates[2], keep=2)
-    assert done.told == (f"{candidates[0].manifest.id} is kept no longer",)
+    assert done.notices == (f"{candidates[0].manifest.id} is no longer kept",)
     assert store.kept("digits") == [candidates[2].manifest.id, candidates[1].manifest.id]
     assert not list(store.repository.glob(f"*{candidates[0].manifest.id}*"))
     with pytest.raises(UserError, match="there is no release"):
@@ -168,7 +171,7 @@ def test_what_needs_a_person_waits_for_one(empty, judged, tmp_path):
     root = shutil.copytree(empty, tmp_path / "root")
     store, failed = Store(root / "live"), {**judged.verdict["criteria"][0], "holds": False, "reason": "0.9 is too low"}
     asking = replace(judged, verdict={**judged.verdict, "verdict": "needs a person", "criteria": [failed]})
-    with pytest.raises(Refused, match=r"0\.9 is too low; this is for a person to decide: `millrace approve"):
+    with pytest.raises(Refused, match=r"0\.9 is too low; a person must decide this: `millrace approve"):
         release(root, store, asking, keep=KEEP)
     for by, reason in (("", "why"), ("Ada", " ")):
         with pytest.raises(Misuse, match="is blank"):
@@ -196,13 +199,13 @@ def test_a_contract_that_breaks_callers(after_two, candidates, tmp_path, labels,
     with pytest.raises(Refused, match=message):
         release(after_two, store, other, keep=KEEP)
     assert store.current("digits") == candidates[1].manifest.id
-    assert message in release(after_two, store, other, keep=KEEP, breaking=True).told[0]
+    assert message in release(after_two, store, other, keep=KEEP, breaking=True).notices[0]
 
 
 def test_an_added_label_is_told(after_two, candidates, tmp_path):
     other = variant(candidates[2], tmp_path, relabelled(lambda old: [*old, "ten"]))
     done = release(after_two, Store(after_two / "live"), other, keep=KEEP)
-    assert done.told[0] == "probabilities: new classes ten"
+    assert done.notices[0] == "probabilities: new classes ten"
 
 
 def truncated(repository: Path, names: Names) -> None:
@@ -236,7 +239,7 @@ def biased(repository: Path, names: Names) -> None:
     ("change", "message"),
     [
         (truncated, "cannot load"),
-        (other_golden_rows, "golden rows are encoded otherwise"),
+        (other_golden_rows, "golden rows are encoded differently"),
         (not_a_number, "golden answers"),
         (biased, "golden answers"),
     ],
@@ -269,7 +272,7 @@ def test_altered_bytes_are_never_released(root, store, judged, tmp_path):
 def test_altered_bytes_are_never_returned_to(after_two, candidates):
     store = Store(after_two / "live")
     flipped(store.repository / candidates[0].names.network / "1" / "model.onnx")
-    with pytest.raises(UserError, match=r"no longer what it was: .*model\.onnx has other bytes"):
+    with pytest.raises(UserError, match=r"files of release \w+ were altered: .*model\.onnx has other bytes"):
         rollback(after_two, store, "digits", None)
     assert store.current("digits") == candidates[1].manifest.id
 
