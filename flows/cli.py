@@ -320,21 +320,21 @@ def predict(
     In a project, tables are read as `data.options` in params.yaml says, elsewhere blanks, `?` and `NA` are missing.
     """
     from serving.client import AsyncClient, inputs
-    from serving.client.predict import answer, written_as
+    from serving.client.predict import answer, table_format
     from stages.settings import params
 
-    written = inputs.Written()
+    tables = inputs.TableFormat()
     if not model and enclosing() is None:
         raise Misuse("there is no project here whose model could be asked: name one with --model")
     if enclosing():
         said = params.parse(project() / "params.yaml")
-        model, written = model or said.export.name, written_as(said.data.format, said.data.options)
+        model, tables = model or said.export.name, table_format(said.data.format, said.data.options)
         server = server or opened().address()
     try:
         client = AsyncClient(server or "127.0.0.1:8001", model, timeout_s=timeout_s, retry_s=0.5)
     except ValueError as error:
         raise Misuse(str(error)) from error
-    sys.exit(PASSED if answer(values, client, written, output, probabilities) else FAILED)
+    sys.exit(PASSED if answer(values, client, tables, output, probabilities) else FAILED)
 
 
 def share(text: str) -> float:
