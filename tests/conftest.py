@@ -30,10 +30,12 @@ portable()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that run clones come first, and first of all those that await no other's: small ones fill up the end."""
-    asked: dict[Path, set[str]] = {}
+    fixtures: dict[Path, set[str]] = {}
     for item in items:
-        asked.setdefault(item.path, set()).update(item.fixturenames)
-    items.sort(key=lambda item: (asked[item.path].isdisjoint({"fresh", "finished"}), "finished" in asked[item.path]))
+        fixtures.setdefault(item.path, set()).update(item.fixturenames)
+    items.sort(
+        key=lambda item: (fixtures[item.path].isdisjoint({"fresh", "finished"}), "finished" in fixtures[item.path])
+    )
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +62,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
     mine = tmp_path_factory.getbasetemp()
     shared = (mine if worker_id == "master" else mine.parent) / "finished"
     with FileLock(f"{shared}.lock"):
-        if not (shared / ".said").exists():
-            said = clone(shared).millrace("run")
-            (shared / ".said").write_text(said)
+        if not (shared / ".output").exists():
+            output = clone(shared).millrace("run")
+            (shared / ".output").write_text(output)
     return Clone(shared)
 
 

@@ -25,7 +25,7 @@ FAST = {"train": {"epochs": 2}, "gate": {"thresholds": {"accuracy": {"min": 0.5}
 def hashes(clone: Clone) -> dict[str, str]:
     """The hash of every output in dvc.lock, but for the times."""
     stages = YAML(typ="safe").load(clone.folder / "dvc.lock")["stages"]
-    return {out["path"]: out["md5"] for name, said in stages.items() if name != "measure" for out in said["outs"]}
+    return {out["path"]: out["md5"] for name, stage in stages.items() if name != "measure" for out in stage["outs"]}
 
 
 def relatives(clone: Clone) -> list[psutil.Process]:
@@ -58,7 +58,7 @@ def read_until(process: subprocess.Popen[str], wanted: str) -> None:
         seen.append(line)
         if wanted in line:
             return
-    raise AssertionError(f"never said {wanted!r}:\n{''.join(seen)}")
+    raise AssertionError(f"never printed {wanted!r}:\n{''.join(seen)}")
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

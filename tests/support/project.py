@@ -54,10 +54,10 @@ class Clone:
     def run(self, *command: str, code: int = 0) -> str:
         """Run a command there to its end; what it printed. Fails unless it exits with `code`."""
         process = self.start(*command)
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == code, f"{' '.join(command)} exited with {process.returncode}:\n{said}"
-        assert "Traceback" not in said, said
-        return said
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == code, f"{' '.join(command)} exited with {process.returncode}:\n{output}"
+        assert "Traceback" not in output, output
+        return output
 
     def millrace(self, *arguments: str, code: int = 0) -> str:
         """Run the `millrace` command there."""

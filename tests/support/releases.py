@@ -72,21 +72,21 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
-def asked(address: str, base: Candidate, model: str = "") -> tuple[str, np.ndarray]:
+def golden_answers(address: str, base: Candidate, model: str = "") -> tuple[str, np.ndarray]:
     """Which release answers the golden rows, all of them alike, and its probabilities [n, C]."""
     schema, rows = golden(base.repository, base.names)
     with wire.connected(address) as client:
         answers = wire.ask(client, model or base.manifest.name, schema, rows, timeout_s=10)
-    (told,) = set(answers["release"].tolist())
-    return told, answers["probabilities"]
+    (release,) = set(answers["release"].tolist())
+    return release, answers["probabilities"]
 
 
 def live_answers(address: str, candidates: list[Candidate]) -> str:
     """The release that answers, after a look at whether it answers as itself."""
-    told, answers = asked(address, candidates[0])
+    release, answers = golden_answers(address, candidates[0])
     known = {each.manifest.id: np.array(each.golden["probabilities"], np.float32) for each in candidates}
-    np.testing.assert_allclose(answers, known[told], atol=1e-5)
-    return told
+    np.testing.assert_allclose(answers, known[release], atol=1e-5)
+    return release
 
 
 @contextlib.contextmanager

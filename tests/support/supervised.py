@@ -34,8 +34,8 @@ def serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     finally:
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
-        assert "Traceback" not in said, said
+        output, _ = process.communicate(timeout=60)
+        assert "Traceback" not in output, output
         _, alive = psutil.wait_procs(family, timeout=20)
         assert not alive
     assert process.returncode == 0

@@ -43,7 +43,7 @@ from tests.support.project import Clone, until
 from tests.support.releases import (
     TRIAL,
     Change,
-    asked,
+    golden_answers,
     live_answers,
     relabelled,
     served,
@@ -138,13 +138,13 @@ def command(root: Path, store: Store, candidate: Candidate) -> Iterator[subproce
 
 def whole(store: Store, live: Candidate, endpoint: Endpoint, gone: Candidate) -> None:
     """Fails unless the live release answers by itself, and nothing is left of the other."""
-    assert store.current("digits") == live.manifest.id == asked(endpoint.grpc, live)[0]
+    assert store.current("digits") == live.manifest.id == golden_answers(endpoint.grpc, live)[0]
     assert not list(store.repository.glob(f"*{gone.manifest.id}*")) and not store.routed()
     with administered(endpoint.grpc, endpoint.admin_key) as admin:
         assert not [model for model in admin.loaded() if gone.manifest.id in model]
 
 
-def test_a_good_release_is_promoted_and_nobody_waits_in_vain(after_two, candidates, near):
+def test_a_good_release_is_promoted_and_every_request_is_answered(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint:
         with asking(endpoint.grpc, live) as heard:
@@ -162,11 +162,11 @@ def test_a_good_release_is_promoted_and_nobody_waits_in_vain(after_two, candidat
     assert "canary: " in done.notices[0]
 
 
-def test_exactly_the_share_is_tried_and_every_answer_keeps_its_form(after_two, candidates, near):
+def test_exactly_the_share_is_tried_and_answers_keep_their_form(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint, begun(after_two, store, endpoint, near, share=0.3):
-        told = [asked(endpoint.grpc, live)[0] for _ in range(40)]
-        assert told.count(near.manifest.id) == 12 == canary.figures(store, near.names).pairs
+        releases = [golden_answers(endpoint.grpc, live)[0] for _ in range(40)]
+        assert releases.count(near.manifest.id) == 12 == canary.figures(store, near.names).pairs
         assert store.current("digits") == live.manifest.id
         assert "0.3 of the requests" in Clone(after_two).millrace("status")
         schema, rows = golden(live.repository, live.names)
@@ -195,26 +195,26 @@ def test_exactly_the_share_is_tried_and_every_answer_keeps_its_form(after_two, c
         whole(store, live, endpoint, near)
 
 
-def test_a_shadow_is_never_seen(after_two, candidates, far):
+def test_callers_never_get_answers_of_a_shadow(after_two, candidates, far):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint, begun(after_two, store, endpoint, far, share=1.0, shadow=True):
-        told = [live_answers(endpoint.grpc, [live]) for _ in range(10)]
-        assert set(told) == {live.manifest.id}
+        releases = [live_answers(endpoint.grpc, [live]) for _ in range(10)]
+        assert set(releases) == {live.manifest.id}
         figures = canary.figures(store, far.names)
         assert figures.pairs == figures.disagreements == 10
 
 
-def test_a_second_trial_counts_anew(after_two, candidates, near):
+def test_a_second_trial_starts_its_figures_at_zero(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint:
         for _ in range(2):
             with begun(after_two, store, endpoint, near):
-                asked(endpoint.grpc, live)
-                asked(endpoint.grpc, live)
+                golden_answers(endpoint.grpc, live)
+                golden_answers(endpoint.grpc, live)
                 assert canary.figures(store, near.names).pairs == 1
 
 
-def test_one_that_answers_otherwise_is_withdrawn(after_two, candidates, far):
+def test_a_release_with_other_predictions_is_withdrawn(after_two, candidates, far):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint:
         with (
@@ -250,7 +250,7 @@ def of_black_pictures_unsure(repository: Path, names: Names) -> None:
 def of_black_pictures(does: str) -> Change:
     def change(repository: Path, names: Names) -> None:
         path = repository / names.encode / "1" / "model.py"
-        told = f"""
+        code = f"""
 def answer(self, requests, real=TritonPythonModel._answer):
     import time
     if any({BLACK!r} in self._raw(request)["image"] for request in requests):
@@ -259,7 +259,7 @@ def answer(self, requests, real=TritonPythonModel._answer):
 
 TritonPythonModel._answer = answer
 """
-        path.write_text(path.read_text() + told)
+        path.write_text(path.read_text() + code)
 
     return change
 
@@ -269,7 +269,7 @@ TritonPythonModel._answer = answer
     [of_black_pictures_unsure, of_black_pictures('raise KeyError("black")'), of_black_pictures("time.sleep(2)")],
     ids=["not a number", "raises", "late"],
 )
-def test_one_that_fails_is_withdrawn_and_no_caller_sees_it(after_two, candidates, tmp_path, change):
+def test_a_failing_release_is_withdrawn_and_callers_notice_nothing(after_two, candidates, tmp_path, change):
     store, live = Store(after_two / "live"), candidates[1]
     bad = variant(candidates[0], tmp_path, change)
     with served(store) as endpoint:
@@ -280,7 +280,7 @@ def test_one_that_fails_is_withdrawn_and_no_caller_sees_it(after_two, candidates
     assert ledger.lines(store.ledger)[-1]["figures"]["failures"] == 1
 
 
-def test_too_few_requests_are_no_proof(after_two, candidates, near):
+def test_a_trial_with_too_few_requests_is_refused(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint:
         with pytest.raises(
@@ -290,7 +290,7 @@ def test_too_few_requests_are_no_proof(after_two, candidates, near):
         whole(store, live, endpoint, near)
 
 
-def test_where_there_is_nothing_to_compare_with(empty, after_two, candidates, near, tmp_path):
+def test_a_trial_needs_a_server_and_a_comparable_live_release(empty, after_two, candidates, near, tmp_path):
     store = Store(after_two / "live")
     with pytest.raises(Misuse, match="no server is running"):
         tried(after_two, store, near)
@@ -308,24 +308,26 @@ def test_where_there_is_nothing_to_compare_with(empty, after_two, candidates, ne
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_command_that_is_ended_leaves_the_live_release(after_two, candidates, near, end):
+def test_an_interrupted_trial_leaves_the_live_release(after_two, candidates, near, end):
     store, live = Store(after_two / "live"), candidates[1]
     crowned(after_two, near)
     with served(store) as endpoint:
         with asking(endpoint.grpc, live) as heard, command(after_two, store, near) as process:
             process.send_signal(end)
-            said, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=60)
             if end == signal.SIGKILL:
                 assert store.diverted(near.names)
                 with administered(endpoint.grpc, endpoint.admin_key) as admin, store.writing("the next command"):
                     settle(after_two, store, admin)
             else:
-                assert process.returncode == 3 and "the command was ended" in said and "Traceback" not in said, said
+                assert process.returncode == 3 and "the command was ended" in output and "Traceback" not in output, (
+                    output
+                )
         assert not [fault for fault in heard if isinstance(fault, Exception)]
         whole(store, live, endpoint, near)
 
 
-def test_the_supervisor_ends_a_canary_whose_command_is_dead(after_two, candidates, near):
+def test_the_supervisor_ends_the_canary_of_a_killed_command(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     crowned(after_two, near)
     with serving(after_two) as (_, address), asking(address, live) as heard:
@@ -336,7 +338,7 @@ def test_the_supervisor_ends_a_canary_whose_command_is_dead(after_two, candidate
     assert not [fault for fault in heard if isinstance(fault, Exception)]
 
 
-def test_a_server_that_dies_meanwhile_is_started_again(after_two, candidates, near):
+def test_a_server_that_dies_during_a_trial_is_restarted(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     crowned(after_two, near)
     with serving(after_two) as (server, address), asking(address, live):
@@ -345,8 +347,8 @@ def test_a_server_that_dies_meanwhile_is_started_again(after_two, candidates, ne
                 each for each in psutil.Process(server.pid).children(recursive=True) if each.name() == "tritonserver"
             ]
             triton.kill()
-            said, _ = process.communicate(timeout=60)
-        assert process.returncode == 3 and f"{near.manifest.id} is withdrawn" in said, said
+            output, _ = process.communicate(timeout=60)
+        assert process.returncode == 3 and f"{near.manifest.id} is withdrawn" in output, output
         until(answering(address, candidates, live.manifest.id))
     assert store.current("digits") == live.manifest.id and not store.routed()
 
@@ -370,22 +372,24 @@ FINE = Figures(pairs=100, live_p50_s=0.001, new_p50_s=0.001)
         (replace(FINE, pairs=9, new_p50_s=0.0016), False, []),
     ],
 )
-def test_what_is_held_against_a_release(figures, over, reasons):
+def test_reasons_to_withdraw_a_release(figures, over, reasons):
     trial = replace(TRIAL, requests=100, max_failures=0.02, max_latency_ratio=1.5)
-    found = trials.judge(figures, trial, over)
-    assert len(found) == len(reasons) and all(said in one for said, one in zip(reasons, found, strict=True)), found
+    judged = trials.judge(figures, trial, over)
+    assert len(judged) == len(reasons) and all(
+        expected in actual for expected, actual in zip(reasons, judged, strict=True)
+    ), judged
 
 
-def test_when_answers_agree():
-    told = {"probabilities": np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)}
-    other = {"probabilities": np.array([[0.6, 0.4], [0.5, 0.5]], np.float32)}
-    assert target_class.agree(told, other, {}).tolist() == [True, False]
-    told = {"value": np.array([[1], [2]], np.float32), "interval": np.array([[0, 2], [1, 3]], np.float32)}
-    other = {"value": np.array([[2], [3.1]], np.float32), "interval": np.zeros((2, 2), np.float32)}
-    assert target_number.agree(told, other, {}).tolist() == [True, False]
+def test_agreement_of_predictions():
+    live = {"probabilities": np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)}
+    new = {"probabilities": np.array([[0.6, 0.4], [0.5, 0.5]], np.float32)}
+    assert target_class.agree(live, new, {}).tolist() == [True, False]
+    live = {"value": np.array([[1], [2]], np.float32), "interval": np.array([[0, 2], [1, 3]], np.float32)}
+    new = {"value": np.array([[2], [3.1]], np.float32), "interval": np.zeros((2, 2), np.float32)}
+    assert target_number.agree(live, new, {}).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("share", ["5", "0%", "101%", "some%", "nan%"])
-def test_a_share_is_said_in_per_cent(empty, share):
+def test_a_share_must_be_a_percentage(empty, share):
     with pytest.raises(Misuse, match="write it as 5%"):
         cli.share(share)

@@ -19,7 +19,7 @@ def may_mount() -> bool:
     return bool(shutil.which("unshare")) and not subprocess.run(command, capture_output=True).returncode
 
 
-def test_a_server_on_a_full_disk_goes_on_and_heals(after_two, tmp_path):
+def test_a_server_on_a_full_disk_runs_on_and_heals(after_two, tmp_path):
     if not may_mount():
         pytest.skip("a disk to fill takes the right to mount one: root, or `unshare --mount`")
     disk = tmp_path / "disk"

@@ -84,7 +84,7 @@ def test_a_stopped_server_is_killed_and_no_call_waits_for_it(after_two):
 
 @pytest.mark.parametrize("part", ["encode", "network"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "hung"])
-def test_a_broken_worker_is_replaced_and_gone_afterwards(after_two, candidates, part, end):
+def test_a_broken_worker_is_replaced_and_ended(after_two, candidates, part, end):
     if find_server().environment is None and part == "network":
         pytest.skip("this server's network has no process of its own")
     with watched(after_two) as (watch, reports):
@@ -96,7 +96,7 @@ def test_a_broken_worker_is_replaced_and_gone_afterwards(after_two, candidates, 
         assert worker(watch, part) != broken
 
 
-def test_a_server_that_has_lost_workers_is_started_anew(after_two, monkeypatch):
+def test_a_server_that_has_lost_many_workers_is_restarted(after_two, monkeypatch):
     """Triton never gives back what died with a request in it: 36 threads, and a region of shared memory."""
     monkeypatch.setattr(supervisor, "LOST", 1)
     with watched(after_two) as (watch, reports):
@@ -133,7 +133,7 @@ def test_a_busy_server_is_left_alone(after_two, candidates):
         assert {each.pid for each in below(watch.endpoint)} == {each.pid for each in before}
 
 
-def test_a_look_that_the_model_refuses_heals_nothing(after_two, monkeypatch):
+def test_a_probe_that_the_model_rejects_heals_nothing(after_two, monkeypatch):
     with watched(after_two) as (watch, reports):
         before = {each.pid for each in below(watch.endpoint)}
         schema, _ = golden(watch.store.repository, Names("digits", watch.store.current("digits") or ""))
@@ -144,7 +144,7 @@ def test_a_look_that_the_model_refuses_heals_nothing(after_two, monkeypatch):
         assert {each.pid for each in below(watch.endpoint)} == before
 
 
-def test_a_worker_that_computes_is_given_longer_than_one_that_stands_still(after_two, monkeypatch):
+def test_a_computing_worker_has_more_time_than_an_idle_one(after_two, monkeypatch):
     late = Miss("late", "DEADLINE_EXCEEDED")
     with watched(after_two) as (watch, _):
         case = Case(Names("digits", watch.store.current("digits") or ""))
@@ -158,7 +158,7 @@ def test_a_worker_that_computes_is_given_longer_than_one_that_stands_still(after
         assert case.missed(late, watch.admin, used) is Finding.BROKEN
 
 
-def test_waits_grow_only_while_nothing_answers():
+def test_waits_grow_only_until_the_server_answers():
     waits = Backoff()
     assert waits.next_s() == 0
     grown = [waits.next_s() for _ in range(20)]
@@ -167,7 +167,7 @@ def test_waits_grow_only_while_nothing_answers():
     assert waits.next_s() == 0
 
 
-def test_a_folder_that_is_moved_away_ends_the_server_and_is_not_made_again(after_two):
+def test_a_moved_store_ends_the_server_and_is_not_created_again(after_two):
     ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
     process = Clone(after_two).start("python", "-m", "flows.cli", "serve", *ports)
     read_until(process, "Ctrl-C ends it")

@@ -133,7 +133,7 @@ def predicted(endpoint: Endpoint, store: Store) -> dict[str, Any]:
         return client.predict({column: values[0] for column, values in rows.items()})
 
 
-def test_it_answers_is_traced_heals_and_rolls_back(old):
+def test_an_old_release_is_served_traced_healed_and_rolled_back_to(old):
     second, first = Store(old / "live").kept(NAME)
     trace = Clone(old).millrace("trace", second)
     sound, links = map(int, re.search(r"(\d+) of (\d+) links hold", trace).groups())
@@ -149,7 +149,7 @@ def test_it_answers_is_traced_heals_and_rolls_back(old):
         assert text_of(answer(bare, store)) == first == predicted(endpoint, store)["release"]
 
 
-def test_the_next_release_breaks_nobody_and_can_be_taken_back(old, new):
+def test_the_next_release_breaks_no_caller_and_can_be_rolled_back(old, new):
     with asking(old) as (store, endpoint, bare):
         second = store.current(NAME)
         announced = store.announced()
@@ -170,7 +170,7 @@ def test_the_next_release_breaks_nobody_and_can_be_taken_back(old, new):
         assert rollback(old, store, NAME, new.manifest.id).release == new.manifest.id
 
 
-def test_what_git_says_is_released_is_released_elsewhere_and_going_back_to_text_breaks_callers(old, champion, new):
+def test_an_old_champion_is_released_on_another_host_and_breaks_callers_of_new_ones(old, champion, new):
     shutil.rmtree(old / "live")
     store = Store(old / "live")
     assert release(old, store, champion, keep=3, override="as ever").release == store.current(NAME)
@@ -226,7 +226,7 @@ def test_a_canary_answers_in_the_form_of_the_live_release(old, champion, new):
             assert figures.failures == figures.disagreements == 0 < figures.pairs
 
 
-def test_it_is_challenged(old, new):
+def test_an_old_champion_is_challenged(old, new):
     state = git_history.head(old)
     source = state.object(state.made[state.paths["table"]])
     schema = Schema.load(state.object(state.made[state.paths["schema"]]))

@@ -31,7 +31,7 @@ from serving.triton.names import Names
 from stages.core.errors import Misuse, Refused, UserError
 from stages.settings import params
 from tests.support.project import ROOT, Clone
-from tests.support.releases import asked, flipped, live_answers, make_champion, relabelled, served, variant
+from tests.support.releases import flipped, golden_answers, live_answers, make_champion, relabelled, served, variant
 
 pytestmark = pytest.mark.usefixtures("a_server")
 
@@ -50,14 +50,14 @@ def store(root: Path) -> Store:
     return Store(root / "live")
 
 
-def test_a_run_that_did_not_end_has_nothing_to_release(finished, tmp_path):
+def test_an_unfinished_run_has_nothing_to_release(finished, tmp_path):
     """DVC removes a stage's outputs before it runs; the verdict of the run before is still there."""
     paths = {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}
     with pytest.raises(Misuse, match="the exported model has no verdict yet: `millrace run` makes one"):
         exported({**paths, "answers": tmp_path / "gone"})
 
 
-def test_without_a_server_a_release_is_made_ready(root, store, judged):
+def test_a_release_without_a_server_is_served_by_the_next_one(root, store, judged):
     done = release(root, store, judged, keep=KEEP)
     assert not done.live and done.before is None
     assert store.current("digits") == judged.manifest.id
@@ -69,7 +69,7 @@ def test_without_a_server_a_release_is_made_ready(root, store, judged):
         assert live_answers(endpoint.grpc, [judged]) == judged.manifest.id
 
 
-def test_releases_and_rollbacks_lose_no_request_and_mix_no_answer(after_two, candidates):
+def test_releases_and_rollbacks_lose_no_request_and_mix_no_answers(after_two, candidates):
     store = Store(after_two / "live")
     a, b, c = (each.manifest.id for each in candidates)
     known = {each.manifest.id: np.array(each.golden["probabilities"], np.float32) for each in candidates}
@@ -78,9 +78,9 @@ def test_releases_and_rollbacks_lose_no_request_and_mix_no_answer(after_two, can
     def ask() -> None:
         while not stop.is_set():
             try:
-                told, answers = asked(endpoint.grpc, candidates[0])
-                np.testing.assert_allclose(answers, known[told], atol=1e-5)
-                seen.add(told)
+                id, answers = golden_answers(endpoint.grpc, candidates[0])
+                np.testing.assert_allclose(answers, known[id], atol=1e-5)
+                seen.add(id)
             except Exception as error:
                 faults.append(error)
                 return
@@ -90,13 +90,13 @@ def test_releases_and_rollbacks_lose_no_request_and_mix_no_answer(after_two, can
         for asker in askers:
             asker.start()
         try:
-            before = asked(endpoint.grpc, candidates[0])
+            before = golden_answers(endpoint.grpc, candidates[0])
             assert release(after_two, store, candidates[2], keep=KEEP).live
             assert live_answers(endpoint.grpc, candidates) == c
             with administered(endpoint.grpc, endpoint.admin_key) as admin:
                 assert [each.names.candidate in admin.loaded() for each in candidates] == [False, True, True]
             assert rollback(after_two, store, "digits", None).release == b
-            again = asked(endpoint.grpc, candidates[0])
+            again = golden_answers(endpoint.grpc, candidates[0])
             assert again[0] == before[0] == b
             np.testing.assert_allclose(again[1], before[1], atol=1e-6)
             assert rollback(after_two, store, "digits", None).release == a
@@ -115,26 +115,26 @@ def test_releases_and_rollbacks_lose_no_request_and_mix_no_answer(after_two, can
     assert champion["files"] == dict(candidates[2].manifest.files)
 
 
-def test_an_exact_rollback(after_two, candidates):
+def test_a_rollback_gives_exactly_the_same_numbers(after_two, candidates):
     """With nobody else asking, the very same numbers."""
     store = Store(after_two / "live")
     rollback(after_two, store, "digits", None)
     with served(store) as endpoint:
-        _, first = asked(endpoint.grpc, candidates[0])
+        _, first = golden_answers(endpoint.grpc, candidates[0])
         rollback(after_two, store, "digits", candidates[1].manifest.id)
         rollback(after_two, store, "digits", None)
-        _, again = asked(endpoint.grpc, candidates[0])
+        _, again = golden_answers(endpoint.grpc, candidates[0])
     assert (first == again).all()
 
 
-def test_an_unknown_release_is_named_beside_those_that_there_are(after_two, candidates):
+def test_an_unknown_release_is_reported_with_the_existing_ones(after_two, candidates):
     store = Store(after_two / "live")
     with pytest.raises(UserError, match=f"no release 0123456789ab here; .*{candidates[0].manifest.id}"):
         rollback(after_two, store, "digits", "0123456789ab")
     assert store.current("digits") == candidates[1].manifest.id
 
 
-def test_what_is_kept_no_longer_is_gone(after_two, candidates):
+def test_a_release_that_is_no_longer_kept_is_removed(after_two, candidates):
     store = Store(after_two / "live")
     done = release(after_two, store, candidates[2], keep=2)
     assert done.notices == (f"{candidates[0].manifest.id} is no longer kept",)
@@ -155,7 +155,7 @@ def test_what_is_kept_no_longer_is_gone(after_two, candidates):
         ({"host": {"cpu": "another"}}, "timed on another host"),
     ],
 )
-def test_a_verdict_that_does_not_allow_it(root, store, judged, change, message):
+def test_a_verdict_that_is_not_a_pass_refuses_the_release(root, store, judged, change, message):
     verdict = {**judged.verdict, **change.get("verdict", {})}
     refused = replace(judged, verdict=verdict, host=change.get("host", judged.host))
     with pytest.raises(Refused, match=message):
@@ -167,7 +167,7 @@ def test_a_verdict_that_does_not_allow_it(root, store, judged, change, message):
     assert ledger.lines(store.ledger)[-1]["override"] == "the customer waits"
 
 
-def test_what_needs_a_person_waits_for_one(empty, judged, tmp_path):
+def test_a_release_that_needs_a_person_is_refused_until_approved(empty, judged, tmp_path):
     root = shutil.copytree(empty, tmp_path / "root")
     store, failed = Store(root / "live"), {**judged.verdict["criteria"][0], "holds": False, "reason": "0.9 is too low"}
     asking = replace(judged, verdict={**judged.verdict, "verdict": "needs a person", "criteria": [failed]})
@@ -183,8 +183,8 @@ def test_what_needs_a_person_waits_for_one(empty, judged, tmp_path):
         with pytest.raises(Refused):
             release(root, store, replace(asking, verdict=not_approved), keep=KEEP)
     release(root, store, asking, keep=KEEP)
-    told = json.loads((root / "champion" / "verdict.json").read_text())["approved"]
-    assert (told["by"], told["reason"]) == ("Ada", "seen by hand")
+    approval = json.loads((root / "champion" / "verdict.json").read_text())["approved"]
+    assert (approval["by"], approval["reason"]) == ("Ada", "seen by hand")
     with pytest.raises(Misuse, match="'pass': `millrace release` needs no approval"):
         approve(store, judged.names, judged.verdict, "Ada", "why")
 
@@ -193,7 +193,7 @@ def test_what_needs_a_person_waits_for_one(empty, judged, tmp_path):
     ("labels", "message"),
     [(lambda old: old[:-1], "the classes 9 are gone"), (lambda old: old[::-1], "the classes have another order")],
 )
-def test_a_contract_that_breaks_callers(after_two, candidates, tmp_path, labels, message):
+def test_a_release_that_breaks_callers_is_refused(after_two, candidates, tmp_path, labels, message):
     store = Store(after_two / "live")
     other = replace(variant(candidates[2], tmp_path, relabelled(labels)))
     with pytest.raises(Refused, match=message):
@@ -202,7 +202,7 @@ def test_a_contract_that_breaks_callers(after_two, candidates, tmp_path, labels,
     assert message in release(after_two, store, other, keep=KEEP, breaking=True).notices[0]
 
 
-def test_an_added_label_is_told(after_two, candidates, tmp_path):
+def test_an_added_class_is_reported(after_two, candidates, tmp_path):
     other = variant(candidates[2], tmp_path, relabelled(lambda old: [*old, "ten"]))
     done = release(after_two, Store(after_two / "live"), other, keep=KEEP)
     assert done.notices[0] == "probabilities: new classes ten"
@@ -244,7 +244,7 @@ def biased(repository: Path, names: Names) -> None:
         (biased, "golden answers"),
     ],
 )
-def test_a_candidate_that_cannot_answer_leaves_the_old_one(after_two, candidates, tmp_path, change, message):
+def test_a_candidate_that_does_not_answer_leaves_the_old_release(after_two, candidates, tmp_path, change, message):
     store, old = Store(after_two / "live"), candidates[1].manifest.id
     bad = variant(candidates[2], tmp_path, change)
     with served(store) as endpoint:
@@ -256,7 +256,7 @@ def test_a_candidate_that_cannot_answer_leaves_the_old_one(after_two, candidates
     assert json.loads((after_two / "champion" / "manifest.json").read_text())["files"] == candidates[1].manifest.files
 
 
-def test_altered_bytes_are_never_released(root, store, judged, tmp_path):
+def test_altered_files_are_never_released(root, store, judged, tmp_path):
     for name, alter in (
         ("1/model.onnx", flipped),
         ("1/probabilities.labels.txt", lambda path: path.write_text("0\n1\n")),
@@ -269,7 +269,7 @@ def test_altered_bytes_are_never_released(root, store, judged, tmp_path):
     assert store.names() == []
 
 
-def test_altered_bytes_are_never_returned_to(after_two, candidates):
+def test_an_altered_release_is_never_rolled_back_to(after_two, candidates):
     store = Store(after_two / "live")
     flipped(store.repository / candidates[0].names.network / "1" / "model.onnx")
     with pytest.raises(UserError, match=r"files of release \w+ were altered: .*model\.onnx has other bytes"):
@@ -277,7 +277,7 @@ def test_altered_bytes_are_never_returned_to(after_two, candidates):
     assert store.current("digits") == candidates[1].manifest.id
 
 
-def test_a_manifest_that_lies(after_two, candidates):
+def test_an_altered_manifest_is_rejected(after_two, candidates):
     store = Store(after_two / "live")
     path = store.record(candidates[0].manifest.id) / "manifest.json"
     path.write_text(path.read_text().replace("a", "b", 1))
@@ -285,7 +285,7 @@ def test_a_manifest_that_lies(after_two, candidates):
         rollback(after_two, store, "digits", None)
 
 
-def test_strays_are_moved_out_of_the_way(after_two, candidates):
+def test_stray_files_are_moved_out_of_the_repository(after_two, candidates):
     store = Store(after_two / "live")
     part = store.repository / candidates[0].names.network
     for stray in ("2.tmp", "007", "12345678901234567890"):
@@ -298,7 +298,7 @@ def test_strays_are_moved_out_of_the_way(after_two, candidates):
     assert len(list((store.folder / "strays").iterdir())) == 3
 
 
-def test_a_torn_line_of_the_ledger_stays_by_itself(after_two, candidates):
+def test_a_cut_off_line_of_the_ledger_does_not_spoil_the_next(after_two, candidates):
     store = Store(after_two / "live")
     with store.ledger.open("ab") as file:
         file.write(b'{"time": "2026-11-21T00:0')
@@ -316,7 +316,7 @@ def test_a_lost_ledger_loses_no_release(after_two, candidates):
     assert store.kept("digits") == kept and not store.faults(kept[0]) and not store.faults(kept[1])
 
 
-def test_the_statistics_of_the_data_go_with_a_release_and_come_back_with_it(after_two, judged, candidates):
+def test_a_rollback_restores_the_statistics_of_the_data(after_two, judged, candidates):
     store, kept = Store(after_two / "live"), after_two / "champion" / "statistics.json"
     assert kept.read_text() == judged.statistics and json.loads(judged.statistics)["label"]
     (store.record(candidates[0].manifest.id) / "statistics.json").unlink()  # as before there were any
@@ -331,7 +331,7 @@ def test_the_statistics_of_the_data_go_with_a_release_and_come_back_with_it(afte
 
 @pytest.mark.parametrize("lost", ["golden.json", "verdict.json", "manifest.json"])
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_a_damaged_record_is_told_and_restored_from_git(after_two, candidates, lost, how):
+def test_a_damaged_record_is_reported_and_restored_from_git(after_two, candidates, lost, how):
     store, live = Store(after_two / "live"), candidates[1].manifest.id
     path = store.record(live) / lost
     whole = path.read_text()
@@ -351,7 +351,7 @@ def test_a_lost_public_config_is_written_again(after_two, candidates):
     assert store.current("digits") == candidates[0].manifest.id
 
 
-def test_what_a_killed_command_made_live_is_committed_by_the_next(after_two, candidates):
+def test_the_next_command_commits_what_a_killed_one_made_live(after_two, candidates):
     store, project = Store(after_two / "live"), Clone(after_two)
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "two releases")
@@ -361,7 +361,7 @@ def test_what_a_killed_command_made_live_is_committed_by_the_next(after_two, can
     assert project.run("git", "log", "-1", "--format=%s").strip() == f"Release {candidates[0].manifest.id} is live"
 
 
-def test_a_release_judged_anew_bears_its_new_verdict(after_two, candidates):
+def test_a_release_that_is_judged_again_has_its_new_verdict(after_two, candidates):
     store = Store(after_two / "live")
     refused = {**candidates[0].verdict, "verdict": "refuse"}
     release(after_two, store, replace(candidates[0], verdict=refused), keep=KEEP, override="we know")
@@ -369,7 +369,7 @@ def test_a_release_judged_anew_bears_its_new_verdict(after_two, candidates):
     assert json.loads((after_two / "champion" / "verdict.json").read_text())["verdict"] == "refuse"
 
 
-def test_two_at_once(after_two):
+def test_two_commands_at_once_are_refused(after_two):
     code = (
         "import sys; from pathlib import Path; from serving.releases.store import Store\n"
         "with Store(Path('live')).writing('a release'): print('in', flush=True); sys.stdin.read()"
@@ -407,14 +407,14 @@ def test_a_server_that_dies_at_the_switch_leaves_the_old_release(after_two, cand
 
 
 @pytest.mark.parametrize("doing", ["release", "rollback"])
-def test_killed_at_every_step_the_old_or_the_new_answers(after_two, candidates, tmp_path, doing):
+def test_a_command_killed_at_any_step_leaves_the_old_or_the_new_release(after_two, candidates, tmp_path, doing):
     """Before each thing that the command does to files, to the server, to DVC; then the next command begins."""
     store, known = Store(after_two / "live"), {each.manifest.id: each for each in candidates}
     a, b, c = (each.names for each in candidates)
     other, described = (c, tmp_path / "candidate.json") if doing == "release" else (a, "")
-    told = {"repository": str(candidates[2].repository), "manifest": candidates[2].manifest.text}
-    told |= {"verdict": dict(candidates[2].verdict), "golden": dict(candidates[2].golden)}
-    (tmp_path / "candidate.json").write_text(json.dumps(told))
+    fields = {"repository": str(candidates[2].repository), "manifest": candidates[2].manifest.text}
+    fields |= {"verdict": dict(candidates[2].verdict), "golden": dict(candidates[2].golden)}
+    (tmp_path / "candidate.json").write_text(json.dumps(fields))
     kept = shutil.copytree(after_two, tmp_path / "kept")
     command = [sys.executable, str(ROOT / "tests/support/kill_steps.py"), str(after_two)]
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -460,7 +460,7 @@ def _reset(root: Path, kept: Path, store: Store, admin: Admin, old: Names, new: 
 @pytest.mark.parametrize(
     ("options", "message"), [("size=2m", "free some space"), ("size=16m,nr_inodes=200", "the disk is full")]
 )
-def test_a_full_disk_leaves_the_old_model(after_two, candidates, tmp_path, options, message):
+def test_a_full_disk_leaves_the_old_release(after_two, candidates, tmp_path, options, message):
     """No bytes are left, or no files may be added, on a file system of its own."""
     live, new = after_two / "live", candidates[2]
     kept = live.rename(tmp_path / "kept")
@@ -476,8 +476,8 @@ def test_a_full_disk_leaves_the_old_model(after_two, candidates, tmp_path, optio
         fill = live / "fill"
         fill.mkdir()
         _fill(fill)
-        said = project.millrace("release", "--from-champion", code=1)
-        assert message in said and len(said.splitlines()) == 1
+        output = project.millrace("release", "--from-champion", code=1)
+        assert message in output and len(output.splitlines()) == 1
         assert store.current("digits") == candidates[1].manifest.id == store.kept("digits")[0]
         assert sorted(store.repository.rglob("*")) == before and not store.faults(candidates[1].manifest.id)
         assert not (live / "incoming").exists()
@@ -497,7 +497,7 @@ def _fill(folder: Path) -> None:
         (folder / str(number)).unlink()
 
 
-def test_another_host_serves_what_git_and_dvc_say(after_two, candidates, tmp_path):
+def test_another_host_releases_the_champion_of_git_and_dvc(after_two, candidates, tmp_path):
     here = Clone(after_two)
     dvc = (sys.executable, "-m", "dvc")
     here.run(*dvc, "remote", "add", "--default", "storage", str(tmp_path / "storage"))

@@ -168,7 +168,7 @@ def test_an_odd_request_is_answered(client: Any, stub: Any, name: str) -> None:
     assert code == "OK", words
 
 
-def test_a_cut_text_fails_alone_in_a_network_of_ours(stub: Any) -> None:
+def test_a_cut_text_fails_alone_in_our_onnx_backend(stub: Any) -> None:
     def ask(content: bytes) -> str:
         message = pb.ModelInferRequest(model_name="texts")
         message.inputs.add(name="s", shape=[1, 2], datatype="BYTES")
@@ -184,12 +184,12 @@ def test_a_cut_text_fails_alone_in_a_network_of_ours(stub: Any) -> None:
         assert list(pool.map(ask, [good, good[:-1], good, good])) == [right, INVALID, right, right]
 
 
-def test_memory_that_is_not_shared_fails_alone(client: Any, stub: Any) -> None:
+def test_unknown_shared_memory_fails_alone(client: Any, stub: Any) -> None:
     code, words = beside(client, stub, in_shared_memory())
     assert code == "NOT_FOUND", words
 
 
-def test_requests_did_meet_in_batches(client: Any, stub: Any) -> None:
+def test_the_requests_were_really_batched(client: Any, stub: Any) -> None:
     beside(client, stub, CUT["photo cut short"]())
     assert _largest_batch(client, ENCODE) > 3
 
@@ -202,7 +202,7 @@ def test_a_cut_column_is_named(stub: Any, name: str) -> None:
     assert f"{column}: its last value is cut short" in caught.value.details()
 
 
-def test_the_batching_library_is_that_of_its_source() -> None:
+def test_the_batching_library_was_built_from_its_source() -> None:
     source = (PROJECT / BATCHING).with_suffix(".c").read_bytes()
     assert hashlib.sha256(source).hexdigest().encode() in (PROJECT / BATCHING).read_bytes(), "run `make batching`"
 
@@ -214,7 +214,7 @@ def test_the_batching_library_compiles_without_a_warning(tmp_path: Any) -> None:
     subprocess.run(["cc", *flags, "-o", tmp_path / "made.so", source], check=True)
 
 
-def test_a_worker_that_does_not_listen_is_ended(client: Any, endpoint: Endpoint, repository: Any) -> None:
+def test_a_hung_worker_can_be_killed_and_replaced(client: Any, endpoint: Endpoint, repository: Any) -> None:
     guard = endpoint.process.pid
 
     def workers(model: str) -> set[int]:
