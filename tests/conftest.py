@@ -1,4 +1,4 @@
-"""Clones of the project to run for real, and what every test may need to know of this machine."""
+"""Fixtures that all tests share: clones of the project that really run, and releases made in them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ portable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that run clones come first, and first of all those that await no other's: small ones fill up the end."""
+    """Run the files that use clones first, and of these the ones that do not wait for the shared clone."""
     fixtures: dict[Path, set[str]] = {}
     for item in items:
         fixtures.setdefault(item.path, set()).update(item.fixturenames)
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def a_server() -> None:
-    """The real Triton; where there is none, a skip that says what lacks."""
+    """Skip the test where there is no Triton server, with the reason."""
     from serving.triton.launcher import find_server
     from stages.core.errors import UserError
 
@@ -76,7 +76,7 @@ def done(finished: Clone, tmp_path: Path) -> Clone:
 
 @pytest.fixture(scope="module")
 def judged(finished: Clone) -> Candidate:
-    """What `millrace run` has left to release."""
+    """The candidate that `millrace run` has made."""
     from serving.releases.candidate import exported
     from stages.settings import params
 
@@ -86,7 +86,7 @@ def judged(finished: Clone) -> Candidate:
 
 @pytest.fixture(scope="module")
 def candidates(judged: Candidate, tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
-    """Three releases that answer otherwise."""
+    """Three candidates with different predictions."""
     from tests.support.releases import shifted
 
     return [judged, *(shifted(judged, tmp_path_factory.mktemp("variant"), by) for by in (2.0, 4.0))]
@@ -128,5 +128,5 @@ def two(empty: Path, candidates: list[Candidate], tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def after_two(two: Path, tmp_path: Path) -> Path:
-    """A copy of it, to change."""
+    """A copy that a test may change."""
     return shutil.copytree(two, tmp_path / "after-two")

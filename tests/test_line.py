@@ -1,4 +1,4 @@
-"""The whole line, in clones of the project, through its own commands and the real Triton."""
+"""The whole pipeline in clones of the project, through its own commands and the real Triton."""
 
 from __future__ import annotations
 

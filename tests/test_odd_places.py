@@ -1,4 +1,4 @@
-"""A project and a TMPDIR in places that shells misread, or in which nothing may run."""
+"""A project and a TMPDIR whose paths a shell misreads, or where programs may not run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ODD = """a b$(touch pwned)`touch pwned`;touch pwned&|<>'"()[]{key}*?#~!\\:ü\nc"
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of such a name. It is also TMPDIR."""
+    """A folder with such a name, which is also TMPDIR."""
     folder = tmp_path / ODD
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -51,7 +51,7 @@ def test_a_folder_name_is_never_run_as_code(a_server, odd, monkeypatch):
 
 
 def mounted(folder: Path, options: str, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a mount namespace of its own, where `folder` is another file system."""
+    """Run code in a new mount namespace, in which `folder` is another file system."""
     mount = f"mount --types tmpfs --options {options} tmpfs {folder} || exit 99; exec {sys.executable} -c '{code}'"
     result = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mount],

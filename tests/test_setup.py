@@ -1,4 +1,4 @@
-"""What a machine must have, and the words for what it lacks."""
+"""What the machine must have, and the messages where it does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECK = ROOT / "serving/triton/runtime/check.py"
 
 
 def pins(path: Path) -> dict[str, str]:
-    """Name and version of each line of a lock file."""
+    """Return the name and version in each line of a lock file."""
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     return {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
 

@@ -28,7 +28,7 @@ PAGE = 4096
 
 
 def main(project: Path, disk: Path) -> None:
-    """Fill the disk while a server runs there; kill a worker, the server, then its keeper; make room again."""
+    """Fill the disk while a server runs there; kill a worker, the server and its supervisor; free the space again."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", disk], check=True)
     root, temporary = shutil.copytree(project, disk / "root"), disk / "tmp"
     temporary.mkdir()
@@ -75,7 +75,7 @@ def main(project: Path, disk: Path) -> None:
 
 
 def fill(path: Path) -> None:
-    """Write until nothing more can be."""
+    """Write until the disk is full."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (2**20, 2**12, 1):
             with contextlib.suppress(OSError):

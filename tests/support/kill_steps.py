@@ -38,7 +38,7 @@ EFFECTS = (
 
 
 def main(root: Path) -> None:
-    """Answer each line as it comes."""
+    """Run each line of standard input in a fork, and print how it ended."""
     for line in sys.stdin:
         step, _, described = line.strip().partition(" ")
         child = os.fork()
@@ -51,7 +51,7 @@ def main(root: Path) -> None:
 
 
 def killed_before(step: int) -> None:
-    """End this process where it would do the effect of that number."""
+    """Kill this process right before the effect with that number."""
     count = itertools.count(1)
 
     def fatal(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +68,7 @@ def killed_before(step: int) -> None:
 
 
 def act(root: Path, described: str) -> None:
-    """A release of what is described, or a rollback."""
+    """Release the described candidate, or roll back."""
     store = Store(root / "live")
     if described:
         fields = json.loads(Path(described).read_text())

@@ -1,4 +1,4 @@
-"""The whole line from outside: runs that are followed and killed, servers, and stock clients."""
+"""Tools for tests of the whole pipeline: processes to follow and kill, a server, and stock clients."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FAST = {"train": {"epochs": 2}, "gate": {"thresholds": {"accuracy": {"min": 0.5}
 
 
 def hashes(clone: Clone) -> dict[str, str]:
-    """The hash of every output in dvc.lock, but for the times."""
+    """Return the hash of every output in dvc.lock, except for the times."""
     stages = YAML(typ="safe").load(clone.folder / "dvc.lock")["stages"]
     return {out["path"]: out["md5"] for name, stage in stages.items() if name != "measure" for out in stage["outs"]}
 
 
 def relatives(clone: Clone) -> list[psutil.Process]:
-    """Processes that work in a clone, or in a server that one of them started."""
+    """Return the processes whose working directory is the clone."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -41,7 +41,7 @@ def relatives(clone: Clone) -> list[psutil.Process]:
 
 
 def wait_gone(clone: Clone) -> None:
-    """Fails unless every process of the clone ends within 20 seconds."""
+    """Fail unless every process of the clone ends within 20 seconds."""
     _, alive = psutil.wait_procs(relatives(clone), timeout=20)
     assert not alive, [process.cmdline() for process in alive]
     lock, deadline = clone.folder / ".dvc/tmp/rwlock", time.monotonic() + 60
@@ -52,7 +52,7 @@ def wait_gone(clone: Clone) -> None:
 
 
 def read_until(process: subprocess.Popen[str], wanted: str) -> None:
-    """Read a process's output up to a line that holds `wanted`."""
+    """Read a process's output up to a line that contains `wanted`."""
     seen = []
     for line in process.stdout:
         seen.append(line)
@@ -62,13 +62,13 @@ def read_until(process: subprocess.Popen[str], wanted: str) -> None:
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for the process alone; its children have to notice."""
+    """Kill the process itself, and not its children."""
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 class serving:
-    """`millrace release` and `serve` in a clone, on free ports; ends with SIGTERM and must leave nothing."""
+    """Run `millrace release` and `serve` in a clone on free ports. At the end SIGTERM must leave no process behind."""
 
     def __init__(self, clone: Clone) -> None:
         self.clone = clone
@@ -90,7 +90,7 @@ class serving:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now."""
+    """Return ports that are free now."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -101,24 +101,24 @@ def free_ports(count: int) -> list[int]:
 
 
 def picture(clone: Clone) -> Path:
-    """A seven."""
+    """Return the picture of a seven."""
     return sorted((clone.folder / "data/builtin/digits/7").iterdir())[0]
 
 
 def release(clone: Clone) -> str:
-    """The id of what a clone has exported."""
+    """Return the id of the release that a clone has exported."""
     return hashlib.sha256((clone.folder / "models/manifest.json").read_bytes()).hexdigest()[:12]
 
 
 def ask_grpc(address: str, path: Path) -> tuple[str, str]:
-    """Label and release, by nothing but NVIDIA's client."""
+    """Return the class and the release that NVIDIA's own client gets by gRPC."""
     import tritonclient.grpc as triton
 
     return _ask(triton, address, path)
 
 
 def ask_http(address: str, path: Path) -> tuple[str, str]:
-    """The same over HTTP."""
+    """Return the class and the release that NVIDIA's own client gets by HTTP."""
     import tritonclient.http as triton
 
     return _ask(triton, address, path)

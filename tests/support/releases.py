@@ -1,4 +1,4 @@
-"""Releases to try the store on: variants of one exported model, a project's root without its data, and a server."""
+"""Releases for tests: variants of one exported model, and a server for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Change = Callable[[Path, Names], None]  # of a repository that bears the BLANK i
 
 
 def variant(base: Candidate, folder: Path, change: Change, **verdict: Any) -> Candidate:
-    """Another release: `base` after a change to its files, with a manifest, a verdict and golden answers of its own."""
+    """Make another release from `base` by a change to its files, with its own manifest and verdict."""
     repository = folder / "repository"
     shutil.copytree(base.repository, repository)
     blank = Names(base.manifest.name, manifests.BLANK)
@@ -43,7 +43,7 @@ def variant(base: Candidate, folder: Path, change: Change, **verdict: Any) -> Ca
 
 
 def shifted(base: Candidate, folder: Path, by: float) -> Candidate:
-    """A release whose answers differ clearly from those of another shift: one bias is another."""
+    """Make a release with one changed bias, and so with clearly different predictions."""
     model = b""
 
     def change(repository: Path, names: Names) -> None:
@@ -65,7 +65,7 @@ def shifted(base: Candidate, folder: Path, by: float) -> Candidate:
 
 
 def flipped(path: Path) -> None:
-    """One bit in the middle."""
+    """Flip one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.chmod(0o644)
@@ -73,7 +73,7 @@ def flipped(path: Path) -> None:
 
 
 def golden_answers(address: str, base: Candidate, model: str = "") -> tuple[str, np.ndarray]:
-    """Which release answers the golden rows, all of them alike, and its probabilities [n, C]."""
+    """Return the release that answers the golden rows, and its probabilities [n, C]."""
     schema, rows = golden(base.repository, base.names)
     with wire.connected(address) as client:
         answers = wire.ask(client, model or base.manifest.name, schema, rows, timeout_s=10)
@@ -82,7 +82,7 @@ def golden_answers(address: str, base: Candidate, model: str = "") -> tuple[str,
 
 
 def live_answers(address: str, candidates: list[Candidate]) -> str:
-    """The release that answers, after a look at whether it answers as itself."""
+    """Return the release that answers the golden rows, and check its probabilities."""
     release, answers = golden_answers(address, candidates[0])
     known = {each.manifest.id: np.array(each.golden["probabilities"], np.float32) for each in candidates}
     np.testing.assert_allclose(answers, known[release], atol=1e-5)
@@ -91,7 +91,7 @@ def live_answers(address: str, candidates: list[Candidate]) -> str:
 
 @contextlib.contextmanager
 def served(store: Store) -> Iterator[Endpoint]:
-    """A server on the store that nobody heals."""
+    """A server on the store without a supervisor."""
     models = [model for name in store.names() for model in (name, f"{name}_{store.current(name)}")]
     with running(store.repository, models, admin_key=store.key, drain_s=0) as endpoint:
         store.announce(announcement(endpoint, os.getpid()))
@@ -108,7 +108,7 @@ def relabelled(labels: Callable[[list[str]], list[str]]) -> Callable[[Path, Name
 
 
 def make_champion(root: Path, candidate: Candidate) -> None:
-    """As `git pull` and `dvc pull` leave it."""
+    """Write the champion as `git pull` and `dvc pull` would."""
     champion = root / "champion"
     shutil.rmtree(champion / "repository")
     shutil.copytree(candidate.repository, champion / "repository")

@@ -1,4 +1,4 @@
-"""`millrace serve` as a process, until its block ends."""
+"""`millrace serve` as a process that runs until its block ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def options(ports: list[int]) -> list[str]:
 
 @contextlib.contextmanager
 def serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command and its gRPC address; ended by SIGTERM, it leaves nothing behind."""
+    """Yield the command's process and its gRPC address. At the end check that SIGTERM leaves no process behind."""
     ports = free_ports(3)
     process = Clone(root).start(sys.executable, "-m", "flows.cli", "serve", *options(ports))
     try:

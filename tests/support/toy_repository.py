@@ -1,4 +1,4 @@
-"""A repository of small models with kinds of their own, served by the real Triton."""
+"""A repository of small models with kinds of their own, and a real Triton that serves it."""
 
 from __future__ import annotations
 

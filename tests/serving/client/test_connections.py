@@ -99,7 +99,7 @@ def test_no_server_and_no_answer_in_time(protocol: str, asynchronous: bool) -> N
 
 @EACH_WAY
 def test_the_client_waits_for_a_server_that_starts_late(toy: Toy, protocol: str, asynchronous: bool) -> None:
-    """Its port refuses first, then cuts connections, then answers."""
+    """The port first refuses connections, then cuts them, then passes them on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         place = probe.getsockname()

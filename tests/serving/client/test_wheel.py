@@ -1,4 +1,4 @@
-"""The client as a wheel: built, installed where nothing of the project is, asking a server, and checked by mypy."""
+"""The client's wheel is built, installed without the project, used with a server, and checked by mypy."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ OURS = {"serving", "stages", "flows", "benchmarks", "torch", "lightning", "dvc",
 
 
 class Installed(NamedTuple):
-    """An environment with the wheel, and with other projects' packages alone."""
+    """An environment with the wheel and its dependencies, but without the project."""
 
     wheel: Path
     python: Path
 
     def run(self, code: str, folder: Path, *arguments: str) -> str:
-        """Run a program with it, away from the project; what it printed."""
+        """Run a program in it, outside of the project, and return its output."""
         command = [self.python, "-I", "-c", code, *arguments]
         ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
         assert ran.returncode == 0, ran.stderr

@@ -1,4 +1,4 @@
-"""What serves beyond loopback: container, compose and Kubernetes files, held against the launcher and the locks."""
+"""The container, compose and Kubernetes files, compared with the launcher and the lock files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VARIABLES = (
 
 
 def containerfile(name: str = "Containerfile") -> dict[str, str]:
-    """The last of each instruction."""
+    """Return the last of each instruction of a Containerfile."""
     return dict(re.findall(r"^([A-Z]+) (.+)$", (DEPLOY / name).read_text(), re.MULTILINE))
 
 
@@ -51,7 +51,7 @@ def compose() -> dict[str, Any]:
 
 
 def objects() -> dict[str, Any]:
-    """Kubernetes objects by kind."""
+    """Return the Kubernetes objects, by kind."""
     return {each["kind"]: each for each in YAML(typ="safe").load_all(DEPLOY / "kubernetes.yaml")}
 
 
@@ -65,7 +65,7 @@ def triton() -> dict[str, Any]:
 
 
 def launched() -> set[str]:
-    """The launcher's flags, without those that belong to one machine: addresses, ports, folders, the server's name."""
+    """Return the launcher's flags, without those that depend on the machine, such as ports and folders."""
     ports = {"http": 8000, "grpc": 8001, "metrics": 8002}
     with tempfile.TemporaryDirectory() as folder:
         command, _ = _command(Server(Path("tritonserver")), Path("/models"), [NAME], ports, Path(folder), 8)
@@ -112,7 +112,7 @@ def test_the_image_has_no_known_vulnerability():
 
 
 def test_images_are_named_by_digest():
-    """Which nobody knows who does not ask the registry: without it, nothing is built or started."""
+    """A digest must be looked up in the registry, and nothing is built or started without it."""
     for name in ("Containerfile", "release.Containerfile"):
         assert re.fullmatch(r"\S+:v?[\d.]+(-py3)?@\${DIGEST}", containerfile(name)["FROM"])
         assert containerfile(name)["ARG"] == "DIGEST"
@@ -214,7 +214,7 @@ def test_the_page_names_every_variable_that_is_required():
 
 
 def test_kubernetes_accepts_the_deployment():
-    """Fields that Kubernetes does not know are dropped as it reads."""
+    """Kubernetes drops the fields that it does not know."""
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not here")
     command = ["kubectl", "set", "image", "--local", "--filename=-", "--output=json", "triton=another"]
@@ -226,7 +226,7 @@ def test_kubernetes_accepts_the_deployment():
 
 
 def _lost(written: Any, read: Any, path: str) -> list[str]:
-    """Where what was written does not stand in what was read."""
+    """List the paths whose written value differs from the value that was read."""
     if isinstance(written, dict) and isinstance(read, dict):
         return [fault for key, value in written.items() for fault in _lost(value, read.get(key), f"{path}.{key}")]
     if isinstance(written, list) and isinstance(read, list) and len(written) == len(read):
@@ -292,7 +292,7 @@ def test_the_page_names_existing_metrics(server_or_skip, after_two):
 
 
 def test_the_network_meets_the_requirements_of_nvidias_image_client(server_or_skip, after_two, candidates):
-    """One input of three fixed dims and a known format, one vector of floats, a label for every class."""
+    """It has one input of three fixed dims and a known format, and one vector of floats with a label for each class."""
     from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
     store = Store(after_two / "live")

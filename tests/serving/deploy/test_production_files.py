@@ -1,4 +1,4 @@
-"""The production files as the programs that read them see them: schemas, a real proxy, a real server's metrics."""
+"""The production files, checked with their schemas, a real proxy and a real server's metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COMPOSE = ("compose.yaml", "compose.tls.yaml")
 
 
 def read(name: str) -> list[Any]:
-    """Its documents."""
+    """Read the documents of a YAML file."""
     return list(YAML(typ="safe").load_all(DEPLOY / name))
 
 
@@ -118,7 +118,7 @@ def test_prometheus_accepts_the_alerts():
 
 
 class Proxy(NamedTuple):
-    """Addresses, HOST:PORT, and the certificate that both present."""
+    """The proxy's addresses as HOST:PORT, and its certificate."""
 
     http: str
     grpc: str
@@ -127,7 +127,7 @@ class Proxy(NamedTuple):
 
 @pytest.fixture(scope="module")
 def proxy(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """The proxy's own file, with this machine's addresses for the container's."""
+    """Run nginx with the project's file, in which this machine's addresses replace the container's."""
     folder = tmp_path_factory.mktemp("proxy")
     for program in ("nginx", "openssl"):
         if not shutil.which(program):

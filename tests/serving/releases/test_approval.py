@@ -1,4 +1,4 @@
-"""From a verdict that needs a person to a release that says who has answered for it, through the real commands."""
+"""From a verdict that needs a person to an approved release, through the real commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = Names("digits", "0123456789ab")
 
 
 def judged(*reasons, release=NAMES.release):
-    """A verdict that needs a person, for these reasons."""
+    """Return a verdict that needs a person for these reasons."""
     criteria = [{"name": "accuracy", "holds": False, "reason": reason} for reason in reasons]
     return {"release": release, "verdict": "needs a person", "criteria": criteria}
 

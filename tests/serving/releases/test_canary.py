@@ -1,4 +1,4 @@
-"""A release on trial beside the live one: it is promoted or withdrawn by what it shows, and no caller is worse off."""
+"""Trials: a new release gets a share of the requests and is promoted or withdrawn, and callers notice nothing."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from tests.support.releases import (
     Change,
     golden_answers,
     live_answers,
+    make_champion,
     relabelled,
     served,
     shifted,
     variant,
 )
-from tests.support.releases import make_champion as crowned
 from tests.support.supervised import answering, serving
 
 pytestmark = pytest.mark.usefixtures("a_server")
@@ -67,22 +67,22 @@ BLACK = _picture()
 
 @pytest.fixture(scope="module")
 def near(candidates: list[Candidate], tmp_path_factory: pytest.TempPathFactory) -> Candidate:
-    """A release that answers a little otherwise than the live one, with the same labels."""
+    """A release with slightly different probabilities and the same classes as the live one."""
     return shifted(candidates[0], tmp_path_factory.mktemp("near"), 2.1)
 
 
 @pytest.fixture(scope="module")
 def far(candidates: list[Candidate], tmp_path_factory: pytest.TempPathFactory) -> Candidate:
-    """A release that calls everything a 3."""
+    """A release that predicts 3 for every picture."""
     return shifted(candidates[0], tmp_path_factory.mktemp("far"), 100.0)
 
 
 @contextlib.contextmanager
 def asking(address: str, base: Candidate, raw: dict[str, list[Any]] | None = None) -> Iterator[list[Any]]:
-    """Two clients that ask a row again and again while the block lasts: the releases that answered, and the faults."""
+    """Two clients send a row again and again. Yields the releases that answered, and the errors."""
     schema, rows = golden(base.repository, base.names)
     row = raw or {column: values[:1] for column, values in rows.items()}
-    stop, heard = threading.Event(), []
+    stop, answered = threading.Event(), []
 
     def ask() -> None:
         with wire.connected(address) as client:
@@ -90,15 +90,15 @@ def asking(address: str, base: Candidate, raw: dict[str, list[Any]] | None = Non
                 try:
                     answers = wire.ask(client, base.manifest.name, schema, row, timeout_s=10)
                     assert np.isfinite(answers["probabilities"]).all()
-                    heard.append(str(answers["release"][0]))
+                    answered.append(str(answers["release"][0]))
                 except Exception as error:
-                    heard.append(error)
+                    answered.append(error)
 
     askers = [threading.Thread(target=ask) for _ in range(2)]
     for asker in askers:
         asker.start()
     try:
-        yield heard
+        yield answered
     finally:
         stop.set()
         for asker in askers:
@@ -110,8 +110,8 @@ def tried(root: Path, store: Store, candidate: Candidate, **changes: Any) -> Out
 
 
 @contextlib.contextmanager
-def begun(root: Path, store: Store, endpoint: Endpoint, candidate: Candidate, **changes: Any) -> Iterator[None]:
-    """A canary that nobody judges; it ends with the block as one whose command was killed."""
+def canary_of(root: Path, store: Store, endpoint: Endpoint, candidate: Candidate, **changes: Any) -> Iterator[None]:
+    """A canary without its command; at the end of the block it is removed as after a kill."""
     live = Names("digits", store.current("digits"))
     with store.writing("a canary"), administered(endpoint.grpc, endpoint.admin_key) as admin:
         store.add(candidate.repository, candidate.manifest, {"golden.json": json.dumps(dict(candidate.golden))})
@@ -123,7 +123,7 @@ def begun(root: Path, store: Store, endpoint: Endpoint, candidate: Candidate, **
 
 @contextlib.contextmanager
 def command(root: Path, store: Store, candidate: Candidate) -> Iterator[subprocess.Popen[str]]:
-    """`millrace release` of what git says is released, once requests go to it."""
+    """Run `millrace release --from-champion --canary`, and begin the block when the new release gets requests."""
     options = ("--from-champion", "--canary", "50%", "--requests", "1000000")
     process = Clone(root).start(sys.executable, "-m", "flows.cli", "release", *options)
     try:
@@ -136,8 +136,8 @@ def command(root: Path, store: Store, candidate: Candidate) -> Iterator[subproce
         process.communicate()
 
 
-def whole(store: Store, live: Candidate, endpoint: Endpoint, gone: Candidate) -> None:
-    """Fails unless the live release answers by itself, and nothing is left of the other."""
+def assert_only_live(store: Store, live: Candidate, endpoint: Endpoint, gone: Candidate) -> None:
+    """Fail unless the live release answers, and nothing is left of the other one."""
     assert store.current("digits") == live.manifest.id == golden_answers(endpoint.grpc, live)[0]
     assert not list(store.repository.glob(f"*{gone.manifest.id}*")) and not store.routed()
     with administered(endpoint.grpc, endpoint.admin_key) as admin:
@@ -147,15 +147,19 @@ def whole(store: Store, live: Candidate, endpoint: Endpoint, gone: Candidate) ->
 def test_a_good_release_is_promoted_and_every_request_is_answered(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint:
-        with asking(endpoint.grpc, live) as heard:
+        with asking(endpoint.grpc, live) as answered:
             done = tried(after_two, store, near)
         assert done.release == near.manifest.id == live_answers(endpoint.grpc, [live, near]) and done.live
         with administered(endpoint.grpc, endpoint.admin_key) as admin:
             assert near.names.router not in admin.loaded()
-    assert set(heard) == {live.manifest.id, near.manifest.id}
+    assert set(answered) == {live.manifest.id, near.manifest.id}
     assert not store.routed() and not store.faults(near.manifest.id)
-    begun, promoted = ledger.lines(store.ledger)[-2:]
-    assert (begun["event"], begun["release"], begun["share"]) == ("canary", near.manifest.id, 0.5)
+    started, promoted = ledger.lines(store.ledger)[-2:]
+    assert (started["event"], started["release"], started["share"]) == (
+        "canary",
+        near.manifest.id,
+        0.5,
+    )
     assert promoted["event"] == "released"
     assert promoted["canary"]["pairs"] >= 40 and promoted["canary"]["disagreements"] == 0
     assert promoted["canary"]["new_p50_s"] > 0
@@ -164,7 +168,7 @@ def test_a_good_release_is_promoted_and_every_request_is_answered(after_two, can
 
 def test_exactly_the_share_is_tried_and_answers_keep_their_form(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
-    with served(store) as endpoint, begun(after_two, store, endpoint, near, share=0.3):
+    with served(store) as endpoint, canary_of(after_two, store, endpoint, near, share=0.3):
         releases = [golden_answers(endpoint.grpc, live)[0] for _ in range(40)]
         assert releases.count(near.manifest.id) == 12 == canary.figures(store, near.names).pairs
         assert store.current("digits") == live.manifest.id
@@ -178,13 +182,13 @@ def test_exactly_the_share_is_tried_and_answers_keep_their_form(after_two, candi
                 assert best.decode().split(":")[1:] == ["0", "0"]
             (broken,) = wire.inputs(grpc, schema.inputs(), {"image": [b"no picture"]})
             faults = []
-            with asking(endpoint.grpc, live) as heard:  # which shall not fail with them
+            with asking(endpoint.grpc, live) as answered:  # which shall not fail with them
                 for model in ("digits", live.names.candidate):
                     for _ in range(20):
                         with pytest.raises(grpc.InferenceServerException) as fault:
                             bare.infer(model, [broken])
                         faults.append((fault.value.status(), fault.value.message().replace(model, "MODEL")))
-            assert set(heard) == {live.manifest.id, near.manifest.id}
+            assert set(answered) == {live.manifest.id, near.manifest.id}
             assert len(set(faults)) == 1 and "INVALID_ARGUMENT" in faults[0][0], faults
         assert canary.figures(store, near.names).failures == 0
         with Client(endpoint.grpc, "digits") as client:
@@ -192,12 +196,12 @@ def test_exactly_the_share_is_tried_and_answers_keep_their_form(after_two, candi
         assert {answer["release"] for answer in answers} == {live.manifest.id, near.manifest.id}
         assert {answer["label"] for answer in answers} == {"0"}
     with served(store) as endpoint:
-        whole(store, live, endpoint, near)
+        assert_only_live(store, live, endpoint, near)
 
 
 def test_callers_never_get_answers_of_a_shadow(after_two, candidates, far):
     store, live = Store(after_two / "live"), candidates[1]
-    with served(store) as endpoint, begun(after_two, store, endpoint, far, share=1.0, shadow=True):
+    with served(store) as endpoint, canary_of(after_two, store, endpoint, far, share=1.0, shadow=True):
         releases = [live_answers(endpoint.grpc, [live]) for _ in range(10)]
         assert set(releases) == {live.manifest.id}
         figures = canary.figures(store, far.names)
@@ -208,7 +212,7 @@ def test_a_second_trial_starts_its_figures_at_zero(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
     with served(store) as endpoint:
         for _ in range(2):
-            with begun(after_two, store, endpoint, near):
+            with canary_of(after_two, store, endpoint, near):
                 golden_answers(endpoint.grpc, live)
                 golden_answers(endpoint.grpc, live)
                 assert canary.figures(store, near.names).pairs == 1
@@ -222,14 +226,14 @@ def test_a_release_with_other_predictions_is_withdrawn(after_two, candidates, fa
             pytest.raises(Refused, match=r"got another prediction; at most 100 of 1,000 may"),
         ):
             tried(after_two, store, far, requests=1000)
-        whole(store, live, endpoint, far)
+        assert_only_live(store, live, endpoint, far)
     line = ledger.lines(store.ledger)[-1]
     assert line["event"] == "withdrawn" and line["release"] == far.manifest.id and line["live"] == live.manifest.id
     assert 100 < line["figures"]["disagreements"] <= line["figures"]["pairs"] < 1000  # at once
 
 
 def of_black_pictures_unsure(repository: Path, names: Names) -> None:
-    """Probabilities times s / s, where s is the sum of the picture."""
+    """Multiply the probabilities by s / s, where s is the sum of the picture: NaN for a black picture."""
     path = repository / names.network / "1" / "model.onnx"
     network = onnx.load(path)
     network.graph.node[-1].output[0] = "sure"
@@ -273,10 +277,13 @@ def test_a_failing_release_is_withdrawn_and_callers_notice_nothing(after_two, ca
     store, live = Store(after_two / "live"), candidates[1]
     bad = variant(candidates[0], tmp_path, change)
     with served(store) as endpoint:
-        with asking(endpoint.grpc, live, {"image": [BLACK]}) as heard, pytest.raises(Refused, match="failed or came"):
+        with (
+            asking(endpoint.grpc, live, {"image": [BLACK]}) as answered,
+            pytest.raises(Refused, match="failed or came"),
+        ):
             tried(after_two, store, bad, late_s=0.5)
-        assert set(heard) == {live.manifest.id}
-        whole(store, live, endpoint, bad)
+        assert set(answered) == {live.manifest.id}
+        assert_only_live(store, live, endpoint, bad)
     assert ledger.lines(store.ledger)[-1]["figures"]["failures"] == 1
 
 
@@ -287,7 +294,7 @@ def test_a_trial_with_too_few_requests_is_refused(after_two, candidates, near):
             Refused, match=r"both releases got 0 requests within 0\.001 minutes, which is too few to judge"
         ):
             tried(after_two, store, near, minutes=0.001)
-        whole(store, live, endpoint, near)
+        assert_only_live(store, live, endpoint, near)
 
 
 def test_a_trial_needs_a_server_and_a_comparable_live_release(empty, after_two, candidates, near, tmp_path):
@@ -300,7 +307,7 @@ def test_a_trial_needs_a_server_and_a_comparable_live_release(empty, after_two, 
         added = variant(candidates[0], tmp_path, relabelled(lambda old: [*old, "ten"]))
         with pytest.raises(Misuse, match="needs the live release's outputs and classes"):
             tried(after_two, store, added)
-        whole(store, candidates[1], endpoint, near)
+        assert_only_live(store, candidates[1], endpoint, near)
     with pytest.raises(Misuse, match="no release of digits is live yet"):
         nothing = shutil.copytree(empty, tmp_path / "nothing")
         tried(nothing, Store(nothing / "live"), near)
@@ -310,9 +317,9 @@ def test_a_trial_needs_a_server_and_a_comparable_live_release(empty, after_two, 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_trial_leaves_the_live_release(after_two, candidates, near, end):
     store, live = Store(after_two / "live"), candidates[1]
-    crowned(after_two, near)
+    make_champion(after_two, near)
     with served(store) as endpoint:
-        with asking(endpoint.grpc, live) as heard, command(after_two, store, near) as process:
+        with asking(endpoint.grpc, live) as answered, command(after_two, store, near) as process:
             process.send_signal(end)
             output, _ = process.communicate(timeout=60)
             if end == signal.SIGKILL:
@@ -323,24 +330,24 @@ def test_an_interrupted_trial_leaves_the_live_release(after_two, candidates, nea
                 assert process.returncode == 3 and "the command was ended" in output and "Traceback" not in output, (
                     output
                 )
-        assert not [fault for fault in heard if isinstance(fault, Exception)]
-        whole(store, live, endpoint, near)
+        assert not [fault for fault in answered if isinstance(fault, Exception)]
+        assert_only_live(store, live, endpoint, near)
 
 
 def test_the_supervisor_ends_the_canary_of_a_killed_command(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
-    crowned(after_two, near)
-    with serving(after_two) as (_, address), asking(address, live) as heard:
+    make_champion(after_two, near)
+    with serving(after_two) as (_, address), asking(address, live) as answered:
         with command(after_two, store, near) as process:
             process.kill()
         until(lambda: not store.routed() and not list(store.repository.glob(f"*{near.manifest.id}*")))
         until(answering(address, candidates, live.manifest.id))
-    assert not [fault for fault in heard if isinstance(fault, Exception)]
+    assert not [fault for fault in answered if isinstance(fault, Exception)]
 
 
 def test_a_server_that_dies_during_a_trial_is_restarted(after_two, candidates, near):
     store, live = Store(after_two / "live"), candidates[1]
-    crowned(after_two, near)
+    make_champion(after_two, near)
     with serving(after_two) as (server, address), asking(address, live):
         with command(after_two, store, near) as process:
             (triton,) = [

@@ -1,4 +1,4 @@
-"""A disk that is really full: serving goes on, healing needs no room, and what was not written is written later."""
+"""On a full disk serving goes on, healing needs no space, and what could not be written is written later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("a_server")
 
 
 def may_mount() -> bool:
-    """Whether this user may mount a file system, in a namespace that ends with the process."""
+    """Whether this user may mount a file system in a new namespace."""
     command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     return bool(shutil.which("unshare")) and not subprocess.run(command, capture_output=True).returncode
 

@@ -1,4 +1,4 @@
-"""What a keeper does about a server that is stopped, hung, busy or asked nonsense: it heals what is broken alone."""
+"""The supervisor heals a stopped or hung server, and leaves one alone that is busy or gets bad requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOOK_S = 1.0
 
 @contextlib.contextmanager
 def watched(root: Path, timeout_s: float = LOOK_S) -> Iterator[tuple[Watch, list[str]]]:
-    """A server and its keeper, which looks when a test says so; and what it has reported."""
+    """A server, its supervisor, which probes only when a test calls it, and the supervisor's reports."""
     store, reports = Store(root / "live"), list[str]()
     with served(store) as endpoint, administered(endpoint.grpc, endpoint.admin_key, 10) as admin:
         watch = Watch(root, store, endpoint, admin, Journal(store.ledger, reports.append), reports.append, timeout_s)
@@ -46,13 +46,13 @@ def below(endpoint: Endpoint) -> list[processes.Process]:
 
 
 def worker(watch: Watch, part: str) -> int:
-    """The process of a part of the live release."""
+    """Return the worker process of a part of the live release."""
     (found,) = processes.workers(below(watch.endpoint), f"digits_{watch.store.current('digits')}_{part}")
     return found.pid
 
 
 def healed(watch: Watch, reports: list[str]) -> Callable[[], bool]:
-    """Look until the live release answers, having been healed."""
+    """Probe until the live release answers again, and check that it was healed."""
 
     def condition() -> bool:
         right, why = watch.look("digits")
@@ -97,7 +97,7 @@ def test_a_broken_worker_is_replaced_and_ended(after_two, candidates, part, end)
 
 
 def test_a_server_that_has_lost_many_workers_is_restarted(after_two, monkeypatch):
-    """Triton never gives back what died with a request in it: 36 threads, and a region of shared memory."""
+    """Triton never releases what a worker that died during a request had: 36 threads, and shared memory."""
     monkeypatch.setattr(supervisor, "LOST", 1)
     with watched(after_two) as (watch, reports):
         for _ in range(2):
@@ -109,7 +109,7 @@ def test_a_server_that_has_lost_many_workers_is_restarted(after_two, monkeypatch
 
 
 def test_a_busy_server_is_left_alone(after_two, candidates):
-    """Each look comes too late, while other callers are answered."""
+    """Every probe times out while other callers get answers."""
     schema, rows = golden(candidates[1].repository, candidates[1].names)
     with watched(after_two) as (watch, reports):
         before, stop = below(watch.endpoint), threading.Event()

@@ -1,4 +1,4 @@
-"""The ledger and the order of releases: whatever the clock says, whatever somebody has written into a line."""
+"""The ledger and the order of releases do not depend on the clock, and invalid lines do no harm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AHEAD = "2099-01-01T00:00:00.000000+00:00"
 
 
 def date_ahead(store: Store, release: str, *, counted: bool) -> None:
-    """As if the clock had been ahead at a release. Not `counted`: as earlier versions wrote it."""
+    """Write a release's time as if the clock had been ahead; not `counted`: without a number, as earlier versions did."""
     path = store.record(release) / "released"
     number = path.read_text().splitlines()[1:]
     path.write_text("\n".join([f"{AHEAD} digits", *(number if counted else [])]) + "\n")
@@ -77,7 +77,7 @@ def test_an_event_with_other_fields_does_not_disturb_commands(after_two, candida
 
 
 def test_lines_that_a_full_disk_rejects_are_added_later(tmp_path):
-    """The file's size is bounded, as a quota does it; in a process of its own, which the bound ends with."""
+    """A limit on the file's size stands for a full disk, in a process of its own."""
     code = """
 import resource, signal, sys
 from pathlib import Path

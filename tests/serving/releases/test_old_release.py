@@ -1,4 +1,4 @@
-"""A project that an earlier version has released from, whose answers give `release` as text and have no `answer_id`.
+"""A project with releases of an earlier version, whose answers give `release` as text and have no `answer_id`.
 
 `data/old_release.tar.xz` is made by commit 7bb0dca: `millrace run --preset diabetes`, `millrace release`, then both
 again with `seed: 1, epochs: 1, learning_rate: 10` and `--override`. Without what git brings back, without the
@@ -53,7 +53,7 @@ NAME = "diabetes"
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as it was left, and the code of today in it."""
+    """The old project with the current code."""
     root = tmp_path_factory.mktemp("old") / "project"
     with tarfile.open(ROOT / "tests/support/data/old_release.tar.xz") as archive:
         archive.extractall(root, filter="fully_trusted")
@@ -67,19 +67,19 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def old(released: Path, tmp_path: Path) -> Path:
-    """A copy of it, to change."""
+    """A copy that a test may change."""
     return shutil.copytree(released, tmp_path / "old", symlinks=True)
 
 
 @pytest.fixture(scope="module")
 def champion(released: Path) -> Candidate:
-    """What git says is released there; it was released in spite of its verdict."""
+    """The old project's champion, which was released in spite of its verdict."""
     return from_champion(released)
 
 
 @pytest.fixture(scope="module")
 def new(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Candidate:
-    """The same network, exported by the code of today."""
+    """The same network, exported by the current code."""
     store = Store(released / "live")
     names = Names(NAME, str(store.current(NAME)))
     schema, encode = layout.schema_of(store.repository, names), store.repository / names.encode / "1"
@@ -95,33 +95,33 @@ def new(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Candidate:
 
 @contextlib.contextmanager
 def asking(root: Path) -> Iterator[tuple[Store, Endpoint, Any]]:
-    """A server on its releases, and a stock client."""
+    """A server on the old releases, and a stock client."""
     store = Store(root / "live")
     with served(store) as endpoint, wire.connected(endpoint.grpc) as bare:
         yield store, endpoint, bare
 
 
 def answer(bare: Any, store: Store, count: int = 1, model: str = NAME) -> Any:
-    """A stock client's answer to golden rows, no output named."""
+    """Return a stock client's answer to the golden rows, with all outputs."""
     schema, rows = golden(store.repository, Names(NAME, str(store.current(NAME))))
     some = {column: values[:count] for column, values in rows.items()}
     return bare.infer(model, wire.inputs(grpc, schema.inputs(), some))
 
 
 def text_of(found: Any) -> str:
-    """The release of an answer of the earlier form."""
+    """Return the release of an answer in the old form."""
     assert found.as_numpy("answer_id") is None
     return found.as_numpy("release")[0, 0].decode()
 
 
 def codes_of(found: Any) -> str:
-    """The release of an answer of today's form."""
+    """Return the release of an answer in the current form."""
     assert found.as_numpy("answer_id").shape[1:] == (16,) and found.as_numpy("answer_id").dtype == np.uint8
     return bytes(found.as_numpy("release")[0]).decode()
 
 
 def heal(root: Path, store: Store, endpoint: Endpoint) -> str:
-    """Replace the workers of the live release; why nothing answers then, if nothing does."""
+    """Replace the workers of the live release. Returns the reason why nothing answers afterwards, if nothing does."""
     with administered(endpoint.grpc, endpoint.admin_key) as admin:
         watch = Watch(root, store, endpoint, admin, Journal(store.ledger, print), print, timeout_s=1.0)
         return watch.heal(NAME, Miss("a test"))
@@ -180,7 +180,7 @@ def test_an_old_champion_is_released_on_another_host_and_breaks_callers_of_new_o
 
 
 def both(bare: Any, store: Store, read: Any, times: int = 8) -> set[str]:
-    """The releases that answer in turn during a canary, all in one form; and no output ends the server."""
+    """Return the releases that answer during a canary in the same form, and check that no output ends the server."""
     metadata = bare.get_model_metadata(NAME)
     for output in metadata.outputs:
         if output.datatype != "BYTES":
@@ -201,7 +201,7 @@ def both(bare: Any, store: Store, read: Any, times: int = 8) -> set[str]:
 
 @contextlib.contextmanager
 def tried(root: Path, store: Store, endpoint: Endpoint, candidate: Candidate) -> Iterator[None]:
-    """A canary that nobody judges."""
+    """A canary without its command."""
     live = Names(NAME, str(store.current(NAME)))
     with store.writing("a canary"), administered(endpoint.grpc, endpoint.admin_key) as admin:
         store.add(candidate.repository, candidate.manifest, {"golden.json": json.dumps(dict(candidate.golden))})

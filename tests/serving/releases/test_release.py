@@ -38,12 +38,12 @@ def root(empty: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(root: Path) -> Store:
-    """Its releases: none yet."""
+    """Its store, without a release."""
     return Store(root / "live")
 
 
 def test_an_unfinished_run_has_nothing_to_release(finished, tmp_path):
-    """DVC removes a stage's outputs before it runs; the verdict of the run before is still there."""
+    """DVC removes a stage's outputs before it runs, but the verdict of the run before is still there."""
     paths = {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}
     with pytest.raises(Misuse, match="the exported model has no verdict yet: `millrace run` makes one"):
         exported({**paths, "answers": tmp_path / "gone"})

@@ -1,4 +1,4 @@
-"""`millrace serve`: what it serves answers again, whatever dies, hangs or rots under it."""
+"""`millrace serve` answers again after a worker or the server dies or hangs, or a file is altered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("a_server")
 
 
 def stubs(process: subprocess.Popen[str], model: str) -> list[psutil.Process]:
-    """The workers of a model below a server."""
+    """Return the workers of a model on a server."""
     family = processes.family(process.pid)
     return [psutil.Process(each.pid) for each in processes.workers(family, model)]
 
@@ -79,7 +79,7 @@ def test_the_previous_release_stands_in_for_an_altered_one(after_two, candidates
     with serving(after_two) as (_, address):
         assert live_answers(address, candidates) == candidates[0].manifest.id
         assert "standing in" in events(after_two)
-    flipped(champion / live.names.network / "1" / "model.onnx")  # whole again
+    flipped(champion / live.names.network / "1" / "model.onnx")  # intact again
     with serving(after_two) as (_, address):
         assert live_answers(address, candidates) == live.manifest.id
 
@@ -125,7 +125,7 @@ def test_the_announcement_and_the_key_are_restored(after_two, candidates):
 
 
 def test_a_server_with_another_release_than_the_store_is_corrected(after_two, candidates):
-    """As where a command found no server while it started."""
+    """This happens where a command finds no server because the server is still starting."""
     store, old = Store(after_two / "live"), candidates[0].names
     with serving(after_two) as (_, address):
         with store.writing("a switch"):
@@ -154,4 +154,4 @@ def test_the_commands_report_the_state(after_two, candidates, empty):
     nothing = Clone(empty)
     assert "`millrace release` does that" in nothing.millrace("serve", code=2)
     assert "`millrace release` does that" in nothing.millrace("rollback", code=2)
-    assert "`millrace run` gives one" in nothing.millrace("release", code=2)
+    assert "`millrace run` makes one" in nothing.millrace("release", code=2)

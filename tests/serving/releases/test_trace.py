@@ -1,4 +1,4 @@
-"""From an answer back to the data: every link holds, an altered byte is named, and the state comes back whole."""
+"""A trace from an answer to the data: every link holds, an altered byte is found, and the state is restored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DVC = (sys.executable, "-m", "dvc")
 
 @pytest.fixture(scope="module")
 def released(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which everything has run, and was released. Copy it to change it, or put back what was changed."""
+    """A clone in which everything has run and was released. A test copies it, or undoes its changes."""
     try:
         find_server()
     except UserError as error:
@@ -40,13 +40,13 @@ def released(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone
 
 @pytest.fixture(scope="module")
 def release(released: Clone) -> str:
-    """Its id."""
+    """The id of its release."""
     return str(Store(released.folder / "live").current("digits"))
 
 
 @pytest.fixture
 def other(released: Clone, tmp_path: Path) -> Clone:
-    """A copy of it, to change."""
+    """A copy that a test may change."""
     return released.copy(tmp_path / "other")
 
 
@@ -62,7 +62,7 @@ def faults(project: Clone, release: str) -> list[str]:
 
 @contextlib.contextmanager
 def altered(path: Path) -> Iterator[None]:
-    """One bit of it is another, until the block ends."""
+    """Flip one bit of a file until the block ends."""
     content, mode = path.read_bytes(), path.stat().st_mode
     flipped(path)
     yield
@@ -82,7 +82,7 @@ def test_a_saved_answer_is_traced_through_every_link(released, release, tmp_path
 
 
 def cached(state: git_history.State, path: str) -> Path:
-    """DVC's object of an output, or of a file in one."""
+    """Return DVC's object of an output, or of a file in an output."""
     for out, md5 in (state.made | state.added).items():
         if path == out:
             return state.object(md5)
@@ -153,7 +153,7 @@ def test_the_command_exits_with_1_for_an_altered_byte(released, release):
 
 @pytest.mark.parametrize("path", ["champion/manifest.json", "champion/verdict.json", "stages/train.py"])
 def test_a_forged_object_in_git_is_found(released, release, path):
-    """Altered and written anew, so that git itself reads it without complaint."""
+    """The object is altered and compressed again, so that git itself reads it without an error."""
     blob = git_history.head(released.folder).blobs[path]
     file = released.folder / ".git" / "objects" / blob[:2] / blob[2:]
     content, mode = file.read_bytes(), file.stat().st_mode
@@ -190,7 +190,7 @@ def test_absent_files_are_reported(other, release, tmp_path):
 
 
 def test_weights_other_than_the_manifests_are_found(other, release):
-    """A lock that is whole in itself, but of other weights than were exported."""
+    """dvc.lock is consistent, but with other weights than those that were exported."""
     made, lock = git_history.head(other.folder).made, other.folder / "dvc.lock"
     lock.write_text(lock.read_text().replace(made["models/weights.safetensors"], made["reports/metrics.json"]))
     other.run("git", "commit", "-q", "--amend", "--no-edit", "--all")
@@ -215,7 +215,7 @@ def test_uncommitted_code_and_parameters_are_found(other, release):
 
 
 def test_the_state_of_a_release_is_restored(other, release, tmp_path):
-    """Though the project has moved on since."""
+    """It works although the project has changed since."""
     other.params(train={"epochs": 3})
     (other.folder / "stages" / "train.py").unlink()
     other.run("git", "commit", "-qam", "later")

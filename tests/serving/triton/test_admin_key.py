@@ -1,4 +1,4 @@
-"""The key of a server's administration: no other user of the machine sees it, wherever it has to be."""
+"""The key of a server's administration is hidden from all other users of the machine."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @contextmanager
 def watched(key: str) -> Iterator[dict[str, Any]]:
-    """What a process of another user sees while the block lasts; known when it has ended."""
+    """Yield a dict that receives what another user's process sees while the block lasts."""
     if os.getuid() != 0:
         pytest.skip("only root can start a process of another user")
     process = subprocess.Popen(
@@ -165,7 +165,7 @@ def test_sigterm_is_passed_on():
 
 
 def test_a_script_does_not_get_the_key(tmp_path):
-    """Its own interpreter would show it, and so would whatever it runs."""
+    """Its interpreter's command line would show the key, and so would those of its children."""
     script = tmp_path / "server"
     script.write_text("#!/bin/sh\necho $@\n")
     script.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The two Python parts that run inside Triton, in a real server: our onnxruntime backend, and encode."""
+"""The two Python parts that run inside Triton, in a real server: our ONNX backend and the encode model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ np_to_triton_dtype = pytest.importorskip("tritonclient.utils").np_to_triton_dtyp
 
 @pytest.fixture
 def loaded(client: grpc.InferenceServerClient, endpoint: Endpoint, repository: Path, toy_kinds: Path) -> Any:
-    """Load a model written during a test; a refusal says why."""
+    """Return a function that loads a model that was written during the test."""
 
     def load(name: str) -> None:
         client.load_model(name, headers=endpoint.grpc_admin)

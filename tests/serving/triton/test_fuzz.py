@@ -1,4 +1,4 @@
-"""Malformed requests from a seed, beside clients whose answers are checked, against `millrace serve`."""
+"""Random malformed requests to `millrace serve`, while other clients check their own answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever one caller sends, the requests that are batched with it get their right answers, in a real server."""
+"""A bad request never affects the requests that are batched with it, in a real server."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ INVALID = "INVALID_ARGUMENT"
 
 
 def texts(*values: bytes) -> bytes:
-    """Values as Triton wants them: each with its length before it."""
+    """Return values in Triton's form: each with its length before it."""
     return b"".join(struct.pack("<I", len(value)) + value for value in values)
 
 
 def request(**columns: tuple[list[int], bytes] | tuple[list[int], bytes, str]) -> Any:
-    """For ENCODE; a column is its shape, its bytes, and its type where that is not BYTES."""
+    """Make a request to ENCODE. A column is its shape, its bytes, and its type where that is not BYTES."""
     message = pb.ModelInferRequest(model_name=ENCODE)
     for name, (shape, content, *dtype) in columns.items():
         message.inputs.add(name=name, shape=shape, datatype=dtype[0] if dtype else "BYTES")
@@ -68,7 +68,7 @@ def in_shared_memory() -> Any:
 
 
 def png(width: int, height: int, extra: bytes = b"") -> bytes:
-    """All black, and as small as a PNG can be."""
+    """Make a black picture in a PNG that is as small as possible."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     pixels = zlib.compressobj()
     rows = b"".join(pixels.compress(bytes(1 + width)) for _ in range(height)) + pixels.flush()
@@ -135,8 +135,8 @@ def stub(endpoint: Endpoint) -> Iterator[Any]:
         yield services.GRPCInferenceServiceStub(channel)
 
 
-def beside(client: Any, stub: Any, message: Any) -> tuple[str, str]:
-    """The code and the words with which a request is answered between good ones, which get what they should."""
+def status_in_batch(client: Any, stub: Any, message: Any) -> tuple[str, str]:
+    """Send a request among good ones, and check the answers to those. Returns the code and the message that it gets."""
 
     def ask() -> tuple[str, str]:
         try:
@@ -158,14 +158,14 @@ def beside(client: Any, stub: Any, message: Any) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_request_fails_alone(client: Any, stub: Any, name: str) -> None:
-    code, words = beside(client, stub, BROKEN[name]())
-    assert code == INVALID, words
+    code, message = status_in_batch(client, stub, BROKEN[name]())
+    assert code == INVALID, message
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_request_is_answered(client: Any, stub: Any, name: str) -> None:
-    code, words = beside(client, stub, ODD[name]())
-    assert code == "OK", words
+    code, message = status_in_batch(client, stub, ODD[name]())
+    assert code == "OK", message
 
 
 def test_a_cut_text_fails_alone_in_our_onnx_backend(stub: Any) -> None:
@@ -185,12 +185,12 @@ def test_a_cut_text_fails_alone_in_our_onnx_backend(stub: Any) -> None:
 
 
 def test_unknown_shared_memory_fails_alone(client: Any, stub: Any) -> None:
-    code, words = beside(client, stub, in_shared_memory())
-    assert code == "NOT_FOUND", words
+    code, message = status_in_batch(client, stub, in_shared_memory())
+    assert code == "NOT_FOUND", message
 
 
 def test_the_requests_were_really_batched(client: Any, stub: Any) -> None:
-    beside(client, stub, CUT["photo cut short"]())
+    status_in_batch(client, stub, CUT["photo cut short"]())
     assert _largest_batch(client, ENCODE) > 3
 
 

@@ -1,4 +1,4 @@
-"""A real tritonserver: found, started, asked, refused, stopped, killed."""
+"""A real tritonserver is found, started, queried, stopped and killed."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ def _leftovers(name: str) -> list[str]:
 
 
 def _swept(name: str) -> list[str]:
-    """What is left by the next start. Threads may hold the lock a moment longer than their process lives."""
+    """Return what the next start would leave behind. Threads may hold the lock a moment longer than the process."""
     scratch.sweep()
     return _leftovers(name)
 
