@@ -60,7 +60,7 @@ def release(folder: Path, seed: int = 0) -> Mixed:
     with store.writing("a benchmark"):
         store.add(made, described, {name: json.dumps(content) for name, content in known.items()})
         store.switch(names)
-        store.made(names)
+        store.mark_released(names)
         ledger.append(store.ledger, ledger.RELEASED, name=NAME, release=names.release)
     return Mixed(root, store, names, schema, rows, answers)
 

@@ -246,7 +246,7 @@ def _check(status: int, content: bytes) -> None:
     try:
         message = str(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError):
-        phrase = next((known.phrase for known in HTTPStatus if known == status), "")
+        phrase = next((known_status.phrase for known_status in HTTPStatus if known_status == status), "")
         message = f"HTTP {status} {phrase}".strip()
     raise InferenceServerException(message, status=str(status))
 

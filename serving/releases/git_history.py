@@ -62,7 +62,7 @@ class State:
         return lockfile.parse(self.read(LOCK))
 
     @cached_property
-    def made(self) -> dict[str, str]:
+    def outputs(self) -> dict[str, str]:
         """Path -> MD5, for every output of the stages."""
         return lockfile.outputs(self.stages)
 
@@ -111,7 +111,7 @@ class State:
         if LOCK not in self.blobs:
             return ["dvc.lock is not in git: commit it"]
         differences = []
-        folders = {folder: md5 for folder, md5 in (self.made | self.added).items() if md5.endswith(".dir")}
+        folders = {folder: md5 for folder, md5 in (self.outputs | self.added).items() if md5.endswith(".dir")}
         missing = [f"{folder}/" for folder, md5 in folders.items() if not self.holds(md5)]
         for path, md5 in self.read_by_stages:
             if path.startswith(tuple(missing)):
@@ -125,7 +125,7 @@ class State:
 
     def _md5(self, path: str) -> str | None:
         """Return the MD5 of what this commit has at a path, as DVC computes it; None where it has nothing there."""
-        under_dvc = self.made | self.added
+        under_dvc = self.outputs | self.added
         if path in under_dvc:
             return under_dvc[path]
         for folder, md5 in under_dvc.items():
@@ -194,11 +194,11 @@ def releases(root: Path) -> dict[str, list[State]]:
 def origin(states: Iterable[State]) -> State:
     """Return the first of a release's commits that has everything that made it; else the one that comes closest."""
     states = list(states)
-    made = [state for state in states if made_here(state)]
-    return next((state for state in made if not state.disagreements), (made or states)[0])
+    own_lock = [state for state in states if has_own_lock(state)]
+    return next((state for state in own_lock if not state.disagreements), (own_lock or states)[0])
 
 
-def made_here(state: State) -> bool:
+def has_own_lock(state: State) -> bool:
     """Whether a commit's dvc.lock comes from the run that made its champion, and not from a later one."""
     md5 = hashlib.md5(state.read(MANIFEST)).hexdigest()
     return LOCK in state.blobs and md5.encode() in state.read(LOCK)

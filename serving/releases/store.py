@@ -109,7 +109,7 @@ class Store:
 
     def names(self) -> list[str]:
         """Return the public names under which anything has been released."""
-        return sorted({public for public, _ in self._made()})
+        return sorted({public for public, _ in self._released()})
 
     def current(self, name: str) -> str | None:
         """Return the release that the public config names: in its first step, or during a canary in `live`."""
@@ -130,10 +130,10 @@ class Store:
         Releases of earlier versions have no number and are older than all that have one. Among them the ledger
         decides, and the time only for those that the ledger does not mention.
         """
-        made = {id: place for (public, id), place in self._made().items() if public == name}
-        numbered = all(place.number for place in made.values())
+        places = {id: place for (public, id), place in self._released().items() if public == name}
+        numbered = all(place.number for place in places.values())
         in_ledger = {} if numbered else ledger.order(ledger.lines(self.ledger), name)
-        return sorted(made, key=lambda id: (made[id].number, in_ledger.get(id, -1), made[id].time), reverse=True)
+        return sorted(places, key=lambda id: (places[id].number, in_ledger.get(id, -1), places[id].time), reverse=True)
 
     def predecessor(self, name: str) -> str | None:
         """Return the kept release that was made before the live one."""
@@ -192,9 +192,9 @@ class Store:
         record = self._aside("record")
         record.mkdir()
         (copy / names.public).rename(record / "public")
-        made = self.record(manifest.id) / "released"
-        if made.exists():
-            shutil.copyfile(made, record / "released")
+        released = self.record(manifest.id) / "released"
+        if released.exists():
+            shutil.copyfile(released, record / "released")
         for name, content in {**files, "manifest.json": manifest.text}.items():
             (record / name).write_text(content, encoding="utf-8")
         _sync(self._incoming)
@@ -207,9 +207,9 @@ class Store:
         with replacing(self.record(release) / name) as path:
             path.write_text(content, encoding="utf-8")
 
-    def made(self, names: Names) -> None:
+    def mark_released(self, names: Names) -> None:
         """Record that a release has been made. It does not depend on the ledger, which may be lost."""
-        number = 1 + max((place.number for place in self._made().values()), default=0)
+        number = 1 + max((place.number for place in self._released().values()), default=0)
         self.note(names.release, "released", f"{datetime.now(UTC).isoformat()} {names.public}\n{number}\n")
 
     def faults(self, release: str) -> list[str]:
@@ -300,8 +300,8 @@ class Store:
         for record in self._releases.iterdir():
             with contextlib.suppress(UserError):
                 present.add(Names(self.manifest(record.name).name, record.name))
-        made = {Names(public, id) for public, id in self._made()}
-        return sorted(present - made, key=lambda names: names.candidate)
+        released = {Names(public, id) for public, id in self._released()}
+        return sorted(present - released, key=lambda names: names.candidate)
 
     def touch(self, names: Names) -> None:
         """Make the server read a release's parts again at its next load, although they have not changed."""
@@ -329,14 +329,14 @@ class Store:
     def _public(self, release: str) -> Path:
         return self.record(release) / "public"
 
-    def _made(self) -> dict[tuple[str, str], Place]:
+    def _released(self) -> dict[tuple[str, str], Place]:
         """Return (public name, id) of each kept release -> its position among all."""
-        made = {}
+        places = {}
         for path in self._releases.glob("*/released"):
             first, *rest = path.read_text(encoding="utf-8").splitlines() or [""]
             time, _, public = first.partition(" ")
-            made[public, path.parent.name] = Place(int(rest[0]) if rest and rest[0].isdigit() else 0, time)
-        return made
+            places[public, path.parent.name] = Place(int(rest[0]) if rest and rest[0].isdigit() else 0, time)
+        return places
 
     def _move_strays(self, manifest: Manifest, folders: tuple[str, ...]) -> None:
         """Move files out that the manifest does not name: Triton would load such a version folder, or crash."""

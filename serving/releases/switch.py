@@ -75,7 +75,7 @@ def settle(root: Path, store: Store, admin: Admin | None) -> None:
         names = Names(intended["name"], intended["release"])
         champion.set_champion(root / "champion", store, names)
         if intended["event"] == ledger.RELEASED:
-            store.made(names)
+            store.mark_released(names)
         facts = {key: value for key, value in intended.items() if key != "event"}
         ledger.append(store.ledger, intended["event"], **facts)
     store.settled()

@@ -172,7 +172,7 @@ def _champion(state: State, store: Store, manifest: Manifest, states: list[State
         return [f"{copy} is not what git has" for copy in copies if _bytes(copy) not in originals]
 
     detail = f"of {manifest.name}" + "".join(f", released {line['time']} by {line['actor']}" for line in released[:1])
-    broken = [] if git_history.made_here(state) else [f"commit {state.commit[:12]} has the dvc.lock of another run"]
+    broken = [] if git_history.has_own_lock(state) else [f"commit {state.commit[:12]} has the dvc.lock of another run"]
     hash = f"sha256 {sha256(state.read(MANIFEST)).hexdigest()}"
     yield Link("manifest", MANIFEST, hash, detail, broken, [], altered(MANIFEST))
     broken = _unlike_gate(verdict, state, manifest)
@@ -198,7 +198,7 @@ def _outputs(state: State, manifest: Manifest) -> Iterator[Link]:
     current = lockfile.outputs(lockfile.stages(state.root))
     reports = {state.paths[name]: report for name, report in _REPORTS.items()}
     names = {path: name for name, path in state.paths.items()}
-    for path, md5 in reversed(state.made.items()):
+    for path, md5 in reversed(state.outputs.items()):
         link = _under_dvc(state, names.get(path, "output"), path, md5, sources, current.get(path) == md5)
         if path in reports and not (link.broken or link.absent):
             file, describe = reports[path]
@@ -215,7 +215,7 @@ def _sources(state: State) -> Iterator[Link]:
         values = stage.get("params", {}).get("params.yaml", {})
         if values:
             yield Link("params", f"params.yaml of {name}", "", json.dumps(values, ensure_ascii=False))
-    code = {path for path, _ in state.read_by_stages if path not in state.made | state.raw}
+    code = {path for path, _ in state.read_by_stages if path not in state.outputs | state.raw}
     yield Link("code", f"{len(code)} files and folders", "", "as the stages read them", broken=state.disagreements)
     yield Link("git", f"commit {state.commit}", "", state.about(), broken=state.damage())
 
@@ -271,7 +271,7 @@ def _unlike_gate(verdict: Mapping[str, Any], state: State, manifest: Manifest) -
     The gate has run again after the release, with the new champion, so only what does not depend on that is compared.
     """
     faults = [] if verdict.get("release") == manifest.id else [f"it is on {verdict.get('release')}, not {manifest.id}"]
-    md5 = state.made.get(state.paths["verdict"], "")
+    md5 = state.outputs.get(state.paths["verdict"], "")
     if md5 and state.holds(md5):
         gates = json.loads(state.object(md5).read_bytes())
         if _without_champion(gates) != _without_champion(verdict):
@@ -362,7 +362,7 @@ def _in_json(tree: Any) -> Iterator[str]:
             yield from _in_json(list(tree.values()))
 
 
-def _unknown(root: Path, store: Store, release: str, known: list[str]) -> str:
+def _unknown(root: Path, store: Store, release: str, releases: list[str]) -> str:
     """Return the reason why a release cannot be traced."""
     champion = _bytes(root / MANIFEST)
     if store.record(release).exists() or (champion and sha256(champion).hexdigest()[:12] == release):
@@ -370,7 +370,7 @@ def _unknown(root: Path, store: Store, release: str, known: list[str]) -> str:
     if git_history.shallow(root):
         return f"release {release} is not in this shallow clone: `git fetch --unshallow` brings the earlier commits"
     damaged = git_history.damaged(root)
-    message = f"git knows of no release {release}; it knows {', '.join(reversed(known)) or 'none'}"
+    message = f"git knows of no release {release}; it knows {', '.join(reversed(releases)) or 'none'}"
     return f"{message}. Its own objects are damaged: {damaged}" if damaged else message
 
 

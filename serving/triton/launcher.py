@@ -292,12 +292,12 @@ def _backends(server: Server, version: str, folder: Path) -> Path:
     stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
         raise UserError(f"{server.environment} has Python {version}, for which nvidia-pytriton has no stub")
-    own = Path(__file__).parent / "backends"
+    project = Path(__file__).parent / "backends"
     shutil.copytree(triton / "backends" / "python", backends / "python", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(stub, backends / "python")
-    shutil.copy2(own / "python" / "batchstrategy.so", backends / "python")  # for releases made before it existed
+    shutil.copy2(project / "python" / "batchstrategy.so", backends / "python")  # for releases made before it existed
     (backends / "onnxruntime").mkdir()
-    shutil.copy2(own / "onnxruntime" / "model.py", backends / "onnxruntime")
+    shutil.copy2(project / "onnxruntime" / "model.py", backends / "onnxruntime")
     return backends
 
 

@@ -20,7 +20,7 @@ AHEAD = "2099-01-01T00:00:00.000000+00:00"
 
 
 def date_ahead(store: Store, release: str, *, counted: bool) -> None:
-    """Write a release's time as if the clock had been ahead; not `counted`: without a number, as earlier versions did."""
+    """Date a release as if the clock had been ahead; not `counted`: without a number, as in earlier versions."""
     path = store.record(release) / "released"
     number = path.read_text().splitlines()[1:]
     path.write_text("\n".join([f"{AHEAD} digits", *(number if counted else [])]) + "\n")

@@ -228,7 +228,7 @@ def test_a_canary_answers_in_the_form_of_the_live_release(old, champion, new):
 
 def test_an_old_champion_is_challenged(old, new):
     state = git_history.head(old)
-    source = state.object(state.made[state.paths["table"]])
-    schema = Schema.load(state.object(state.made[state.paths["schema"]]))
+    source = state.object(state.outputs[state.paths["table"]])
+    schema = Schema.load(state.object(state.outputs[state.paths["schema"]]))
     standing, answers = challenge.ask(old / "champion" / "manifest.json", new.manifest, schema, source, np.arange(20))
     assert standing.state == "answers" and set(answers) == set(schema.outputs())

@@ -74,7 +74,7 @@ def test_a_saved_answer_is_traced_through_every_link(released, release, tmp_path
     (tmp_path / "answers.jsonl").write_text(json.dumps({"input": "7.png", "label": "7", "release": release}) + "\n")
     output = released.millrace("trace", str(tmp_path / "answers.jsonl"))
     state = git_history.head(released.folder)
-    for path, md5 in state.made.items():
+    for path, md5 in state.outputs.items():
         assert f"{path}  md5 {md5}" in output
     for expected in (f"sha256 {release}", "verdict", "pass, accuracy", "accepted: 1,797 rows", "train.epochs"):
         assert expected in output
@@ -83,7 +83,7 @@ def test_a_saved_answer_is_traced_through_every_link(released, release, tmp_path
 
 def cached(state: git_history.State, path: str) -> Path:
     """Return DVC's object of an output, or of a file in an output."""
-    for out, md5 in (state.made | state.added).items():
+    for out, md5 in (state.outputs | state.added).items():
         if path == out:
             return state.object(md5)
         if path.startswith(f"{out}/"):
@@ -191,7 +191,7 @@ def test_absent_files_are_reported(other, release, tmp_path):
 
 def test_weights_other_than_the_manifests_are_found(other, release):
     """dvc.lock is consistent, but with other weights than those that were exported."""
-    made, lock = git_history.head(other.folder).made, other.folder / "dvc.lock"
+    made, lock = git_history.head(other.folder).outputs, other.folder / "dvc.lock"
     lock.write_text(lock.read_text().replace(made["models/weights.safetensors"], made["reports/metrics.json"]))
     other.run("git", "commit", "-q", "--amend", "--no-edit", "--all")
     assert "models/weights.safetensors is not the source that the manifest names" in faults(other, release)
@@ -227,7 +227,7 @@ def test_the_state_of_a_release_is_restored(other, release, tmp_path):
     assert restored.run("git", "status", "--porcelain") == ""
     assert "epochs: 20" in (restored.folder / "params.yaml").read_text()
     kept = restored.folder / "models" / "weights.safetensors"
-    assert git_history.digest(kept, "md5") == git_history.head(restored.folder).made["models/weights.safetensors"]
+    assert git_history.digest(kept, "md5") == git_history.head(restored.folder).outputs["models/weights.safetensors"]
     with pytest.raises(Misuse, match="exists already"):
         restore(traced(other, release), restored.folder)
 

@@ -138,12 +138,12 @@ def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
 
 def _mismatches(side: str, configured: list[dict[str, Any]], tensors: list[Any], batched: bool) -> list[str]:
     """List the differences between config.pbtxt and the graph. The C++ backend rejects the same ones."""
-    known = {tensor.name: tensor for tensor in tensors}
+    in_graph = {tensor.name: tensor for tensor in tensors}
     faults = []
     for entry in configured:
-        name, tensor = entry["name"], known.get(entry["name"])
+        name, tensor = entry["name"], in_graph.get(entry["name"])
         if tensor is None:
-            faults.append(f"config.pbtxt names the {side} {name!r}, the graph has {', '.join(map(repr, known))}")
+            faults.append(f"config.pbtxt names the {side} {name!r}, the graph has {', '.join(map(repr, in_graph))}")
             continue
         if _TYPES.get(entry["data_type"]) != tensor.type:
             faults.append(f"the {side} {name!r} is {tensor.type}, config.pbtxt says {entry['data_type']}")
@@ -152,7 +152,7 @@ def _mismatches(side: str, configured: list[dict[str, Any]], tensors: list[Any],
         if len(dims) != len(shape) or any(a != b for a, b in zip(dims, shape, strict=True) if b != -1):
             faults.append(f"the {side} {name!r} has the shape {tensor.shape}, config.pbtxt says {dims}")
     if side == "input":  # an output may be left out of config.pbtxt
-        missing = set(known) - {entry["name"] for entry in configured}
+        missing = set(in_graph) - {entry["name"] for entry in configured}
         faults += [f"config.pbtxt lacks the input {name!r}" for name in sorted(missing)]
     return faults
 
