@@ -102,7 +102,9 @@ def test_a_killed_stage_is_reported_in_one_line_and_resumed_by_the_next_run(done
     done.params(train={"l1": 1e-9})
     run = done.start(sys.executable, "-m", "flows.cli", "run")
     read_until(run, "epoch 3/")
-    (stage,) = [one for one in relatives(done) if "stages.train" in one.cmdline() and one.name() != "sh"]
+    (stage,) = [
+        process for process in relatives(done) if "stages.train" in process.cmdline() and process.name() != "sh"
+    ]
     stage.kill()
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 1
@@ -289,15 +291,15 @@ def test_files_that_users_put_into_data_folders_are_kept(finished, tmp_path):
     shutil.copytree(finished.folder / "data/builtin/digits", pictures)
     other.millrace("data", "add", str(pictures))
     assert "data/raw/pictures" in (other.folder / "params.yaml").read_text()
-    mine = other.folder / "data/raw/pictures/0/mine.png"
-    shutil.copy(pictures / "1" / sorted(os.listdir(pictures / "1"))[0], mine)
-    beside = other.folder / "data/raw/notes.txt"
-    beside.write_text("kept")
+    picture_file = other.folder / "data/raw/pictures/0/mine.png"
+    shutil.copy(pictures / "1" / sorted(os.listdir(pictures / "1"))[0], picture_file)
+    notes = other.folder / "data/raw/notes.txt"
+    notes.write_text("kept")
     other.params(**FAST)
     for _ in range(2):
         other.millrace("run")
-        assert mine.exists()
-        assert beside.read_text() == "kept"
+        assert picture_file.exists()
+        assert notes.read_text() == "kept"
 
 
 def test_a_full_disk_is_reported_in_one_line_and_leaves_no_output(finished, tmp_path):

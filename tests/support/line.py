@@ -30,14 +30,14 @@ def hashes(clone: Clone) -> dict[str, str]:
 
 def relatives(clone: Clone) -> list[psutil.Process]:
     """Return the processes whose working directory is the clone."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.cwd() == str(clone.folder) and process.pid != os.getpid():
-                found.append(process)
+                processes.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return found
+    return processes
 
 
 def wait_gone(clone: Clone) -> None:
@@ -78,9 +78,9 @@ class serving:
         ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
         self.process = self.clone.start(sys.executable, "-m", "flows.cli", "serve", *ports)
         line = self.process.stdout.readline()
-        found = re.search(r"HTTP (\S+), gRPC (\S+)\. ", line)
-        assert found, line + self.process.stdout.read()
-        return {"http": found[1], "grpc": found[2]}
+        match = re.search(r"HTTP (\S+), gRPC (\S+)\. ", line)
+        assert match, line + self.process.stdout.read()
+        return {"http": match[1], "grpc": match[2]}
 
     def __exit__(self, *exception: object) -> None:
         self.process.terminate()

@@ -84,8 +84,10 @@ def golden_answers(address: str, base: Candidate, model: str = "") -> tuple[str,
 def live_answers(address: str, candidates: list[Candidate]) -> str:
     """Return the release that answers the golden rows, and check its probabilities."""
     release, answers = golden_answers(address, candidates[0])
-    known = {each.manifest.id: np.array(each.golden["probabilities"], np.float32) for each in candidates}
-    np.testing.assert_allclose(answers, known[release], atol=1e-5)
+    expected = {
+        candidate.manifest.id: np.array(candidate.golden["probabilities"], np.float32) for candidate in candidates
+    }
+    np.testing.assert_allclose(answers, expected[release], atol=1e-5)
     return release
 
 

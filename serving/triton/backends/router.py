@@ -128,7 +128,7 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([tensors[name] for name in self._outputs])
 
     def _disagreement(self, live: Any, new: Any) -> float | None:
-        """Return the share of rows whose predictions differ; None where the new release's response is no good."""
+        """Return the share of rows whose predictions differ; None where the new release's response is invalid."""
         if new is None or new.has_error():
             return None
         try:

@@ -60,17 +60,17 @@ def test_answers_are_written_row_by_row(toy: Toy, tmp_path: Path, ending: str) -
     assert printed == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"out.{ending}", "t.csv"]
     if ending == "parquet":
-        found = pq.read_table(tmp_path / "out.parquet").to_pylist()
+        written = pq.read_table(tmp_path / "out.parquet").to_pylist()
     elif ending == "csv":
         with (tmp_path / "out.csv").open(newline="") as file:
-            found = [{name: cell or None for name, cell in row.items()} for row in csv.DictReader(file)]
+            written = [{name: cell or None for name, cell in row.items()} for row in csv.DictReader(file)]
     else:
-        found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [row["input"] for row in found] == [f"t.csv row {number}" for number in range(2, len(amounts) + 2)]
-    faulty = [row for row in found if row.get("error")]
+        written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["input"] for row in written] == [f"t.csv row {number}" for number in range(2, len(amounts) + 2)]
+    faulty = [row for row in written if row.get("error")]
     assert [(row["input"], row["error"]) for row in faulty] == [("t.csv row 42", "amount: 'x' is no number")]
     expected = toy.expected([{"amount": None if amount == "x" else float(amount)} for amount in amounts])
-    for row, probabilities in zip(found, expected, strict=True):
+    for row, probabilities in zip(written, expected, strict=True):
         if not row.get("error"):
             assert row["release"] == OLD
             assert row["label"] == LABELS[OLD][probabilities.argmax()]

@@ -285,10 +285,10 @@ def test_the_page_names_existing_metrics(server_or_skip, after_two):
     named = set(re.findall(r"nv_\w+", (ROOT / "docs" / "production.md").read_text()))
     store = Store(after_two / "live")
     with served(store) as endpoint, urllib.request.urlopen(f"http://{endpoint.metrics}/metrics") as response:
-        found = re.findall(r'^(nv_\w+){model="(\w+)"', response.read().decode(), re.MULTILINE)
+        samples = re.findall(r'^(nv_\w+){model="(\w+)"', response.read().decode(), re.MULTILINE)
     assert len(named) > 5
     for model in (NAME, f"{NAME}_{store.current(NAME)}_network"):
-        assert named - {metric for metric, its in found if its == model} == set()
+        assert named - {metric for metric, of in samples if of == model} == set()
 
 
 def test_the_network_meets_the_requirements_of_nvidias_image_client(server_or_skip, after_two, candidates):

@@ -47,17 +47,17 @@ def below(endpoint: Endpoint) -> list[processes.Process]:
 
 def worker(watch: Watch, part: str) -> int:
     """Return the worker process of a part of the live release."""
-    (found,) = processes.workers(below(watch.endpoint), f"digits_{watch.store.current('digits')}_{part}")
-    return found.pid
+    (process,) = processes.workers(below(watch.endpoint), f"digits_{watch.store.current('digits')}_{part}")
+    return process.pid
 
 
 def healed(watch: Watch, reports: list[str]) -> Callable[[], bool]:
     """Probe until the live release answers again, and check that it was healed."""
 
     def condition() -> bool:
-        right, why = watch.look("digits")
-        assert not why
-        return right and any("healing" in line for line in reports)
+        answers, reason = watch.look("digits")
+        assert not reason
+        return answers and any("healing" in line for line in reports)
 
     return condition
 

@@ -71,7 +71,7 @@ def test_a_server_that_dies_at_the_switch_leaves_the_old_release(after_two, cand
 @pytest.mark.parametrize("doing", ["release", "rollback"])
 def test_a_command_killed_at_any_step_leaves_the_old_or_the_new_release(after_two, candidates, tmp_path, doing):
     """Before each thing that the command does to files, to the server, to DVC; then the next command begins."""
-    store, known = Store(after_two / "live"), {each.manifest.id: each for each in candidates}
+    store, by_id = Store(after_two / "live"), {each.manifest.id: each for each in candidates}
     a, b, c = (each.names for each in candidates)
     other, described = (c, tmp_path / "candidate.json") if doing == "release" else (a, "")
     fields = {"repository": str(candidates[2].repository), "manifest": candidates[2].manifest.text}
@@ -98,7 +98,7 @@ def test_a_command_killed_at_any_step_leaves_the_old_or_the_new_release(after_tw
             assert now in (b.release, other.release) and store.current("digits") == now, step
             assert ledger.live(ledger.lines(store.ledger), "digits") == now, step
             champion = json.loads((after_two / "champion" / "manifest.json").read_text())
-            assert champion["files"] == dict(known[now].manifest.files), step
+            assert champion["files"] == dict(by_id[now].manifest.files), step
             assert store.kept("digits") == [each.release for each in (c, b, a) if store.record(each.release).exists()]
             assert not store.faults(now) and not store.faults(b.release), step
             _reset(after_two, kept, store, admin, b, c)

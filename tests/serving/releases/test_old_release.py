@@ -108,16 +108,16 @@ def answer(bare: Any, store: Store, count: int = 1, model: str = NAME) -> Any:
     return bare.infer(model, wire.inputs(grpc, schema.inputs(), some))
 
 
-def text_of(found: Any) -> str:
+def text_of(result: Any) -> str:
     """Return the release of an answer in the old form."""
-    assert found.as_numpy("answer_id") is None
-    return found.as_numpy("release")[0, 0].decode()
+    assert result.as_numpy("answer_id") is None
+    return result.as_numpy("release")[0, 0].decode()
 
 
-def codes_of(found: Any) -> str:
+def codes_of(result: Any) -> str:
     """Return the release of an answer in the current form."""
-    assert found.as_numpy("answer_id").shape[1:] == (16,) and found.as_numpy("answer_id").dtype == np.uint8
-    return bytes(found.as_numpy("release")[0]).decode()
+    assert result.as_numpy("answer_id").shape[1:] == (16,) and result.as_numpy("answer_id").dtype == np.uint8
+    return bytes(result.as_numpy("release")[0]).decode()
 
 
 def heal(root: Path, store: Store, endpoint: Endpoint) -> str:

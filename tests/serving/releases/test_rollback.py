@@ -28,14 +28,14 @@ KEEP = 3
 def test_releases_and_rollbacks_lose_no_request_and_mix_no_answers(after_two, candidates):
     store = Store(after_two / "live")
     a, b, c = (each.manifest.id for each in candidates)
-    known = {each.manifest.id: np.array(each.golden["probabilities"], np.float32) for each in candidates}
+    expected = {each.manifest.id: np.array(each.golden["probabilities"], np.float32) for each in candidates}
     stop, faults, seen = threading.Event(), [], set()
 
     def ask() -> None:
         while not stop.is_set():
             try:
                 id, answers = golden_answers(endpoint.grpc, candidates[0])
-                np.testing.assert_allclose(answers, known[id], atol=1e-5)
+                np.testing.assert_allclose(answers, expected[id], atol=1e-5)
                 seen.add(id)
             except Exception as error:
                 faults.append(error)

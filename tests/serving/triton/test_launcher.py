@@ -140,7 +140,10 @@ def test_a_server_is_recognized_by_its_process(endpoint: Endpoint, repository: P
         assert client.get_server_metadata().name == "triton"  # NVIDIA's examples fail for any other name
     with running(repository, ["first"], drain_s=0) as other:
         both = (endpoint, other)
-        assert [[is_server(one.http, each.identity) for each in both] for one in both] == [[True, False], [False, True]]
+        assert [[is_server(server.http, expected.identity) for expected in both] for server in both] == [
+            [True, False],
+            [False, True],
+        ]
     assert not is_server(other.http, other.identity)
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
