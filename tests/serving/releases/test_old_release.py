@@ -140,7 +140,7 @@ def test_an_old_release_is_served_traced_healed_and_rolled_back_to(old):
     assert sound == links > 20, trace
     with asking(old) as (store, endpoint, bare):
         assert text_of(answer(bare, store)) == second == predicted(endpoint, store)["release"]
-        probe = ROOT / "serving" / "runtime" / "probe.py"
+        probe = ROOT / "serving/triton/runtime/probe.py"
         subprocess.run([sys.executable, "-I", probe, NAME, store.repository, endpoint.http], check=True)
         assert "answer_id" not in predicted(endpoint, store)
         assert heal(old, store, endpoint) == ""
