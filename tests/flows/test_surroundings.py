@@ -148,7 +148,8 @@ def test_an_experiments_copy_finds_the_projects_server(tmp_path: Path) -> None:
     binary = prefix.parent / ".venv-triton/lib/python3.11/site-packages/pytriton/tritonserver/bin/tritonserver"
     binary.parent.mkdir(parents=True)
     binary.touch()
-    program = f"import sys; sys.prefix = {str(prefix)!r}; from serving.triton import launcher; print(launcher.find_server())"
+    program = f"import sys; sys.prefix = {str(prefix)!r}; from serving.triton.launcher import find_server"
+    program += "; print(find_server())"
     surroundings = {name: value for name, value in environment(tmp_path).items() if name != "MILLRACE_TRITON"}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=True
