@@ -18,13 +18,13 @@ from tests.support.project import ROOT, Clone, clone
 if TYPE_CHECKING:
     from serving.releases.candidate import Candidate
 
-# Begun in the background of a shell we would ignore Ctrl-C, and so would everything that tests start.
+# A background job of a shell ignores Ctrl-C, and so would everything that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Channels that other files' tests have used would speak in whatever is forked afterwards.
+# Otherwise gRPC channels of earlier tests print warnings in processes that are forked later.
 os.environ["GRPC_VERBOSITY"] = "ERROR"
-# A file runs on each core: more threads would wait for one another there, at the cost of a quarter of the time.
+# A test file runs on each core. More threads would only wait for one another, and cost a quarter of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
-# What tests train is the same on every machine. Before anything imports torch, and for the processes that they start.
+# Training gives the same bits on every machine. This must come before torch is imported, and holds for child processes.
 portable()
 
 

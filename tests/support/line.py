@@ -46,7 +46,7 @@ def wait_gone(clone: Clone) -> None:
     assert not alive, [process.cmdline() for process in alive]
     lock, deadline = clone.folder / ".dvc/tmp/rwlock", time.monotonic() + 60
     holders = re.findall(r'"pid": (\d+)', lock.read_text()) if lock.exists() else []
-    while any(psutil.pid_exists(int(holder)) for holder in holders):  # DVC takes one that nobody has reaped for alive
+    while any(psutil.pid_exists(int(holder)) for holder in holders):  # to DVC an unreaped process is alive
         assert time.monotonic() < deadline, holders
         time.sleep(0.05)
 

@@ -182,7 +182,7 @@ def test_exactly_the_share_is_tried_and_answers_keep_their_form(after_two, candi
                 assert best.decode().split(":")[1:] == ["0", "0"]
             (broken,) = wire.inputs(grpc, schema.inputs(), {"image": [b"no picture"]})
             faults = []
-            with asking(endpoint.grpc, live) as answered:  # which shall not fail with them
+            with asking(endpoint.grpc, live) as answered:  # these requests must not fail
                 for model in ("digits", live.names.candidate):
                     for _ in range(20):
                         with pytest.raises(grpc.InferenceServerException) as fault:

@@ -28,7 +28,7 @@ START = [sys.executable, "-I", "-S", str(ROOT / "serving/triton/runtime/start.py
 PYTHON = str(Path(sys.executable).resolve())
 NOBODY = 65534
 
-# As another user, reads what it can of every process until its standard input is closed, and says what it has seen.
+# As another user, reads what it can of every process until its standard input is closed, and prints what it has seen.
 WATCH = f"""
 import glob, json, os, select, sys
 key = sys.stdin.readline().strip().encode()
