@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks.releases import released, result, variant
 from serving.releases import canary
-from serving.releases import release as releases
+from serving.releases.candidate import Candidate
+from serving.releases.trial import Trial
 from serving.triton import wire
 from serving.triton.admin import administered, announcement
 from serving.triton.launcher import running
@@ -21,7 +22,7 @@ from serving.triton.repository import golden
 
 CLIENTS, SHARE = 8, 0.05
 ROUNDS, REQUESTS, SECONDS = 5, 400, 3.0
-TRIAL = canary.Trial(
+TRIAL = Trial(
     share=SHARE,
     shadow=False,
     requests=10**9,
@@ -72,7 +73,7 @@ def main() -> list[dict[str, Any]]:
     ]
 
 
-def median_ms(address: str, base: releases.Candidate) -> float:
+def median_ms(address: str, base: Candidate) -> float:
     """The median latency of requests of one row, after a few for warm-up."""
     schema, rows = golden(base.repository, base.names)
     row = {column: values[:1] for column, values in rows.items()}
@@ -85,7 +86,7 @@ def median_ms(address: str, base: releases.Candidate) -> float:
     return statistics.median(taken[20:])
 
 
-def throughput(address: str, base: releases.Candidate) -> float:
+def throughput(address: str, base: Candidate) -> float:
     """Requests of one row per second."""
     schema, rows = golden(base.repository, base.names)
     row = {column: values[:1] for column, values in rows.items()}

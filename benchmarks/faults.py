@@ -30,10 +30,12 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks import pages, releases, workspace
 from serving.releases import release as releasing
-from serving.releases.release import Candidate
+from serving.releases import rollback as returning
+from serving.releases.candidate import Candidate
 from serving.releases.store import Store
 from serving.triton import processes, wire
-from serving.triton.repository import Names, golden
+from serving.triton.names import Names
+from serving.triton.repository import golden
 from stages.core.errors import Busy
 from stages.core.host import fingerprint
 
@@ -323,7 +325,7 @@ def both(project: Path, store: Store, candidate: Candidate) -> None:
 
     acts = (
         lambda: releasing.release(project, store, candidate, keep=3),
-        lambda: releasing.rollback(project, store, candidate.names.public, None),
+        lambda: returning.rollback(project, store, candidate.names.public, None),
     )
     at_once = [threading.Thread(target=insist, args=(act,)) for act in acts]
     for thread in at_once:

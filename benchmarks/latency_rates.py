@@ -22,7 +22,7 @@ from benchmarks import pages, workspace
 from benchmarks.error_rates import LEVEL, PAGE
 from benchmarks.releases import result
 from serving.triton import manifest
-from serving.triton.repository import Names, rename
+from serving.triton.names import Names, rename
 from serving.triton.sandbox import Sandbox, batches, raw_rows, sandbox
 from stages import gate, measure
 from stages.schema import Schema

@@ -16,7 +16,9 @@ from benchmarks import workspace
 from serving.releases import ledger
 from serving.releases.store import Store
 from serving.triton import manifest
-from serving.triton.repository import Names, Serving, rename, write
+from serving.triton.config import Serving
+from serving.triton.names import Names, rename
+from serving.triton.repository import write
 from stages.schema import MISSING, Column, Schema, kind, target_kind
 
 NAME, ROWS, LABELS = "mixed", 64, ("a", "b", "c")
@@ -58,7 +60,7 @@ def release(folder: Path, seed: int = 0) -> Mixed:
     with store.writing("a benchmark"):
         store.add(repository, described, {name: json.dumps(content) for name, content in files.items()})
         store.switch(names)
-        store.made(names)
+        store.mark_released(names)
         ledger.append(store.ledger, ledger.RELEASED, name=NAME, release=names.release)
     return Mixed(project, store, names, schema, rows, answers)
 

@@ -30,8 +30,8 @@ import tritonclient.http
 from benchmarks import pages, workspace
 from serving.releases import release as releases
 from serving.releases import supervisor
+from serving.releases.candidate import Candidate, exported
 from serving.releases.ledger import Journal
-from serving.releases.release import Candidate
 from serving.releases.store import Store
 from serving.triton.admin import administered, announcement
 from serving.triton.launcher import Endpoint, running
@@ -137,11 +137,11 @@ def main() -> list[dict[str, Any]]:
         wrk, python = load_generator(work / "wrk"), environment(work / "venv")
         folder = workspace.init(workspace.project(work / "project"))
         workspace.timed(folder, "dvc", "repro", "--quiet")
-        exported = releases.exported({name: folder / path for name, path in params.paths(folder / "dvc.yaml").items()})
+        candidate = exported({name: folder / path for name, path in params.paths(folder / "dvc.yaml").items()})
         store = Store(folder / "live")
-        releases.release(folder, store, exported, keep=3)
-        tools = Tools(wrk, python, work, exported, children)
-        names = exported.names
+        releases.release(folder, store, candidate, keep=3)
+        tools = Tools(wrk, python, work, candidate, children)
+        names = candidate.names
         models = [names.public, names.candidate, names.network]
         with running(store.repository, models, admin_key=store.key, drain_s=0) as endpoint:
             store.announce(announcement(endpoint, os.getpid()))

@@ -19,12 +19,15 @@ import numpy as np
 
 from benchmarks import workspace
 from serving.releases import release as releases
-from serving.releases.release import Candidate
+from serving.releases import rollback as rollbacks
+from serving.releases import switch as switching
+from serving.releases.candidate import Candidate, exported
 from serving.releases.store import Store
 from serving.triton import manifest, wire
 from serving.triton.admin import announcement
 from serving.triton.launcher import running
-from serving.triton.repository import Names, golden, rename
+from serving.triton.names import Names, rename
+from serving.triton.repository import golden
 from stages.settings import params
 
 RELEASES, CLIENTS, KEEP = 100, 8, 3
@@ -53,7 +56,7 @@ def main() -> list[dict[str, Any]]:
                 taken_s = (time.monotonic() - began) / RELEASES
             at = time.monotonic()
             with timed_switches(switches):
-                releases.rollback(folder, store, first.names.public, None)
+                rollbacks.rollback(folder, store, first.names.public, None)
             rollback_s = time.monotonic() - at
             switch_s = switches[-1][1] - switches[-1][0]
     start_s, latency_s, faulty = answers["start_s"], answers["latency_s"], int(answers["faulty"].sum())
@@ -97,7 +100,7 @@ def released(project: Path) -> tuple[Path, Store, Candidate]:
     folder = workspace.init(workspace.project(project))
     workspace.timed(folder, "dvc", "repro", "--quiet")
     paths = {name: folder / path for name, path in params.paths(folder / "dvc.yaml").items()}
-    first, store = releases.exported(paths), Store(folder / "live")
+    first, store = exported(paths), Store(folder / "live")
     releases.release(folder, store, first, keep=KEEP)
     return folder, store, first
 
@@ -136,18 +139,20 @@ def variant(base: Candidate, folder: Path, by: float) -> Candidate:
 @contextmanager
 def timed_switches(switches: list[tuple[float, float]]) -> Iterator[None]:
     """Record when the public name is switched, and when the new release has answered."""
-    original = releases.switch
+    original, callers = switching.switch, (releases, rollbacks, switching)
 
     def switch(*arguments: Any) -> None:
         began = time.monotonic()
         original(*arguments)
         switches.append((began, time.monotonic()))
 
-    releases.switch = switch
+    for caller in callers:
+        caller.switch = switch
     try:
         yield
     finally:
-        releases.switch = original
+        for caller in callers:
+            caller.switch = original
 
 
 @contextmanager

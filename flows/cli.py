@@ -174,14 +174,15 @@ def release(
     from serving.releases import champion as champions
     from serving.releases import git_history
     from serving.releases import release as releases
-    from serving.releases.canary import Trial
+    from serving.releases.candidate import exported, from_champion
+    from serving.releases.trial import Trial
     from stages.core import inputs, lockfile
     from stages.settings import params
 
     root, store = project(), opened()
     lockfile.check_conflicts(root)
     inputs.verify(root, wait=True)
-    candidate = releases.from_champion(root) if champion else releases.exported(laid_out())
+    candidate = from_champion(root) if champion else exported(laid_out())
     settings = params.parse(root / "params.yaml").serve
     if not (canary or shadow) and (requests or minutes):
         raise Misuse("--requests and --minutes apply to a trial only: add --canary 5% or --shadow")
@@ -218,9 +219,9 @@ def approve(
 ) -> None:
     """Approve the exported model if its verdict needs a person. Recorded forever, for this release only."""
     from serving.releases import approval
-    from serving.releases import release as releases
+    from serving.releases.candidate import exported
 
-    store, candidate = opened(), releases.exported(laid_out())
+    store, candidate = opened(), exported(laid_out())
     for accepted in approval.approve(store, candidate.names, candidate.verdict, by, reason):
         print(f"accepted: {accepted}")
     print(f"{candidate.manifest.id} may be released: `millrace release`")
@@ -234,11 +235,11 @@ def rollback(
 ) -> None:
     """Serve an earlier release again, exactly as before. Nothing is trained and no request is lost."""
     from serving.releases import champion as champions
-    from serving.releases import release as releases
+    from serving.releases import rollback as rollbacks
 
     root, store = project(), opened()
     name = model or only(store.names())
-    outcome = releases.rollback(root, store, name, to, reason)
+    outcome = rollbacks.rollback(root, store, name, to, reason)
     show_committed(root, champions.commit(root, root / "champion", f"Roll back to {outcome.release}"))
     show_outcome(store, name, outcome)
 
@@ -319,21 +320,21 @@ def predict(
     Tables are read as `data.options` in params.yaml says; outside a project, blanks, `?` and `NA` are missing.
     """
     from serving.client import AsyncClient, inputs
-    from serving.client.predict import answer, written_as
+    from serving.client.predict import answer, table_format
     from stages.settings import params
 
-    written = inputs.Written()
+    tables = inputs.TableFormat()
     if not model and enclosing() is None:
         raise Misuse("this folder is in no project: name the model with --model")
     if enclosing():
         settings = params.parse(project() / "params.yaml")
-        model, written = model or settings.export.name, written_as(settings.data.format, settings.data.options)
+        model, tables = model or settings.export.name, table_format(settings.data.format, settings.data.options)
         server = server or opened().address()
     try:
         client = AsyncClient(server or "127.0.0.1:8001", model, timeout_s=timeout_s, retry_s=0.5)
     except ValueError as error:
         raise Misuse(str(error)) from error
-    sys.exit(PASSED if answer(values, client, written, output, probabilities) else FAILED)
+    sys.exit(PASSED if answer(values, client, tables, output, probabilities) else FAILED)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from stages.core.children import Children, How
 from stages.core.errors import Misuse
 
 if TYPE_CHECKING:
-    from serving.releases.release import Outcome
     from serving.releases.store import Store
+    from serving.releases.switch import Outcome
 
 
 def share(text: str) -> float:
@@ -38,7 +38,7 @@ def show_outcome(store: Store, name: str, outcome: Outcome) -> None:
     where = "answers" if outcome.live else f"is ready: {waiting}"
     before = f", after {outcome.before}" if outcome.before not in (None, outcome.release) else ""
     print(f"{name}: release {outcome.release} {where}{before}")
-    for line in outcome.told:
+    for line in outcome.notices:
         print(f"  {line}")
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from serving.triton import manifest as manifests
 from serving.triton.manifest import Manifest
-from serving.triton.repository import Names, largest_batch, schema_of
+from serving.triton.names import Names
+from serving.triton.repository import largest_batch, schema_of
 from serving.triton.sandbox import raw_rows, sandbox
 from stages.core import command
 from stages.core.errors import Late, UserError

@@ -30,19 +30,21 @@ def main(weights: Path, arrays: Path, schema: Path, source: Path, repository: Pa
     """Export the network, name the result by its content, and write its manifest."""
     arithmetic.portable()
     from serving.triton import repository as layout
+    from serving.triton.config import Serving
+    from serving.triton.names import Names, rename
     from stages.networks import network
 
     section = params.load("export").export
     fitted = Schema.load(schema)
     onnx = to_onnx(network.load(weights, fitted), fitted)
     golden = golden_rows(fitted, arrays, source)
-    serving = layout.Serving(section.max_batch, section.instances, section.threads)
-    blank = layout.Names(section.name, manifest.BLANK)
+    serving = Serving(section.max_batch, section.instances, section.threads)
+    blank = Names(section.name, manifest.BLANK)
     sources = {"weights": table.sha256(weights)} | arrays_.read_summary(arrays)["sha256"]
     with command.replacing(repository) as folder:
         layout.write(folder, blank, fitted, onnx, golden, serving, code=Path(__file__).parent.parent)
         made = manifest.describe(folder, section.name, sources)
-        layout.rename(folder, blank, layout.Names(section.name, made.id))
+        rename(folder, blank, Names(section.name, made.id))
         manifest.check(folder, made)
     with command.replacing(described) as path:
         path.write_text(made.text, encoding="utf-8")

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from serving.triton import manifest
-from serving.triton.repository import Names, schema_of
+from serving.triton.names import Names
+from serving.triton.repository import schema_of
 from serving.triton.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
 from stages.core import command
 from stages.core.dvc_files import remedy
@@ -64,7 +65,7 @@ def main(
     with sandbox(repository, made, fitted, partial(add, slow, champion)) as box:
         latency = latencies_ms(box, raw, section.requests)
         rate = throughput_per_s(box, raw, section.requests, section.clients)
-        slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.beside(slow.name))
+        slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.added(slow.name))
         compared = compare(box, champion, raw, section.requests) if champion else None
     result = {
         "release": made.id,

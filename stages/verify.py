@@ -125,7 +125,7 @@ def distinct_ids(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
 def ask_controls(box: Sandbox, bad: Sequence[Control], raw: Raw, largest: int) -> dict[str, dict[str, np.ndarray]]:
     """The answers of each control that could be made, by its name."""
     served = [control for control in bad if not control.inapplicable]
-    return {control.name: box.ask_all([raw], largest, box.names.beside(control.name)) for control in served}
+    return {control.name: box.ask_all([raw], largest, box.names.added(control.name)) for control in served}
 
 
 def record(

@@ -1,4 +1,4 @@
-"""Clones of the project to run for real, and what every test may need to know of this machine."""
+"""Fixtures that all tests share: clones of the project that really run, and releases made in them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from stages.core.arithmetic import portable
 from tests.support.project import ROOT, Clone, clone
 
 if TYPE_CHECKING:
-    from serving.releases.release import Candidate
+    from serving.releases.candidate import Candidate
 
-# Begun in the background of a shell we would ignore Ctrl-C, and so would everything that tests start.
+# A background job of a shell ignores Ctrl-C, and so would everything that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Channels that other files' tests have used would speak in whatever is forked afterwards.
+# Otherwise gRPC channels of earlier tests print warnings in processes that are forked later.
 os.environ["GRPC_VERBOSITY"] = "ERROR"
-# A file runs on each core: more threads would wait for one another there, at the cost of a quarter of the time.
+# A test file runs on each core. More threads would only wait for one another, and cost a quarter of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
-# What tests train is the same on every machine. Before anything imports torch, and for the processes that they start.
+# Training gives the same bits on every machine. This must come before torch is imported, and holds for child processes.
 portable()
 
 
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def a_server() -> None:
-    """The real Triton; where there is none, a skip that says what lacks."""
+    """Skip the test where there is no Triton server, with the reason."""
     from serving.triton.launcher import find_server
     from stages.core.errors import UserError
 
@@ -67,13 +67,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Clone:
     mine = tmp_path_factory.getbasetemp()
     shared = (mine if worker_id == "master" else mine.parent) / "finished"
     with FileLock(f"{shared}.lock"):
-        if not (shared / ".said").exists():
+        if not (shared / ".output").exists():
             loaded = shared.with_name("finished-loaded")
             loaded.mkdir()
             paths = os.pathsep.join([str(shared), str(ROOT / "tests/support/loaded")])
             recorded = {"PYTHONPATH": paths, "LOADED": str(loaded)}  # see test_code.py
-            said = clone(shared).run(sys.executable, "-m", "flows.cli", "run", env=recorded)
-            (shared / ".said").write_text(said)
+            output = clone(shared).run(sys.executable, "-m", "flows.cli", "run", env=recorded)
+            (shared / ".output").write_text(output)
     return Clone(shared)
 
 
@@ -85,8 +85,8 @@ def done(finished: Clone, tmp_path: Path) -> Clone:
 
 @pytest.fixture(scope="module")
 def judged(finished: Clone) -> Candidate:
-    """What `millrace run` has left to release."""
-    from serving.releases.release import exported
+    """The candidate that `millrace run` has made."""
+    from serving.releases.candidate import exported
     from stages.settings import params
 
     paths = {name: finished.folder / path for name, path in params.paths(finished.folder / "dvc.yaml").items()}
@@ -95,7 +95,7 @@ def judged(finished: Clone) -> Candidate:
 
 @pytest.fixture(scope="module")
 def candidates(judged: Candidate, tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
-    """Three releases that answer otherwise."""
+    """Three candidates with different predictions."""
     from tests.support.releases import shifted
 
     return [judged, *(shifted(judged, tmp_path_factory.mktemp("variant"), by) for by in (2.0, 4.0))]
@@ -137,5 +137,5 @@ def two(empty: Path, candidates: list[Candidate], tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def after_two(two: Path, tmp_path: Path) -> Path:
-    """A copy of it, to change."""
+    """A copy that a test may change."""
     return shutil.copytree(two, tmp_path / "after-two")

@@ -1,4 +1,4 @@
-"""The whole line, in clones of the project, through its own commands and the real Triton."""
+"""The whole pipeline in clones of the project, through its own commands and the real Triton."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tests.support.project import ROOT, environment
 
 
 def test_a_run_passes_and_a_second_one_runs_no_stage(finished):
-    said = (finished.folder / ".said").read_text()
-    assert re.search(r"pass: release [0-9a-f]{12}", said)
+    output = (finished.folder / ".output").read_text()
+    assert re.search(r"pass: release [0-9a-f]{12}", output)
     again = finished.millrace("run")
     assert "Running stage" not in again
     assert "pass: release" in again
@@ -42,7 +42,7 @@ def test_a_run_passes_and_a_second_one_runs_no_stage(finished):
 
 def test_the_release_is_the_digest_of_its_manifest(finished):
     digest = hashlib.sha256((finished.folder / "models/manifest.json").read_bytes()).hexdigest()[:12]
-    assert f"pass: release {digest}" in (finished.folder / ".said").read_text()
+    assert f"pass: release {digest}" in (finished.folder / ".output").read_text()
     assert (finished.folder / f"models/repository/digits_{digest}_network/1/model.onnx").exists()
 
 
@@ -53,7 +53,7 @@ def test_no_path_of_the_machine_is_in_any_output(finished):
             assert b"site-packages" not in path.read_bytes(), path
 
 
-def test_prefect_and_dvc_finish_each_others_run_elsewhere_with_the_same_bytes(finished, fresh):
+def test_prefect_and_dvc_finish_each_others_runs_with_the_same_outputs(finished, fresh):
     flow = fresh.start(sys.executable, "-m", "flows.cli", "run", "--flow")
     read_until(flow, "prepared ")
     kill_group(flow)
@@ -68,7 +68,7 @@ def test_prefect_and_dvc_finish_each_others_run_elsewhere_with_the_same_bytes(fi
 
 
 @pytest.mark.parametrize("seed", [0])
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(finished, fresh, seed):
+def test_a_run_killed_at_random_moments_ends_with_the_same_outputs(finished, fresh, seed):
     chance = random.Random(seed)
     for _ in range(10):
         run = fresh.start(sys.executable, "-m", "flows.cli", "run")
@@ -82,75 +82,77 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(finished, fresh, s
     assert hashes(fresh) == hashes(finished)
 
 
-def test_a_second_run_waits_for_nobody_and_an_interrupted_one_goes_on(done):
+def test_a_second_run_is_refused_and_an_interrupted_run_is_resumed(done):
     done.params(train={"seed": 1})
     first = done.start(sys.executable, "-m", "flows.cli", "run")
     read_until(first, "Running stage 'train'")
-    said = done.millrace("run", code=1)
-    assert f"a run is at work here already (process {first.pid})" in said
+    output = done.millrace("run", code=1)
+    assert f"a run is at work here already (process {first.pid})" in output
     read_until(first, "epoch 2/")
     first.send_signal(signal.SIGINT)
-    said, _ = first.communicate(timeout=60)
+    output, _ = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert "interrupted: the same command goes on from here" in said
-    assert "Traceback" not in said
+    assert "interrupted: the same command goes on from here" in output
+    assert "Traceback" not in output
     wait_gone(done)
     assert "resumed after epoch" in done.run("dvc", "repro", "train")
 
 
-def test_a_killed_stage_is_a_line_and_the_next_run_goes_on(done, finished):
+def test_a_killed_stage_is_reported_in_one_line_and_resumed_by_the_next_run(done, finished):
     done.params(train={"l1": 1e-9})
     run = done.start(sys.executable, "-m", "flows.cli", "run")
     read_until(run, "epoch 3/")
-    (stage,) = [one for one in relatives(done) if "stages.train" in one.cmdline() and one.name() != "sh"]
+    (stage,) = [
+        process for process in relatives(done) if "stages.train" in process.cmdline() and process.name() != "sh"
+    ]
     stage.kill()
-    said, _ = run.communicate(timeout=60)
+    output, _ = run.communicate(timeout=60)
     assert run.returncode == 1
-    assert "failed to reproduce 'train'" in said
-    assert "Traceback" not in said
+    assert "failed to reproduce 'train'" in output
+    assert "Traceback" not in output
     wait_gone(done)
     assert "resumed after epoch" in done.run("dvc", "repro", "train")
 
 
-def test_a_refused_gate_ends_with_3_and_says_why(done):
+def test_a_refusal_by_the_gate_exits_with_3_and_prints_the_reasons(done):
     done.params(gate={"thresholds": {"calibration_error": {"max": 0.0}, "recall[7]": {"min": 0.1}}})
-    said = done.millrace("run", code=3)
-    assert re.search(r"refused: calibration_error is 0\.\d+, which is not at most 0\b", said)
-    assert "refused: recall" not in said
+    output = done.millrace("run", code=3)
+    assert re.search(r"refused: calibration_error is 0\.\d+, which is not at most 0\b", output)
+    assert "refused: recall" not in output
     assert "which is not at most 0" in (done.folder / "reports/index.html").read_text().partition("Criteria")[0]
     assert done.run("dvc", "repro")  # for DVC a refusal is an answer
 
 
-def test_no_thresholds_is_a_refusal(done):
+def test_a_gate_without_thresholds_refuses(done):
     done.params(gate={"thresholds": {}})
     assert "gate.thresholds in params.yaml is empty" in done.millrace("run", code=3)
 
 
-def test_a_refused_table_ends_with_3_and_leaves_its_report(done):
+def test_a_rejected_table_exits_with_3_and_leaves_its_report(done):
     done.params(validate={"columns": {"image": {"min_side": 9}}})
-    said = done.millrace("run", code=3)
-    assert "image.width" in said
+    output = done.millrace("run", code=3)
+    assert "image.width" in output
     assert (done.folder / "reports/validation/index.html").exists()
     assert "Data refused" in (done.folder / "reports/index.html").read_text()
 
 
-def test_a_wrong_parameter_ends_with_2_and_names_the_nearest(done):
+def test_an_unknown_parameter_exits_with_2_and_suggests_the_nearest(done):
     done.params(train={"epoch": 3})
     assert "train.epoch is unknown: did you mean 'epochs'?" in done.millrace("run", code=2)
 
 
-def test_what_only_the_network_knows_is_found_before_the_run(done):
+def test_network_parameters_are_checked_before_the_run(done):
     before = done.run("dvc", "status")
     done.params(model={"encoders": {"image": {"name": "cn"}}})
-    said = done.millrace("run", code=2)
-    assert "params.yaml: model.encoders.image: no encoder 'cn'; did you mean 'cnn'?" in said
-    assert "Running stage" not in said
+    output = done.millrace("run", code=2)
+    assert "params.yaml: model.encoders.image: no encoder 'cn'; did you mean 'cnn'?" in output
+    assert "Running stage" not in output
     done.params(model={"encoders": {"image": {"name": "cnn", "width": 32, "depth": 1}}})
     assert done.run("dvc", "status") == before
     assert "params.yaml is sound" in done.millrace("check")
 
 
-def test_data_elsewhere_are_refused_with_the_command_that_imports_them(done, tmp_path):
+def test_data_outside_the_project_are_rejected_with_the_command_to_import_them(done, tmp_path):
     done.params(data={"path": str(tmp_path)})
     assert f"millrace data add {tmp_path}" in done.millrace("run", code=2)
     done.params(data={"path": "data/raw/cats"})
@@ -166,15 +168,15 @@ def test_data_elsewhere_are_refused_with_the_command_that_imports_them(done, tmp
         ("..", "contains this project"),
     ],
 )
-def test_what_is_no_data_set_is_not_added(finished, tmp_path, made, words):
+def test_only_a_data_set_can_be_added(finished, tmp_path, made, words):
     if made == "..":
         tmp_path = finished.folder
     if made == "file":
         (tmp_path / made).write_text("x")
     if made == "empty":
         (tmp_path / made).mkdir()
-    said = finished.millrace("data", "add", str(tmp_path / made), code=2)
-    assert f"{tmp_path / made}" in said and words in said
+    output = finished.millrace("data", "add", str(tmp_path / made), code=2)
+    assert f"{tmp_path / made}" in output and words in output
 
 
 def test_data_are_added_under_another_name(done, tmp_path):
@@ -195,25 +197,25 @@ def test_a_preset_without_its_data_changes_nothing(done):
     assert (done.folder / "params.yaml").read_text() == before
 
 
-def test_ctrl_c_ends_a_flow_in_its_own_way(done):
+def test_ctrl_c_interrupts_a_flow_without_a_retry(done):
     done.params(train={"seed": 1})
     flow = done.start(sys.executable, "-m", "flows.cli", "run", "--flow")
     read_until(flow, "epoch 2/")
     flow.send_signal(signal.SIGINT)
-    said, _ = flow.communicate(timeout=60)
+    output, _ = flow.communicate(timeout=60)
     assert flow.returncode == 130
-    assert "interrupted: the same command goes on from here" in said
-    assert "Traceback" not in said
-    assert "Retry" not in said
+    assert "interrupted: the same command goes on from here" in output
+    assert "Traceback" not in output
+    assert "Retry" not in output
     wait_gone(done)
 
 
-def test_a_missing_params_file_is_named(done):
+def test_a_missing_params_file_is_reported(done):
     (done.folder / "params.yaml").unlink()
     assert "git checkout params.yaml" in done.millrace("run", code=2)
 
 
-def test_no_server_environment(done, tmp_path):
+def test_a_missing_server_is_reported_with_the_remedy(done, tmp_path):
     shutil.rmtree(done.folder / "reports")
     done.params(export={"max_batch": 32})
     alone = tmp_path / "alone/.venv"  # this environment in a folder that has none for the server
@@ -224,10 +226,10 @@ def test_no_server_environment(done, tmp_path):
     command = [str(alone / "bin/python"), "-m", "flows.cli", "run"]
     surroundings = environment(done.folder)
     del surroundings["MILLRACE_TRITON"]
-    said = subprocess.run(command, cwd=done.folder, env=surroundings, capture_output=True, text=True, check=False)
-    assert said.returncode == 1
-    assert "make setup" in said.stderr
-    assert "MILLRACE_TRITON" in said.stderr
+    result = subprocess.run(command, cwd=done.folder, env=surroundings, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "make setup" in result.stderr
+    assert "MILLRACE_TRITON" in result.stderr
 
 
 def test_a_model_restored_from_the_cache_is_served(done):
@@ -246,9 +248,9 @@ def test_stock_clients_get_the_label_and_the_release(done):
             label, answered_by = ask(address[where], picture(done))
             assert label == "7"
             assert answered_by == release(done)
-        said = done.millrace("predict", str(picture(done)), "--server", address["grpc"])
-        assert '"label": "7"' in said
-        assert release(done) in said
+        output = done.millrace("predict", str(picture(done)), "--server", address["grpc"])
+        assert '"label": "7"' in output
+        assert release(done) in output
         wrong = done.millrace(
             "predict", "README.md", "tests", "gone", str(picture(done)), "--server", address["grpc"], code=1
         )
@@ -265,23 +267,23 @@ def test_stock_clients_get_the_label_and_the_release(done):
         assert f"port {port} cannot be used" in done.millrace("serve", "--http-port", str(port), code=1)
 
 
-def test_predict_without_a_server(finished):
-    said = finished.millrace("predict", str(picture(finished)), "--server", "127.0.0.1:9", code=1)
-    assert "millrace serve" in said
+def test_predict_without_a_server_names_the_command_that_starts_one(finished):
+    output = finished.millrace("predict", str(picture(finished)), "--server", "127.0.0.1:9", code=1)
+    assert "millrace serve" in output
 
 
-def test_altered_bytes_are_not_released(done):
+def test_an_altered_model_is_not_released(done):
     network = next(done.folder.glob("models/repository/*_network/1/model.onnx"))
     content = bytearray(network.read_bytes())
     content[len(content) // 2] ^= 1
     network.chmod(0o644)
     network.write_bytes(content)
-    said = done.millrace("release", code=1)
-    assert "model.onnx has other bytes" in said
-    assert "dvc checkout" in said
+    output = done.millrace("release", code=1)
+    assert "model.onnx has other bytes" in output
+    assert "dvc checkout" in output
 
 
-def test_what_people_put_into_data_folders_stays(finished, tmp_path):
+def test_files_that_users_put_into_data_folders_are_kept(finished, tmp_path):
     readme = (ROOT / "README.md").read_text()
     assert "data/raw/NAME" in readme
     other = finished.copy(tmp_path / "other")
@@ -289,18 +291,18 @@ def test_what_people_put_into_data_folders_stays(finished, tmp_path):
     shutil.copytree(finished.folder / "data/builtin/digits", pictures)
     other.millrace("data", "add", str(pictures))
     assert "data/raw/pictures" in (other.folder / "params.yaml").read_text()
-    mine = other.folder / "data/raw/pictures/0/mine.png"
-    shutil.copy(pictures / "1" / sorted(os.listdir(pictures / "1"))[0], mine)
-    beside = other.folder / "data/raw/notes.txt"
-    beside.write_text("kept")
+    picture_file = other.folder / "data/raw/pictures/0/mine.png"
+    shutil.copy(pictures / "1" / sorted(os.listdir(pictures / "1"))[0], picture_file)
+    notes = other.folder / "data/raw/notes.txt"
+    notes.write_text("kept")
     other.params(**FAST)
     for _ in range(2):
         other.millrace("run")
-        assert mine.exists()
-        assert beside.read_text() == "kept"
+        assert picture_file.exists()
+        assert notes.read_text() == "kept"
 
 
-def test_a_full_disk_is_a_line_and_not_a_loss(finished, tmp_path):
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_output(finished, tmp_path):
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
         pytest.skip("this machine lets no test mount a small disk")
     script = (
@@ -309,7 +311,7 @@ def test_a_full_disk_is_a_line_and_not_a_loss(finished, tmp_path):
     )
     surroundings = environment(finished.folder)
     command = ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), str(finished.folder), sys.executable]
-    said = subprocess.run(command, env=surroundings, capture_output=True, text=True)
-    assert "the disk is full" in said.stderr, said.stderr
-    assert "Traceback" not in said.stderr
-    assert said.stdout.split() == ["code", "1"]
+    result = subprocess.run(command, env=surroundings, capture_output=True, text=True)
+    assert "the disk is full" in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout.split() == ["code", "1"]

@@ -1,4 +1,4 @@
-"""A project and a TMPDIR in places that shells misread, or in which nothing may run."""
+"""A project and a TMPDIR whose paths a shell misreads, or where programs may not run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ODD = """a b$(touch pwned)`touch pwned`;touch pwned&|<>'"()[]{key}*?#~!\\:ü\nc"
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of such a name. It is also TMPDIR."""
+    """A folder with such a name, which is also TMPDIR."""
     folder = tmp_path / ODD
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -32,7 +32,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_folders_name_is_never_code(a_server, odd, monkeypatch):
+def test_a_folder_name_is_never_run_as_code(a_server, odd, monkeypatch):
     repository, server = odd / "repository", find_server()
     write_model(repository, "first", 0)
     if server.environment:
@@ -51,7 +51,7 @@ def test_a_folders_name_is_never_code(a_server, odd, monkeypatch):
 
 
 def mounted(folder: Path, options: str, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a mount namespace of its own, where `folder` is another file system."""
+    """Run code in a new mount namespace, in which `folder` is another file system."""
     mount = f"mount --types tmpfs --options {options} tmpfs {folder} || exit 99; exec {sys.executable} -c '{code}'"
     result = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mount],
@@ -72,7 +72,7 @@ SERVE = (
 )
 
 
-def test_a_tmpdir_that_allows_no_programs_is_passed_over(a_server, tmp_path):
+def test_a_noexec_tmpdir_is_not_used(a_server, tmp_path):
     repository, mine = tmp_path / "repository", tmp_path / "mine"
     write_model(repository, "first", 0)
     mine.mkdir()
@@ -80,20 +80,20 @@ def test_a_tmpdir_that_allows_no_programs_is_passed_over(a_server, tmp_path):
     assert result.returncode == 0 and result.stdout.startswith("millrace-triton-"), result.stderr
 
 
-def test_where_no_folder_allows_programs_that_is_one_line(monkeypatch, tmp_path):
+def test_an_error_lists_the_folders_that_are_not_fit(monkeypatch, tmp_path):
     monkeypatch.setattr(scratch, "_candidates", lambda: [tmp_path / ODD, tmp_path / "absent", Path("/proc")])
     with pytest.raises(UserError) as error:
         scratch.base()
     assert "TMPDIR" in str(error.value) and str(tmp_path / "absent") in str(error.value)
 
 
-def test_a_colon_in_a_folders_name_is_refused(monkeypatch):
+def test_a_colon_in_the_environments_path_is_rejected(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/home/a:b/.venv/bin/python")
     with pytest.raises(UserError, match="/home/a:b/"):
         child_environment()
 
 
-def test_a_run_without_such_a_folder_ends_before_it_begins(monkeypatch, tmp_path, empty):
+def test_a_run_without_a_fit_folder_does_not_start(monkeypatch, tmp_path, empty):
     from flows import cli
 
     monkeypatch.chdir(empty)
@@ -103,7 +103,7 @@ def test_a_run_without_such_a_folder_ends_before_it_begins(monkeypatch, tmp_path
         cli.run()
 
 
-def test_a_folder_without_programs_is_found(tmp_path):
+def test_a_noexec_folder_is_recognized(tmp_path):
     code = f'from pathlib import Path; from serving.triton import scratch; print(scratch._is_fit(Path("{tmp_path}")))'
     assert mounted(tmp_path, "noexec", code).stdout == "False\n"
     assert mounted(tmp_path, "exec", code).stdout == "True\n"

@@ -1,4 +1,4 @@
-"""What a machine must have, and the words for what it lacks."""
+"""What the machine must have, and the messages where it does not."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ import pytest
 
 from tests.support.project import ROOT
 
-CHECK = ROOT / "serving" / "runtime" / "check.py"
+CHECK = ROOT / "serving/triton/runtime/check.py"
 
 
 def pins(path: Path) -> dict[str, str]:
-    """Name and version of each line of a lock file."""
+    """Return the name and version in each line of a lock file."""
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     return {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
 
 
-def test_an_interpreter_with_its_library_is_found():
-    said = subprocess.run([sys.executable, CHECK], capture_output=True, text=True, check=False)
-    if said.returncode:
-        pytest.skip(f"this machine has none: {said.stderr.strip()}")
-    assert Path(said.stdout.strip()).exists()
+def test_a_suitable_interpreter_is_found():
+    result = subprocess.run([sys.executable, CHECK], capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"this machine has none: {result.stderr.strip()}")
+    assert Path(result.stdout.strip()).exists()
 
 
-def test_without_one_the_remedy_is_named(tmp_path):
+def test_without_a_suitable_interpreter_the_remedy_is_printed(tmp_path):
     code = f"import sys; sys.executable = '/nowhere'; sys.path.insert(0, {str(CHECK.parent)!r}); import check"
     code += "; check.VERSIONS = ('3.99',); sys.exit(check.main())"
     surroundings = os.environ | {"PATH": str(tmp_path)}
-    said = subprocess.run([sys.executable, "-c", code], env=surroundings, capture_output=True, text=True, check=False)
-    assert said.returncode == 1
+    result = subprocess.run([sys.executable, "-c", code], env=surroundings, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
     assert re.search(
-        r"apt install python\S+ python\S+-venv libpython\S+|Everything up to export runs here", said.stderr
+        r"apt install python\S+ python\S+-venv libpython\S+|Everything up to export runs here", result.stderr
     )
 
 
-def test_setting_up_again_does_nothing():
+def test_a_second_setup_does_nothing():
     shell = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
-    said = subprocess.run(["make", "setup"], cwd=ROOT, env=shell, capture_output=True, text=True, check=True)
-    assert said.stdout == ""
+    result = subprocess.run(["make", "setup"], cwd=ROOT, env=shell, capture_output=True, text=True, check=True)
+    assert result.stdout == ""
 
 
 def test_the_locks_pin_everything_the_project_names():
@@ -57,11 +57,11 @@ def test_the_locks_pin_everything_the_project_names():
     ] == []
 
 
-def test_both_environments_decode_pictures_alike():
-    server = pins(ROOT / "serving" / "runtime" / "requirements.lock")
+def test_both_environments_pin_the_same_pillow():
+    server = pins(ROOT / "serving/triton/runtime/requirements.lock")
     assert server["pillow"] == pins(ROOT / "requirements.lock")["pillow"]
     assert server["numpy"].startswith("1.")
-    assert f"pillow=={server['pillow']}" in (ROOT / "serving" / "runtime" / "Containerfile").read_text()
+    assert f"pillow=={server['pillow']}" in (ROOT / "serving/deploy/Containerfile").read_text()
 
 
 def test_every_dependency_has_its_reason():

@@ -1,14 +1,14 @@
-"""Asking a served model: raw values in as people hold them, answers out. It needs the server's address and no file.
+"""The client of a served model: it takes plain Python values and returns predictions. It needs only an address.
 
     with Client("127.0.0.1:8001", model="houses") as client:
         client.predict({"rooms": 3, "town": "Ulm"})     # {"value": ..., "low": ..., "high": ..., "release": "..."}
         client.predict([{"rooms": 3}, {"rooms": 4}])    # a list of such answers
-        client.predict(frame)                           # a frame of them, with the index of `frame`
-        client.predict("houses.csv")                    # a list, one for each row of the file
-        client.predict(row for row in endless)          # an iterator of answers, read a few requests ahead
+        client.predict(frame)                           # a data frame of answers, with the index of `frame`
+        client.predict("houses.csv")                    # a list with an answer for each row of the file
+        client.predict(row for row in endless)          # an iterator of answers, which reads a few requests ahead
 
-Whatever a kind takes in training it takes here: None and NaN are missing, and so is an absent column; a word that
-training did not have is an unknown one. Words are compared as text, and 1.0 is another word than 1.
+Each kind of column takes the same values as in training. None, NaN and an absent column are missing values. A category
+that was not in the training data is an unknown one. Categories are compared as text, so 1.0 is not the same as 1.
 """
 
 from serving.client.asynchronous import AsyncClient

@@ -12,11 +12,11 @@ from serving.client import transport
 from serving.client.client import File, Settings
 from serving.client.errors import RowError, pauses
 from serving.client.model_info import Answer, AnyFrame, Raw, Row, Served
-from serving.client.question import Batch, Question, blamed, in_order_async, is_stream, stream_async
+from serving.client.request import Batch, Request, in_order_async, is_stream, located, stream_async
 
 
 class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitable[str]]]):
-    """As `Client`, in one event loop. `token` may be a coroutine function, too."""
+    """The same client for one event loop. `token` may also be a coroutine function."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -25,7 +25,7 @@ class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitabl
         await self.close()
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         if (connection := self._connections.pop(os.getpid(), None)) is not None:
             await connection.close()
 
@@ -43,11 +43,11 @@ class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitabl
     def predict(self, rows: AnyFrame, *, probabilities: bool = False) -> Coroutine[Any, Any, AnyFrame]: ...
 
     def predict(self, rows: Any, *, probabilities: bool = False) -> Any:
-        """As `Client.predict`, with the same exceptions: to be awaited.
+        """Return an awaitable for the result of `Client.predict`, with the same exceptions.
 
-        Of an iterator or an asynchronous one: an asynchronous iterator of answers, for `async for`.
+        For an iterator or an asynchronous iterator of rows, return an asynchronous iterator of answers.
         """
-        return self._streamed(rows, probabilities) if is_stream(rows) else self._whole(rows, probabilities)
+        return self._streamed(rows, probabilities) if is_stream(rows) else self._predict(rows, probabilities)
 
     async def ask(self, raw: Raw, *, probabilities: bool = False) -> list[Answer]:
         """As `Client.ask`."""
@@ -72,17 +72,17 @@ class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitabl
     async def _described(self, model: str) -> Served:
         return Served.of(await self._call(lambda triton, given: triton.config(model, *given)))
 
-    async def _whole(self, rows: Any, probabilities: bool) -> Any:
-        question = Question(rows, await self.describe())
+    async def _predict(self, rows: Any, probabilities: bool) -> Any:
+        request = Request(rows, await self.describe())
 
         async def batches() -> AsyncIterator[Batch]:
-            for batch in question.batches:
+            for batch in request.batches:
                 yield batch
 
         answers: list[Answer] = []
-        async for some in in_order_async(batches(), lambda batch: self._ask(batch, probabilities, question.placed)):
+        async for some in in_order_async(batches(), lambda batch: self._ask(batch, probabilities, request.with_place)):
             answers += some
-        return question.answered(answers)
+        return request.result(answers)
 
     async def _streamed(self, rows: Any, probabilities: bool) -> AsyncIterator[Answer]:
         batches = stream_async(rows, await self.describe())
@@ -91,23 +91,23 @@ class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitabl
                 yield answer
 
     async def _ask(
-        self, batch: Batch, probabilities: bool, placed: Callable[[RowError, int], RowError]
+        self, batch: Batch, probabilities: bool, with_place: Callable[[RowError, int], RowError]
     ) -> list[Answer]:
         if batch.error is not None:
             raise batch.error
         try:
             return await self.ask(batch.raw, probabilities=probabilities)
         except RowError as error:
-            raise blamed(error, batch, placed) from error
+            raise located(error, batch, with_place) from error
 
     async def _call(self, request: Callable[[transport.AsyncTransport, tuple[Any, ...]], Awaitable[Any]]) -> Any:
-        left = pauses(self.retry_s)
+        remaining = pauses(self.retry_s)
         while True:
             token = self._token() if callable(self._token) else self._token
-            given = (self._all_headers(await token if isawaitable(token) else token), self.timeout_s)
+            options = (self._all_headers(await token if isawaitable(token) else token), self.timeout_s)
             connection = self._connection(transport.connect_async)
             try:
-                return await request(connection, given)
-            except Exception as error:  # the libraries below have no base class in common
-                pause_s = self._pause_s(left, error)
+                return await request(connection, options)
+            except Exception as error:  # the libraries' exceptions have no common base class
+                pause_s = self._pause_s(remaining, error)
             await asyncio.sleep(pause_s)

@@ -1,4 +1,4 @@
-"""The client for threads, and what the one for asyncio has in common with it."""
+"""The client for threads, and the base class that it shares with the client for asyncio."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from serving.client import transport
 from serving.client.connection import NAMES, Address, Tls, checked
 from serving.client.errors import RowError, Unavailable, explained, pauses
 from serving.client.model_info import Answer, AnyFrame, Outputs, Raw, Row, Served
-from serving.client.question import IN_FLIGHT, Batch, Question, blamed, in_order, is_stream, stream
+from serving.client.request import IN_FLIGHT, Batch, Request, in_order, is_stream, located, stream
 from serving.triton import wire
 
 Connection = TypeVar("Connection")
 Token = TypeVar("Token")
 File = str | Path
 
-_grpc_process = 0  # the first that a client used gRPC in
+_grpc_process = 0  # the first process in which a client used gRPC
 
 
 class Settings(Generic[Connection, Token]):
-    """What both clients are."""
+    """What both clients have in common."""
 
     def __init__(
         self,
@@ -38,36 +38,36 @@ class Settings(Generic[Connection, Token]):
         headers: Mapping[str, str] | None = None,
         token: str | Token | None = None,
     ) -> None:
-        """Nothing is sent yet.
+        """Set the client up. Nothing is sent yet.
 
         Args:
-            server: HOST:PORT of its gRPC, or an address that begins with grpc://, grpcs://, http:// or https://.
-            model: its public name.
+            server: HOST:PORT of the server's gRPC, or an address with grpc://, grpcs://, http:// or https://.
+            model: the model's public name.
             timeout_s: seconds that each request may take.
-            retry_s: seconds for which a request is sent again where no model answers, and nowhere else: a server that
-                is restarted, or not up yet. To ask twice changes nothing. A request that took too long is not repeated.
-            ca: a PEM file of the authorities that may have signed the server's certificate; without it those of the
-                system, and over gRPC its own list or that of GRPC_DEFAULT_SSL_ROOTS_FILE_PATH.
-            certificate: the client's own: PEM files of the chain and of the key, for a server that wants one.
+            retry_s: seconds for which a request is repeated while no model answers, because a server is restarted or
+                not up yet. Repeating is safe, because a request changes nothing. One that timed out is not repeated.
+            ca: a PEM file of the authorities that may have signed the server's certificate. By default those of the
+                system; over gRPC its own list or that of GRPC_DEFAULT_SSL_ROOTS_FILE_PATH.
+            certificate: the client's own certificate, for a server that requires one: PEM files of the chain and key.
             headers: sent with each request; over gRPC as metadata.
             token: sent with each request as `Authorization: Bearer TOKEN`; or a function that returns one, called
                 before each request.
 
         Raises:
-            ValueError: `server` is no such address, or a header or a file is none that can be used.
+            ValueError: `server` is not such an address, or a header or a file is invalid.
             OSError: a file cannot be read.
         """
         self._address = Address.parse(server)
         self._tls = Tls(Path(ca) if ca else None, (Path(certificate[0]), Path(certificate[1])) if certificate else None)
         if self._address.encrypted:
-            self._tls.context()  # whose faults shall be found now
+            self._tls.context()  # so that bad files are reported now
         elif ca or certificate:
             raise ValueError(
                 f"{server} is not encrypted: write grpcs:// or https:// where `ca` or `certificate` is given"
             )
         self._headers, self._token = checked(headers or {}), token
         self.server, self.model, self.timeout_s, self.retry_s = server, model, timeout_s, retry_s
-        self._connections: dict[int, Connection] = {}  # by process: a forked one must not speak in its parent's
+        self._connections: dict[int, Connection] = {}  # by process: a forked process cannot use its parent's
         self._served: Served | None = None
 
     def _connection(self, connect: Callable[[Address, Tls], Connection]) -> Connection:
@@ -93,25 +93,25 @@ class Settings(Generic[Connection, Token]):
         return wire.outputs(result, served.outputs)
 
     def _replaced(self, served: Served, outputs: Outputs) -> str:
-        """The name of another release than `served`, if one has answered: the model was replaced meanwhile."""
+        """Return the name of the release that has answered, if it is not `served` because the model was replaced."""
         release = str(outputs["release"][0])
         return "" if release == served.release else f"{self.model}_{release}"
 
-    def _pause_s(self, left: Iterator[float], error: Exception) -> float:
-        """How long to wait before a request that failed is sent again.
+    def _pause_s(self, remaining: Iterator[float], error: Exception) -> float:
+        """Return how many seconds to wait before a failed request is repeated.
 
         Raises:
-            ValueError, Unavailable, TlsError, AccessDenied, TimeoutError, ServerError: it is not.
+            ValueError, Unavailable, TlsError, AccessDenied, TimeoutError, ServerError: it is not repeated.
         """
         reason = explained(error, self.server, NAMES[self._address.protocol], self.timeout_s)
-        pause_s = next(left, None) if isinstance(reason, Unavailable) else None
+        pause_s = next(remaining, None) if isinstance(reason, Unavailable) else None
         if pause_s is None:
             raise reason from error
         return pause_s
 
 
 class Client(Settings[transport.Transport, Callable[[], str]]):
-    """Asks one model on one server. Threads may share it."""
+    """A client of one model on one server. Threads may share it."""
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +120,7 @@ class Client(Settings[transport.Transport, Callable[[], str]]):
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         if (connection := self._connections.pop(os.getpid(), None)) is not None:
             connection.close()
 
@@ -134,34 +134,39 @@ class Client(Settings[transport.Transport, Callable[[], str]]):
     def predict(self, rows: AnyFrame, *, probabilities: bool = False) -> AnyFrame: ...
 
     def predict(self, rows: Any, *, probabilities: bool = False) -> Any:
-        """A row, several, a data frame or a table's path -> an answer, a list or a frame of them, in the same order.
+        """Predict the target of one or more rows.
 
-        An iterator, such as a generator, gives an iterator of answers: rows are taken from it as answers are taken from
-        that, a few requests ahead, so that neither are ever all in memory.
+        Args:
+            rows: a row {column: value}, a collection of rows, a data frame, the path of a table, or an iterator.
+            probabilities: whether an answer has the probability of every class.
+
+        Returns:
+            An answer, a list or a data frame of answers, in the order of the rows. For an iterator of rows an iterator
+            of answers, which reads only a few requests ahead, so that neither rows nor answers need be in memory.
 
         Raises:
-            RowError: a row that the model cannot take; a ValueError, with `row` and `column`.
-            ValueError: no row at all.
+            RowError: the model cannot take a row; a ValueError with `row` and `column`.
+            ValueError: there is no row.
             Unavailable: no model answers.
-            TlsError: the server's certificate is not trusted, or ours is not.
-            AccessDenied: the server wants other credentials.
-            TimeoutError: it does not answer within `timeout_s`.
-            ServerError: it cannot answer.
+            TlsError: the client or the server does not trust the other's certificate.
+            AccessDenied: the server requires other credentials.
+            TimeoutError: the server does not answer within `timeout_s`.
+            ServerError: the server answers with an error.
         """
         if is_stream(rows):
             return self._streamed(rows, probabilities)
-        question = Question(rows, self.describe())
+        request = Request(rows, self.describe())
 
         def ask(batch: Batch) -> list[Answer]:
-            return self._ask(batch, probabilities, question.placed)
+            return self._ask(batch, probabilities, request.with_place)
 
-        if len(question.batches) == 1:
-            return question.answered(ask(question.batches[0]))
+        if len(request.batches) == 1:
+            return request.result(ask(request.batches[0]))
         with _workers() as pool:
-            return question.answered(list(in_order(question.batches, lambda batch: pool.submit(ask, batch))))
+            return request.result(list(in_order(request.batches, lambda batch: pool.submit(ask, batch))))
 
     def ask(self, raw: Raw, *, probabilities: bool = False) -> list[Answer]:
-        """Rows as `Served.raw` gives them, {column: [n]}, in one request."""
+        """Predict rows in the form {column: [n]} of `Served.raw`, in one request."""
         served = self.describe()
         try:
             result = self._call(lambda triton, given: triton.infer(self.model, self._inputs(served, raw), *given))
@@ -174,7 +179,7 @@ class Client(Settings[transport.Transport, Callable[[], str]]):
         return served.answers(outputs, probabilities)
 
     def describe(self) -> Served:
-        """What the server says of the model; it is asked once, and again when another release answers."""
+        """Return the server's description of the model. It is requested once, and again after a new release."""
         served = self._served
         if served is None:
             self._served = served = self._described(self.model)
@@ -193,29 +198,29 @@ class Client(Settings[transport.Transport, Callable[[], str]]):
         with _workers() as pool:
             yield from in_order(stream(rows, self.describe()), submit)
 
-    def _ask(self, batch: Batch, probabilities: bool, placed: Callable[[RowError, int], RowError]) -> list[Answer]:
+    def _ask(self, batch: Batch, probabilities: bool, with_place: Callable[[RowError, int], RowError]) -> list[Answer]:
         if batch.error is not None:
             raise batch.error
         try:
             return self.ask(batch.raw, probabilities=probabilities)
         except RowError as error:
-            raise blamed(error, batch, placed) from error
+            raise located(error, batch, with_place) from error
 
     def _call(self, request: Callable[[transport.Transport, tuple[Any, ...]], Any]) -> Any:
-        left = pauses(self.retry_s)
+        remaining = pauses(self.retry_s)
         while True:
             token = self._token() if callable(self._token) else self._token
-            given = (self._all_headers(token), self.timeout_s)
+            options = (self._all_headers(token), self.timeout_s)
             connection = self._connection(transport.connect)
             try:
-                return request(connection, given)
-            except Exception as error:  # the libraries below have no base class in common
-                pause_s = self._pause_s(left, error)
+                return request(connection, options)
+            except Exception as error:  # the libraries' exceptions have no common base class
+                pause_s = self._pause_s(remaining, error)
             time.sleep(pause_s)
 
 
 class _workers(ThreadPoolExecutor):
-    """Threads that nobody waits for when a caller takes no more answers."""
+    """Threads that are not waited for when the caller takes no more answers."""
 
     def __init__(self) -> None:
         super().__init__(IN_FLIGHT, thread_name_prefix="millrace-client")
@@ -225,10 +230,12 @@ class _workers(ThreadPoolExecutor):
 
 
 def _check_fork(address: Address) -> None:
-    """gRPC's threads do not follow into a forked process: its calls would hang there for ever, and break the parent's.
+    """Check that gRPC can be used in this process.
+
+    gRPC's threads do not exist in a forked process: calls would hang there forever, and break the parent's.
 
     Raises:
-        RuntimeError: this is one, its parent had used gRPC, and gRPC was not made ready for that.
+        RuntimeError: the process was forked after a client had used gRPC, without GRPC_ENABLE_FORK_SUPPORT.
     """
     global _grpc_process
     ready = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("1", "true", "yes", "y")
@@ -236,6 +243,6 @@ def _check_fork(address: Address) -> None:
         _grpc_process = _grpc_process or os.getpid()
         if _grpc_process != os.getpid():
             raise RuntimeError(
-                "a client had used gRPC before this process was forked, and would hang here: fork first, use"
-                ' multiprocessing.get_context("spawn") or http://, or begin with GRPC_ENABLE_FORK_SUPPORT=1'
+                "a client used gRPC before this process was forked, and would hang here: fork first, use"
+                ' multiprocessing.get_context("spawn") or http://, or set GRPC_ENABLE_FORK_SUPPORT=1'
             )

@@ -1,4 +1,4 @@
-"""Where a server is and how it is spoken to: address, TLS, credentials, proxy."""
+"""How to connect to a server: its address, TLS, credentials and a proxy."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ NAMES = {"grpc": "gRPC", "http": "HTTP"}
 
 @dataclass(frozen=True)
 class Address:
-    """A server as a caller names it, such as grpcs://models.example.org or https://example.org:8443/triton."""
+    """The address of a server, such as grpcs://models.example.org or https://example.org:8443/triton."""
 
     protocol: str  # "grpc" or "http"
     encrypted: bool
     host: str
     port: int
-    path: str = ""  # HTTP's, before /v2
+    path: str = ""  # the part of an HTTP path before /v2
 
     @classmethod
     def parse(cls, server: str) -> Address:
-        """HOST:PORT is gRPC; grpc://, grpcs://, http:// and https:// say which.
+        """Parse an address with grpc://, grpcs://, http:// or https://, or HOST:PORT for gRPC.
 
         Raises:
-            ValueError: it is no such address.
+            ValueError: it is not such an address.
         """
         scheme, _, rest = server.rpartition("://")
         scheme = scheme or "grpc"
@@ -43,8 +43,8 @@ class Address:
             port = None
         if port is None or not parts.hostname or scheme not in _PORTS:
             raise ValueError(
-                f"{server!r} is no address of a server: write HOST:PORT, or begin it with grpc://, grpcs://, http:// or"
-                " https://"
+                f"{server!r} is not the address of a server: write HOST:PORT, or begin it with grpc://, grpcs://,"
+                " http:// or https://"
             )
         if parts.username is not None:
             raise ValueError("credentials do not belong in an address: give `headers` or a `token`")
@@ -62,15 +62,15 @@ class Address:
 
     @property
     def url(self) -> str:
-        """Of HTTP."""
+        """The URL for HTTP."""
         return f"http{'s' if self.encrypted else ''}://{self.netloc}{self.path}"
 
     def proxy(self) -> Proxy | None:
-        """The proxy that the environment names for HTTP to this address; none ever to this machine itself."""
+        """Return the proxy that the environment names for HTTP to this address; None for this machine itself."""
         if wire.is_loopback(self.netloc) or urllib.request.proxy_bypass(self.host):
             return None
-        found = urllib.request.getproxies().get("https" if self.encrypted else "http")
-        return Proxy.parse(found) if found else None
+        url = urllib.request.getproxies().get("https" if self.encrypted else "http")
+        return Proxy.parse(url) if url else None
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Proxy:
 
     @classmethod
     def parse(cls, url: str) -> Proxy:
-        """[http://][USER:PASSWORD@]HOST[:PORT]."""
+        """Parse [http://][USER:PASSWORD@]HOST[:PORT]."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         headers = {}
         if parts.username is not None:
@@ -94,36 +94,36 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Tls:
-    """Whom to trust, and as whom to speak: files in PEM form."""
+    """The certificates of a TLS connection: files in PEM form."""
 
-    ca: Path | None  # authorities; without it those of the system, with gRPC its own
-    certificate: tuple[Path, Path] | None  # of the client: its chain and its key
+    ca: Path | None  # trusted authorities; by default those of the system, for gRPC its own
+    certificate: tuple[Path, Path] | None  # the client's chain and key
 
     def context(self) -> ssl.SSLContext:
-        """For HTTP.
+        """Return the settings for HTTP.
 
         Raises:
             OSError: a file cannot be read.
-            ValueError: a file holds something else.
+            ValueError: a file has other contents.
         """
         for file in filter(None, (self.ca, *(self.certificate or ()))):
-            file.read_bytes()  # whose error names it, as that of ssl does not
+            file.read_bytes()  # its error names the file, which the ssl module's does not
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except ssl.SSLError as error:
-            raise ValueError(f"{self.ca} holds no certificates in PEM form ({error})") from error
+            raise ValueError(f"{self.ca} has no certificates in PEM form ({error})") from error
         if self.certificate:
             try:
-                context.load_cert_chain(*self.certificate, password="")  # asks nobody at a terminal
+                context.load_cert_chain(*self.certificate, password="")  # so that it does not prompt for one
             except ssl.SSLError as error:
                 names = " and ".join(map(str, self.certificate))
                 raise ValueError(
-                    f"{names} are no certificate in PEM form with its key, unencrypted ({error})"
+                    f"{names} are not a certificate in PEM form and its unencrypted key ({error})"
                 ) from error
         return context
 
     def credentials(self) -> Any:
-        """For gRPC."""
+        """Return the settings for gRPC."""
         import grpc
 
         chain, key = self.certificate or (None, None)
@@ -135,14 +135,14 @@ class Tls:
 
 
 def checked(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers as both protocols send them, their names in lower case.
+    """Check headers and return them with their names in lower case, as gRPC requires.
 
     Raises:
-        ValueError: one cannot be sent.
+        ValueError: a header cannot be sent.
     """
     for name, value in headers.items():
         if not (name and all(char.isalnum() or char in "-_." for char in name) and name.isascii()):
-            raise ValueError(f"{name!r} is no name of a header")
+            raise ValueError(f"{name!r} cannot be the name of a header")
         if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"the header {name!r} holds what cannot be sent: only printable ASCII can")
+            raise ValueError(f"the header {name!r} has characters other than printable ASCII")
     return {name.lower(): value for name, value in headers.items()}

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and its server, and for how long a request is sent again."""
+"""The errors between a client and its server, and the pauses between the attempts of a request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
-# As gRPC itself reads what a proxy answers.
+# gRPC's status codes, and the HTTP statuses of a proxy that gRPC maps to the same.
 _UNAVAILABLE = {"UNAVAILABLE", "429", "502", "503", "504"}
 _DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "401", "403"}
 _NOT_TRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED|Peer name .* is not in peer cert|Hostname Verification|_ALERT_")
@@ -20,23 +20,26 @@ _CUT = re.compile(r"\bEOF\b|_EOF_|Socket closed|reset by peer|disconnected|Broke
 
 
 class Unavailable(ConnectionError):
-    """No model answers there, and none did when the request was sent again."""
+    """No model answers at the address, also after several attempts."""
 
 
 class TlsError(ConnectionError):
-    """The server's certificate is not trusted, the server does not trust ours, or one end speaks no TLS."""
+    """The client or the server does not trust the other's certificate, or one end does not use TLS."""
 
 
 class AccessDenied(PermissionError):
-    """The server wants other credentials: HTTP's 401 or 403, gRPC's UNAUTHENTICATED or PERMISSION_DENIED."""
+    """The server requires other credentials: HTTP 401 or 403, gRPC's UNAUTHENTICATED or PERMISSION_DENIED."""
 
 
 class ServerError(RuntimeError):
-    """The server answers, but not with what was asked of it: it lacks the model, or has failed."""
+    """The server answers with an error: it does not have the model, or has failed."""
 
 
 class RowError(ValueError):
-    """A row that the model cannot take. `row`: its number from 0, None for a single row; `column`: "" if not known."""
+    """A row that the model cannot take.
+
+    `row`: its number from 0; None for a single row. `column`: the column at fault; "" if that is not known.
+    """
 
     def __init__(self, reason: str, column: str = "", row: int | None = None, place: str = "") -> None:
         self.reason, self.column, self.row = reason, column, row
@@ -44,32 +47,35 @@ class RowError(ValueError):
         super().__init__(": ".join(filter(None, (place, "" if repr(column) in reason else column, reason))))
 
     def at(self, row: int | None, place: str = "") -> RowError:
-        """The same of another row, which lies at `place` if it was read from a file."""
+        """Return the same error for another row. `place`: where the row is in a file, if it was read from one."""
         return RowError(self.reason, self.column, row, place)
 
 
 def pauses(retry_s: float) -> Iterator[float]:
-    """Seconds to wait before each further try: doubling, by chance a little less, until `retry_s` from now is over."""
-    deadline, longest_s = time.monotonic() + retry_s, FIRST_PAUSE_S
+    """Yield the seconds to wait before each further attempt, until `retry_s` from now.
 
-    def left() -> Iterator[float]:
-        pause_s = longest_s
+    They double each time, less a random part, so that many clients do not come back at the same moment.
+    """
+    deadline = time.monotonic() + retry_s
+
+    def remaining() -> Iterator[float]:
+        pause_s = FIRST_PAUSE_S
         while time.monotonic() + pause_s <= deadline:
-            yield pause_s * random.uniform(0.5, 1)  # so that many clients do not come back at once
+            yield pause_s * random.uniform(0.5, 1)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    return left()
+    return remaining()
 
 
 def explained(error: Exception, server: str, protocol: str, timeout_s: float) -> Exception:
-    """The exception that a caller sees for one of the libraries below, or `error` itself."""
+    """Return the client's exception for one of a library; `error` itself where it is not a library's."""
     from tritonclient.utils import InferenceServerException
 
     late = TimeoutError(f"{server} did not answer within {timeout_s:g} s")
     if isinstance(error, InferenceServerException):
         return _of_status((error.status() or "").removeprefix("StatusCode."), error.message(), server, protocol, late)
-    if (broken := _ssl_error(error)) is not None:
-        return tls_error(server, str(broken))
+    if (ssl_error := _ssl_error(error)) is not None:
+        return tls_error(server, str(ssl_error))
     if isinstance(error, TimeoutError):
         return late
     aiohttp = sys.modules.get("aiohttp")
@@ -79,12 +85,12 @@ def explained(error: Exception, server: str, protocol: str, timeout_s: float) ->
 
 
 def tls_error(server: str, reason: str) -> TlsError:
-    """With what to do about it."""
+    """Return a TlsError that says what to do."""
     if _NOT_TLS.search(reason):
         return TlsError(f"{server} does not speak TLS: write grpc:// or http:// ({reason})")
     if "_ALERT_" in reason:
-        return TlsError(f"{server} refuses our certificate: name one with `certificate` ({reason})")
-    return TlsError(f"{server} has a certificate that is not trusted: name its authority with `ca` ({reason})")
+        return TlsError(f"{server} rejects our certificate: give one with `certificate` ({reason})")
+    return TlsError(f"{server} has a certificate that is not trusted: give its authority with `ca` ({reason})")
 
 
 def _of_status(status: str, message: str, server: str, protocol: str, late: TimeoutError) -> Exception:
@@ -96,18 +102,19 @@ def _of_status(status: str, message: str, server: str, protocol: str, late: Time
         return _unavailable(server, protocol, message)
     if status in ("INVALID_ARGUMENT", "400"):
         return RowError(re.sub(r"^in ensemble '.*?', ", "", message))
-    return late if status == "DEADLINE_EXCEEDED" else ServerError(f"{server} says: {message}")
+    return late if status == "DEADLINE_EXCEEDED" else ServerError(f"{server} reports: {message}")
 
 
 def _unavailable(server: str, protocol: str, reason: str) -> Unavailable:
     if "s://" in server and _CUT.search(reason):
-        reason += "; a server without TLS, or one that wants a client's certificate, may cut connections like this"
+        reason += "; a server without TLS, or one that requires a client certificate, may cut connections like this"
     return Unavailable(f"no model answers at {server} by {protocol} ({reason})")
 
 
 def _ssl_error(error: Exception) -> ssl.SSLError | None:
-    """What TLS itself complains of, unless the connection was merely cut."""
-    for one in (error, error.__cause__, getattr(error, "certificate_error", None), getattr(error, "os_error", None)):
-        if isinstance(one, ssl.SSLError) and not isinstance(one, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            return one
+    """Return the TLS error behind `error`; None where there is none, or where the connection was merely cut."""
+    causes = (error, error.__cause__, getattr(error, "certificate_error", None), getattr(error, "os_error", None))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return cause
     return None

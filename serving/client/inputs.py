@@ -1,4 +1,4 @@
-"""What people ask with: values, JSON objects, tables, folders. It becomes rows, each with the place it lies at."""
+"""Turn command-line values, JSON objects, tables and folders into rows, each with the place that it comes from."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ from stages.tables.sources import Reject, delimited
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data", ".parquet", ".pq", ".json", ".jsonl", ".ndjson")
 
 
-class Asked(NamedTuple):
-    """A row, or why it is none."""
+class Input(NamedTuple):
+    """A row to predict, or the reason it was rejected."""
 
-    place: str  # the value as it was typed, a file, or a file and the number of the row
+    place: str  # the value on the command line, a file, or a file and the number of the row
     row: Row
     fault: str = ""
 
 
 @dataclass(frozen=True)
-class Written:
-    """How tables are written: a project's `data.format`, and the Options of that source."""
+class TableFormat:
+    """How a project's tables are written: its `data.format`, and the Options of that source."""
 
     format: str = ""
     options: Any = None
 
 
-def rows(values: Sequence[str], served: Served, written: Written) -> Iterator[Asked]:
-    """What people type: a JSON object, a table, a folder of files, or else a value of the only column.
+def rows(values: Sequence[str], served: Served, table_format: TableFormat) -> Iterator[Input]:
+    """Yield the rows of command-line values.
+
+    Args:
+        values: JSON objects, tables, folders of files, or values of the model's only column.
+        served: the model.
+        table_format: how the project's tables are written.
 
     Raises:
-        UserError: several columns are wanted of a single value, or a file is no table of such rows.
+        UserError: a single value is given for several columns, or a file is not a table of such rows.
     """
     names = list(served.inputs)
     for value in values:
@@ -48,52 +53,53 @@ def rows(values: Sequence[str], served: Served, written: Written) -> Iterator[As
         if value.lstrip().startswith("{"):
             yield _object(value)
         elif format := _format(path):
-            yield from table(path, format, served, written)
-        elif path.is_dir() and (only := _file_column(served)):
-            yield from folder(path, only)
+            yield from table(path, format, served, table_format)
+        elif path.is_dir() and (column := _file_column(served)):
+            yield from folder(path, column)
         elif value.lower().endswith(ENDINGS):
             raise UserError(f"{value} cannot be read: there is no such file")
         elif len(names) == 1:
-            yield Asked(value, {names[0]: value})
+            yield Input(value, {names[0]: value})
         else:
-            some = ", ".join(f'"{name}": ...' for name in names[:3])
+            first = ", ".join(f'"{name}": ...' for name in names[:3])
             raise UserError(
-                f"{value}: this model takes {len(names)} columns: give '{{{some}}}' or a table, such as .csv"
+                f"{value}: this model takes {len(names)} columns: give '{{{first}}}' or a table, such as .csv"
             )
 
 
-def table(path: Path, format: str, served: Served, written: Written) -> Iterator[Asked]:
-    """The rows of a file or folder, cell by cell as training reads them. What the model does not take is left out.
+def table(path: Path, format: str, served: Served, table_format: TableFormat) -> Iterator[Input]:
+    """Yield the rows of a table, read as in training, without the columns that the model does not take.
 
     Raises:
-        UserError: it cannot be read, or lacks a column; one that may be missing is so in every row.
+        UserError: the table cannot be read, or a column is missing that is not optional.
     """
     source = sources.source(format)
-    options = written.options if format == written.format else source.Options()
+    options = table_format.options if format == table_format.format else source.Options()
     if isinstance(options, delimited.Options) and options.columns:
         options = _columns(path, options, served)
-    there = source.columns(path, options)
-    present = tuple(column for column in served.schema.features if column.name in there)
+    columns = source.columns(path, options)
+    present = tuple(column for column in served.schema.features if column.name in columns)
     if not present:
         raise UserError(f"{path} has none of the model's columns: {', '.join(served.inputs)}")
-    _miss(path, [column.name for column in served.schema.features if column not in present], there, served)
-    if format == "json":  # the first row does not speak for all
+    absent = [column.name for column in served.schema.features if column not in present]
+    _report_absent(path, absent, columns, served)
+    if format == "json":  # later rows may have more columns than the first
         present = served.schema.features
-    # a source wants a target, and a column may be it a second time
+    # A source requires a target, which may be one of the features.
     for chunk in source.chunks(path, Schema(present, target=present[0]), options):
-        for found in source.read(chunk):
-            place = str((path if path.is_dir() else path.parent) / found.source)
-            if isinstance(found, Reject):
-                yield Asked(place, {}, found.reason)
+        for record in source.read(chunk):
+            place = str((path if path.is_dir() else path.parent) / record.source)
+            if isinstance(record, Reject):
+                yield Input(place, {}, record.reason)
             else:
-                yield Asked(place, {column.name: found.values.get(column.name) for column in present})
+                yield Input(place, {column.name: record.values.get(column.name) for column in present})
 
 
-def folder(path: Path, column: str) -> Iterator[Asked]:
-    """All files below a folder, by name, hidden ones left out; each is a value of `column`.
+def folder(path: Path, column: str) -> Iterator[Input]:
+    """Yield each file below a folder as a value of `column`, ordered by name, without hidden files.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no file.
     """
     empty = True
     for place, folders, files in os.walk(path):
@@ -101,35 +107,35 @@ def folder(path: Path, column: str) -> Iterator[Asked]:
         for name in sorted(files):
             if not name.startswith("."):
                 empty = False
-                yield Asked(os.path.join(place, name), {column: os.path.join(place, name)})
+                yield Input(os.path.join(place, name), {column: os.path.join(place, name)})
     if empty:
-        raise UserError(f"{path} holds no file")
+        raise UserError(f"{path} has no files")
 
 
-def whole(path: Path, served: Served) -> tuple[list[str], list[Row]]:
-    """Places and rows of a table that must be without a fault.
+def valid_rows(path: Path, served: Served) -> tuple[list[str], list[Row]]:
+    """Return the places and rows of a table in which every row must be valid.
 
     Raises:
-        ValueError: it is no table, or has a fault.
+        ValueError: the file is not a table, or a row is invalid.
     """
     format = _format(path)
     if not format:
-        raise ValueError(f"{path} is no table that is there: give rows, or a file that ends in {', '.join(ENDINGS)}")
+        raise ValueError(f"{path} is not an existing table: give rows, or a file that ends in {', '.join(ENDINGS)}")
     try:
-        found = list(table(path, format, served, Written()))
+        read = list(table(path, format, served, TableFormat()))
     except UserError as error:
         raise ValueError(str(error)) from error
-    for place, _, fault in found:
+    for place, _, fault in read:
         if fault:
             raise ValueError(f"{place}: {fault}")
-    return [asked.place for asked in found], [asked.row for asked in found]
+    return [row.place for row in read], [row.row for row in read]
 
 
-def _object(value: str) -> Asked:
+def _object(value: str) -> Input:
     try:
-        return Asked(value, json.loads(value))
+        return Input(value, json.loads(value))
     except ValueError as error:
-        return Asked(value, {}, f"is no JSON: {error}")
+        return Input(value, {}, f"is not JSON: {error}")
 
 
 def _format(path: Path) -> str:
@@ -137,14 +143,14 @@ def _format(path: Path) -> str:
 
 
 def _file_column(served: Served) -> str:
-    """The column that a bare file fills: the only one of bytes, where all others may be missing."""
-    blobs = [name for name, tensor in served.inputs.items() if tensor.dtype == "bytes"]
-    needed = [name for name, tensor in served.inputs.items() if not tensor.optional]
-    return blobs[0] if len(blobs) == 1 and set(needed) <= set(blobs) else ""
+    """Return the column that takes a file: the only one of bytes, if all others are optional; else ""."""
+    of_bytes = [name for name, tensor in served.inputs.items() if tensor.dtype == "bytes"]
+    required = [name for name, tensor in served.inputs.items() if not tensor.optional]
+    return of_bytes[0] if len(of_bytes) == 1 and set(required) <= set(of_bytes) else ""
 
 
 def _columns(path: Path, options: delimited.Options, served: Served) -> delimited.Options:
-    """The declared columns, but for a table that has a header row of its own, or leaves the target out."""
+    """Adapt the declared columns to a table that has a header row, or does not have the target's column."""
     first = delimited.first_row(path, options)
     if set(first) & set(served.inputs):
         return replace(options, columns=())
@@ -153,18 +159,18 @@ def _columns(path: Path, options: delimited.Options, served: Served) -> delimite
     return options
 
 
-def _miss(path: Path, absent: list[str], there: list[str], served: Served) -> None:
-    """Say which columns a table lacks.
+def _report_absent(path: Path, absent: list[str], columns: list[str], served: Served) -> None:
+    """Warn of the model's columns that a table does not have. `columns`: those that it has.
 
     Raises:
-        UserError: one seems to be misspelt there, or may not be missing.
+        UserError: an absent column seems to be misspelled in the table, or is not optional.
     """
-    unknown = [name for name in there if name not in served.inputs and name != served.schema.target.name]
+    unknown = [name for name in columns if name not in served.inputs and name != served.schema.target.name]
     for name in absent:
         close = difflib.get_close_matches(name, unknown, n=1)
         if close:
-            raise UserError(f"{path} has no column {name!r}: rename {close[0]!r}, if that is meant")
+            raise UserError(f"{path} has no column {name!r}: rename {close[0]!r}, if it is that column")
         if not served.inputs[name].optional:
             raise UserError(f"{path} has no column {name!r}")
     if absent:
-        logging.getLogger(__name__).warning("%s lacks %s: missing in every row", path, ", ".join(absent))
+        logging.getLogger(__name__).warning("%s has no %s: missing in every row", path, ", ".join(absent))

@@ -1,4 +1,4 @@
-"""What a server says of a model, and what follows from it: which rows it takes, and what its outputs mean."""
+"""A server's description of a model: which rows the model takes, and what its outputs mean."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy as np
 from serving.client.errors import RowError, ServerError
 from stages.schema import Kind, Schema, Tensor, kind, target_kind
 
-Answer = dict[str, Any]  # label and probability, or value, low and high, as the target's kind says; its identifiers
-Row = Mapping[str, Any]  # {column: a value as people hold it}
-Raw = dict[str, list[Any]]  # {column: [n] as the table stores them}
+Answer = dict[str, Any]  # the target kind's keys, such as label and probability, and the identifiers
+Row = Mapping[str, Any]  # {column: a plain Python value}
+Raw = dict[str, list[Any]]  # {column: [n], as the table stores the values}
 Outputs = dict[str, np.ndarray]  # {name: [n, *shape]}
 
 
 class Frame(Protocol):
-    """What types know of a pandas data frame, which has none of its own."""
+    """The type of a pandas data frame, which has no type hints of its own."""
 
     @property
     def columns(self) -> Any: ...
@@ -35,18 +35,18 @@ AnyFrame = TypeVar("AnyFrame", bound=Frame)
 
 @dataclass(frozen=True)
 class Served:
-    """A model as its server describes it."""
+    """A served model, as its server describes it."""
 
-    schema: Schema  # with nothing fitted to the features
-    max_batch: int  # rows in one request
-    candidate: str  # NAME_<id>, its name for ever
+    schema: Schema  # without what was fitted to the features
+    max_batch: int  # largest number of rows in a request
+    candidate: str  # NAME_<id>, the name of its release
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Served:
-        """From a model's configuration as JSON.
+        """Read a model's configuration in JSON.
 
         Raises:
-            ServerError: it is none that millrace has exported, or it has a kind of data that is not known here.
+            ServerError: the model was not exported by millrace, or a kind of its columns does not exist here.
         """
         try:
             schema = Schema.parse(config["parameters"]["schema"]["string_value"])
@@ -56,24 +56,26 @@ class Served:
             served.inputs, served.outputs  # noqa: B018  (finds the modules of all kinds)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             name = config.get("name")
-            raise ServerError(f"the model {name!r} does not say what its columns are: it is none of ours") from error
+            raise ServerError(
+                f"the model {name!r} does not describe its columns: millrace has not exported it"
+            ) from error
         except ModuleNotFoundError as error:
-            raise ServerError(f"the model {config.get('name')!r} needs {error.name}, which is not here") from error
+            raise ServerError(f"the model {config.get('name')!r} needs {error.name}, which is missing here") from error
         return served
 
     @property
     def release(self) -> str:
-        """The id that comes with every answer."""
+        """The release's id, which every answer has."""
         return self.candidate.rpartition("_")[2]
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
-        """By column."""
+        """The input tensors, by column."""
         return self.schema.inputs()
 
     @cached_property
     def outputs(self) -> dict[str, Tensor]:
-        """By name, without those that identify an answer."""
+        """The output tensors by name, without the identifiers."""
         return self.schema.outputs()
 
     @cached_property
@@ -81,30 +83,30 @@ class Served:
         return {column.name: kind(column.kind) for column in self.schema.features}
 
     def raw(self, row: Row) -> dict[str, Any]:
-        """One row as people hold it -> as the table stores it, every column in it; what is missing is None.
+        """Convert a row to the values that the table stores, for every column; a missing value is None.
 
         Raises:
             RowError: a column is unknown (the nearest is named) or missing, or its kind cannot take the value.
         """
         for name in row:
-            if name not in self._kinds and name != self.schema.target.name:  # who knows the answer may leave it in
+            if name not in self._kinds and name != self.schema.target.name:  # a row may include the target
                 raise RowError(f"unknown column {name!r}: {self.nearest(name)}", str(name))
         return {name: self._cell(name, module, row) for name, module in self._kinds.items()}
 
     def answers(self, outputs: Outputs, probabilities: bool = False) -> list[Answer]:
-        """Outputs as arrays -> an answer for each row; with `probabilities`, that of each label as well."""
+        """Convert outputs to an answer for each row; with `probabilities`, also with the probability of each class."""
         answers = target_kind(self.schema.target.kind).predictions(outputs, self.schema.target.fitted)
         for row, answer in enumerate(answers):
             for name, tensor in self.outputs.items():
                 if tensor.labels and probabilities:
                     answer[name] = dict(zip(tensor.labels, outputs[name][row].tolist(), strict=True))
             answer["release"] = self.release
-            if "answer_id" in outputs:  # releases made by earlier versions have none
+            if "answer_id" in outputs:  # releases of earlier versions do not have it
                 answer["answer_id"] = str(outputs["answer_id"][row])
         return answers
 
     def nearest(self, name: object) -> str:
-        """A hint for a column that is not there."""
+        """Return a hint for a column that does not exist."""
         close = difflib.get_close_matches(str(name), self._kinds, n=1)
         return f"did you mean {close[0]!r}?" if close else f"this model takes {', '.join(self._kinds)}"
 
@@ -115,10 +117,10 @@ class Served:
             try:
                 several = isinstance(value, (list, tuple, dict, set))
                 if several or (module.RAW != "bytes" and getattr(value, "ndim", False)):
-                    raise ValueError(f"a {type(value).__name__} is no single value")
+                    raise ValueError(f"a {type(value).__name__} is not a single value")
                 raw = module.raw(_content(value) if module.RAW == "bytes" else value)
                 if isinstance(raw, str):
-                    raw.encode()  # half a surrogate pair cannot travel
+                    raw.encode()  # fails for a lone surrogate, which cannot be sent
             except (ValueError, TypeError, OSError) as error:
                 reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
                 raise RowError(reason, name) from error
@@ -128,28 +130,28 @@ class Served:
 
 
 def _content(value: Any) -> Any:
-    """What is in an open file; any other value as it is.
+    """Read an open file; return any other value as it is.
 
     Raises:
-        ValueError: it is open as text, or has been read to its end.
+        ValueError: the file is open as text, or has been read to its end.
     """
     if isinstance(value, io.BytesIO):
-        return value.getvalue()  # wherever it was left by who has written it
+        return value.getvalue()  # whatever its position
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if not hasattr(value, "read"):
         return value
     content = value.read()
     if isinstance(content, str):
-        raise ValueError("a file open as text: open it with mode 'rb'")
+        raise ValueError("the file is open as text: open it with mode 'rb'")
     if not content:
-        raise ValueError("an open file without a byte left to read")
+        raise ValueError("the open file has no byte left to read")
     return content
 
 
 def flat(answer: Answer) -> Answer:
-    """An answer as cells of a table: `probabilities` of several labels become a `probabilities[LABEL]` each."""
+    """Return an answer as cells of a table: the probability of each class becomes `probabilities[CLASS]`."""
     cells: Answer = {}
     for name, value in answer.items():
-        cells |= {f"{name}[{key}]": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+        cells |= {f"{name}[{key}]": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
     return cells

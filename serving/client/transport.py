@@ -1,4 +1,4 @@
-"""One request and its answer, by gRPC or HTTP, for threads or for asyncio. Nothing is repeated here."""
+"""Send one request and return its response, by gRPC or HTTP, for threads or for asyncio. Nothing is repeated here."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from serving.triton import wire
 
 Headers = Mapping[str, str]
 _RECONNECT = [
-    ("grpc.initial_reconnect_backoff_ms", 50),  # gRPC's own second would swallow our shorter pauses
+    ("grpc.initial_reconnect_backoff_ms", 50),  # gRPC's default of a second is longer than our first pauses
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 _CHUNK = 1 << 16
 
 
 class Transport(Protocol):
-    """To one server. Threads may share it."""
+    """A connection to one server. Threads may share it."""
 
     def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any: ...
     def config(self, model: str, headers: Headers, timeout_s: float) -> Any: ...
@@ -32,7 +32,7 @@ class Transport(Protocol):
 
 
 class AsyncTransport(Protocol):
-    """The same in one event loop."""
+    """A connection to one server, for one event loop."""
 
     def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Awaitable[Any]: ...
     def config(self, model: str, headers: Headers, timeout_s: float) -> Awaitable[Any]: ...
@@ -40,17 +40,17 @@ class AsyncTransport(Protocol):
 
 
 def connect(address: Address, tls: Tls) -> Transport:
-    """Nothing is sent yet."""
+    """Return a transport for threads. Nothing is sent yet."""
     return (Grpc if address.protocol == "grpc" else Http)(address, tls)
 
 
 def connect_async(address: Address, tls: Tls) -> AsyncTransport:
-    """Nothing is sent yet."""
+    """Return a transport for asyncio. Nothing is sent yet."""
     return (AsyncGrpc if address.protocol == "grpc" else AsyncHttp)(address, tls)
 
 
 class Grpc:
-    """One channel."""
+    """A gRPC channel."""
 
     def __init__(self, address: Address, tls: Tls) -> None:
         import tritonclient.grpc
@@ -61,15 +61,15 @@ class Grpc:
         return self._client.infer(model, inputs, headers=dict(headers), client_timeout=timeout_s)
 
     def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
-        given = {"headers": dict(headers), "client_timeout": timeout_s, "as_json": True}
-        return self._client.get_model_config(model, **given)["config"]
+        options = {"headers": dict(headers), "client_timeout": timeout_s, "as_json": True}
+        return self._client.get_model_config(model, **options)["config"]
 
     def close(self) -> None:
         self._client.close()
 
 
 class AsyncGrpc:
-    """One channel of grpc.aio."""
+    """A channel of grpc.aio."""
 
     def __init__(self, address: Address, tls: Tls) -> None:
         import tritonclient.grpc.aio
@@ -89,14 +89,14 @@ class AsyncGrpc:
 
 
 class Http:
-    """A connection for each request that is under way, kept for the next. tritonclient's belong to one thread each."""
+    """HTTP connections: one for each request under way, kept for later ones. tritonclient's cannot be shared."""
 
     def __init__(self, address: Address, tls: Tls) -> None:
         self._address, self._proxy = address, address.proxy()
         self._context = tls.context() if address.encrypted else None
-        plainly = self._proxy is not None and not address.encrypted  # such a proxy wants the whole URL
-        self._prefix = address.url if plainly else address.path
-        self._proxy_headers = self._proxy.headers if self._proxy and plainly else {}
+        unencrypted = self._proxy is not None and not address.encrypted  # the proxy then takes the whole URL
+        self._prefix = address.url if unencrypted else address.path
+        self._proxy_headers = self._proxy.headers if self._proxy and unencrypted else {}
         self._free: list[http.client.HTTPConnection] = []  # append and pop are atomic
 
     def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
@@ -123,7 +123,7 @@ class Http:
                 return self._exchange(connection, method, path, headers, body, deadline)
             except BaseException as error:
                 connection.close()
-                if not (used and isinstance(error, ConnectionError)):  # which the server has closed meanwhile
+                if not (used and isinstance(error, ConnectionError)):  # the server may have closed a used one
                     raise
 
     def _exchange(
@@ -135,17 +135,17 @@ class Http:
         body: bytes | None,
         deadline: float,
     ) -> tuple[bytes, Headers]:
-        connection.timeout = _left_s(deadline)
+        connection.timeout = _remaining_s(deadline)
         if connection.sock is None:
             connection.connect()
-        line: socket.socket = connection.sock
-        line.settimeout(_left_s(deadline))
+        sock: socket.socket = connection.sock
+        sock.settimeout(_remaining_s(deadline))
         connection.request(method, self._prefix + path, body, {**self._proxy_headers, **headers})
         response = connection.getresponse()
         content = bytearray()
         while chunk := response.read1(_CHUNK):
             content += chunk
-            line.settimeout(_left_s(deadline))
+            sock.settimeout(_remaining_s(deadline))
         response.close()
         if connection.sock is not None:  # the server keeps it open
             self._free.append(connection)
@@ -163,7 +163,7 @@ class Http:
 
 
 class AsyncHttp:
-    """One session of aiohttp."""
+    """A session of aiohttp."""
 
     def __init__(self, address: Address, tls: Tls) -> None:
         import aiohttp
@@ -211,7 +211,7 @@ def _config(model: str) -> str:
 
 
 def _request(inputs: list[Any]) -> tuple[bytes, dict[str, str]]:
-    """The body, and the headers that belong to it."""
+    """Return the body of a request, and the headers that describe it."""
     import tritonclient.http
 
     body, json_bytes = tritonclient.http.InferenceServerClient.generate_request_body(inputs)
@@ -228,17 +228,17 @@ def _result(content: bytes, headers: Headers) -> Any:
 
 
 def _object(content: bytes) -> Any:
-    """JSON, which an answer of something else than Triton may not be."""
+    """Parse JSON. The response may be something else, if it does not come from Triton."""
     from tritonclient.utils import InferenceServerException
 
     try:
         return json.loads(content)
     except ValueError as error:
-        raise InferenceServerException(f"an answer that is no JSON: {content[:60]!r}", "200") from error
+        raise InferenceServerException(f"the response is not JSON: {content[:60]!r}", "200") from error
 
 
 def _check(status: int, content: bytes) -> None:
-    """Raise what tritonclient raises, with what the server or a proxy before it says."""
+    """Raise tritonclient's exception, with the message of the server or of a proxy, unless the status is 200."""
     from tritonclient.utils import InferenceServerException
 
     if status == HTTPStatus.OK:
@@ -246,18 +246,18 @@ def _check(status: int, content: bytes) -> None:
     try:
         message = str(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError):
-        phrase = next((known.phrase for known in HTTPStatus if known == status), "")
+        phrase = next((known_status.phrase for known_status in HTTPStatus if known_status == status), "")
         message = f"HTTP {status} {phrase}".strip()
     raise InferenceServerException(message, status=str(status))
 
 
-def _left_s(deadline: float) -> float:
-    """Of the time for a request.
+def _remaining_s(deadline: float) -> float:
+    """Return the seconds until the deadline of a request.
 
     Raises:
-        TimeoutError: none.
+        TimeoutError: the deadline has passed.
     """
-    left_s = deadline - time.monotonic()
-    if left_s <= 0:
+    remaining_s = deadline - time.monotonic()
+    if remaining_s <= 0:
         raise TimeoutError
-    return left_s
+    return remaining_s

@@ -1,4 +1,4 @@
-"""A person's word for a release whose gate asks for one: bound to its id, and to the reasons that the gate gave."""
+"""A person's approval of a release whose gate requires one. It holds for one release and the gate's reasons alone."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from typing import Any
 
 from serving.releases import ledger
 from serving.releases.store import Store
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from stages.core.errors import Misuse
 from stages.gating.verdict import PERSON
 
-APPROVED = "approved"  # the event, and the verdict's key under which it travels with the release
+APPROVED = "approved"  # the ledger's event, and the verdict's key for the approval
 
 
 def approve(store: Store, names: Names, verdict: Mapping[str, Any], by: str, reason: str) -> list[str]:
-    """Record that somebody answers for what does not hold; the reasons that the gate gave.
+    """Record an approval, and return the gate's reasons that it accepts.
+
+    Args:
+        store: the releases on this host.
+        names: the exported release.
+        verdict: the gate's verdict on it.
+        by: who approves.
+        reason: why.
 
     Raises:
-        Misuse: there is nothing to approve, or nobody who does.
+        Misuse: there is nothing to approve, or `by` or `reason` is blank.
     """
     release, outcome = names.release, verdict["verdict"]
     if verdict["release"] != release:
@@ -29,25 +36,26 @@ def approve(store: Store, names: Names, verdict: Mapping[str, Any], by: str, rea
     for option, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
             raise Misuse(f"{option} is blank: an approval says who gives it, and why")
-    reasons = _open(verdict)
+    reasons = _failed(verdict)
     with store.writing("an approval"):
         ledger.append(store.ledger, APPROVED, name=names.public, release=release, by=by, reason=reason, reasons=reasons)
     return reasons
 
 
 def with_approval(store: Store, release: str, verdict: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The verdict, and under `approved` the latest approval of this release, if it is of all that does not hold."""
+    """Return the verdict with the latest approval of this release that covers all failed criteria, if there is one."""
     for line in reversed(ledger.lines(store.ledger)):
         approved = line["event"] == APPROVED and line.get("release") == release == verdict.get("release")
-        if approved and all(reason in line.get("reasons", ()) for reason in _open(verdict)):
+        if approved and all(reason in line.get("reasons", ()) for reason in _failed(verdict)):
             return {**verdict, APPROVED: {key: line.get(key, "?") for key in ("time", "actor", "by", "reason")}}
     return verdict
 
 
 def needed(verdict: Mapping[str, Any]) -> bool:
-    """Whether a person has still to say yes."""
+    """Whether the verdict requires an approval that it does not have."""
     return verdict.get("verdict") == PERSON and APPROVED not in verdict
 
 
-def _open(verdict: Mapping[str, Any]) -> list[str]:
-    return [each["reason"] for each in verdict.get("criteria", ()) if not each["holds"]]
+def _failed(verdict: Mapping[str, Any]) -> list[str]:
+    """Return the reasons of the criteria that do not hold."""
+    return [criterion["reason"] for criterion in verdict.get("criteria", ()) if not criterion["holds"]]

@@ -1,6 +1,6 @@
-"""What git and DVC have kept of the project: its state at a commit, each file by its hash, and who holds which release.
+"""The project's history in git and DVC: its state at a commit, with the hash of each file, and the commits of releases.
 
-Reads git's objects and DVC's cache alone: offline, and whatever lies in the working folders.
+Reads only git's objects and DVC's cache: offline, and independent of the working folders.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MANIFEST = f"{CHAMPION}/manifest.json"
 
 @dataclass(frozen=True)
 class State:
-    """The project at a commit. `cache`: where DVC keeps its objects."""
+    """The project at a commit. `cache`: the folder of DVC's objects."""
 
     root: Path
     commit: str
@@ -36,12 +36,12 @@ class State:
 
     @cached_property
     def blobs(self) -> dict[str, str]:
-        """Path below the root -> git's object, of every file that git tracks."""
-        listed = _git(self.root, "ls-tree", "-r", "-z", self.commit).decode(errors="surrogateescape").split("\0")
-        return {path: said.split()[2] for said, _, path in (line.partition("\t") for line in listed if line)}
+        """Path below the root -> git's object, for every tracked file."""
+        lines = _git(self.root, "ls-tree", "-r", "-z", self.commit).decode(errors="surrogateescape").split("\0")
+        return {path: entry.split()[2] for entry, _, path in (line.partition("\t") for line in lines if line)}
 
     def read(self, path: str) -> bytes:
-        """A tracked file.
+        """Return the content of a tracked file.
 
         Raises:
             UserError: git does not have it.
@@ -53,22 +53,22 @@ class State:
 
     @cached_property
     def paths(self) -> dict[str, str]:
-        """Where dvc.yaml says that everything lies."""
+        """The paths that dvc.yaml defines, by name."""
         return dict(_yaml(self.read("dvc.yaml"))["vars"][0]["paths"])
 
     @cached_property
     def stages(self) -> dict[str, Any]:
-        """What dvc.lock says of each stage, in the order in which they ran."""
+        """The entry of each stage in dvc.lock, in the order in which the stages ran."""
         return lockfile.parse(self.read(LOCK))
 
     @cached_property
-    def made(self) -> dict[str, str]:
-        """Path -> MD5 of every output of the stages."""
+    def outputs(self) -> dict[str, str]:
+        """Path -> MD5, for every output of the stages."""
         return lockfile.outputs(self.stages)
 
     @cached_property
     def added(self) -> dict[str, str]:
-        """Path -> MD5 of all that was put under DVC by `dvc add`."""
+        """Path -> MD5, for everything that was put under DVC by `dvc add`."""
         pointers = [path for path in self.blobs if path.endswith(".dvc")]
         outs = {path: _yaml(self.read(path)).get("outs", []) for path in pointers}
         return {
@@ -80,59 +80,59 @@ class State:
 
     @cached_property
     def read_by_stages(self) -> list[tuple[str, str]]:
-        """Path and MD5 of everything that a stage read, as it saw it; after changes two may have seen two."""
+        """Path and MD5 of everything that a stage read. Two stages may have read different states of a file."""
         read = [dependency for stage in self.stages.values() for dependency in stage.get("deps", [])]
         return sorted({(dependency["path"], dependency["md5"]) for dependency in read})
 
     @cached_property
     def raw(self) -> dict[str, str]:
-        """Of what was `added`, that which the stages read."""
+        """The part of `added` that the stages read."""
         read = [f"{path}/" for path, _ in self.read_by_stages]
-        return {path: md5 for path, md5 in self.added.items() if any(each.startswith(f"{path}/") for each in read)}
+        return {path: md5 for path, md5 in self.added.items() if any(file.startswith(f"{path}/") for file in read)}
 
     def object(self, md5: str) -> Path:
-        """Where DVC keeps the bytes of this MD5; those of `HASH.dir` are a list of files."""
+        """Return the path of DVC's object with this MD5. The object of `HASH.dir` is a list of files."""
         return dvc_files.object_path(self.cache, md5)
 
     def holds(self, md5: str) -> bool:
-        """Whether the bytes of this MD5 are here and have it."""
+        """Whether DVC's object with this MD5 exists and is intact."""
         return dvc_files.is_intact(self.object(md5), md5)
 
     def members(self, md5: str) -> dict[str, str]:
-        """Path -> MD5 of the files in a folder that DVC `holds`; of a file, itself as ""."""
+        """Return path -> MD5 of the files in a folder that DVC `holds`; for a file only itself, with the path ""."""
         return dvc_files.members(self.cache, md5)
 
     @cached_property
     def disagreements(self) -> list[str]:
-        """Where git has other code, parameters or data than dvc.lock says that the stages ran on; a sentence each."""
+        """How git's code, parameters and data differ from those that dvc.lock says the stages read, as sentences."""
         if LOCK not in self.blobs:
             return ["dvc.lock is not in git: commit it"]
-        told = []
-        folders = {folder: md5 for folder, md5 in (self.made | self.added).items() if md5.endswith(".dir")}
-        unknown = [f"{folder}/" for folder, md5 in folders.items() if not self.holds(md5)]
+        differences = []
+        folders = {folder: md5 for folder, md5 in (self.outputs | self.added).items() if md5.endswith(".dir")}
+        missing = [f"{folder}/" for folder, md5 in folders.items() if not self.holds(md5)]
         for path, md5 in self.read_by_stages:
-            if path.startswith(tuple(unknown)):
+            if path.startswith(tuple(missing)):
                 continue
-            has = self._has(path)
-            if has is None:
-                told.append(f"{path} is neither in git nor under DVC: commit it, or its .dvc file")
-            elif has != md5:
-                told.append(f"{path} is not in git as the stages read it: commit it as it was, or run again")
-        return told + unlike_params(self.stages, _yaml(self.read("params.yaml")))
+            committed = self._md5(path)
+            if committed is None:
+                differences.append(f"{path} is neither in git nor under DVC: commit it, or its .dvc file")
+            elif committed != md5:
+                differences.append(f"{path} is not in git as the stages read it: commit it as it was, or run again")
+        return differences + unlike_params(self.stages, _yaml(self.read("params.yaml")))
 
-    def _has(self, path: str) -> str | None:
-        """MD5 of what this commit has at a path, as DVC would say it."""
-        known = self.made | self.added
-        if path in known:
-            return known[path]
-        for folder, md5 in known.items():
+    def _md5(self, path: str) -> str | None:
+        """Return the MD5 of what this commit has at a path, as DVC computes it; None where it has nothing there."""
+        under_dvc = self.outputs | self.added
+        if path in under_dvc:
+            return under_dvc[path]
+        for folder, md5 in under_dvc.items():
             if path.startswith(f"{folder}/"):
                 return _md5_at(path.removeprefix(f"{folder}/"), self.members(md5))
         return _md5_at(path, self._code)
 
     @cached_property
     def _code(self) -> dict[str, str]:
-        """Path -> MD5 of every tracked file that the stages read."""
+        """Path -> MD5, for every tracked file that the stages read."""
         read = {path for path, _ in self.read_by_stages}
         files = {
             path: blob for path, blob in self.blobs.items() if read & {path, *map(str, PurePosixPath(path).parents)}
@@ -141,23 +141,30 @@ class State:
         return dict(zip(files, md5s, strict=True))
 
     def damage(self) -> list[str]:
-        """What git's own objects of this commit lack or have altered."""
-        done = _run(self.root, "git", "rev-list", "--objects", "--verify-objects", "--no-walk", "--quiet", self.commit)
-        said = done.stderr.decode(errors="replace").strip()
+        """List the objects of this commit that git is missing or that were altered."""
+        result = _run(
+            self.root, "git", "rev-list", "--objects", "--verify-objects", "--no-walk", "--quiet", self.commit
+        )
+        message = result.stderr.decode(errors="replace").strip()
         for path, blob in self.blobs.items():
-            said = said.replace(blob, f"{blob} ({path})")
-        return [f"git: {line}" for line in said.splitlines()] or (["git cannot read it"] if done.returncode else [])
+            message = message.replace(blob, f"{blob} ({path})")
+        faults = [f"git: {line}" for line in message.splitlines()]
+        return faults or (["git cannot read it"] if result.returncode else [])
 
     def about(self) -> str:
-        """When it was committed, by whom, and its title."""
-        return (
-            _git(self.root, "show", "--no-patch", "--format=%cI %cn: %s", self.commit).decode(errors="replace").strip()
-        )
+        """Describe the commit: its time, its author and its title."""
+        described = _git(self.root, "show", "--no-patch", "--format=%cI %cn: %s", self.commit)
+        return described.decode(errors="replace").strip()
 
 
 def releases(root: Path) -> dict[str, list[State]]:
-    """Every release that a commit has as its champion -> these commits, the oldest first."""
-    _git(root, "rev-parse", "--git-dir") if (root / ".git").exists() else None
+    """Return every release that was a champion -> the commits that have it as champion, the oldest first.
+
+    Raises:
+        UserError: the project is not under git, or git's objects are damaged.
+    """
+    if (root / ".git").exists():
+        _git(root, "rev-parse", "--git-dir")  # whose error is more precise than the next one
     if _run(root, "git", "rev-parse", "--verify", "--quiet", "HEAD").returncode:
         raise UserError(f"{root} is not under git, or has no commit: `git init`, `git add --all`, `git commit`")
     commits = (
@@ -166,90 +173,90 @@ def releases(root: Path) -> dict[str, list[State]]:
         .split()
     )
     prefix = _git(root, "rev-parse", "--show-prefix").decode().strip()
-    asked = "".join(f"{commit}:{prefix}{MANIFEST}\n" for commit in commits)
-    answered = _git(root, "cat-file", "--batch-check", given=asked.encode()).decode().splitlines()
-    holding = [
-        (commit, line.split()[0])
-        for commit, line in zip(commits, answered, strict=True)
-        if not line.endswith(" missing")
+    queries = "".join(f"{commit}:{prefix}{MANIFEST}\n" for commit in commits)
+    lines = _git(root, "cat-file", "--batch-check", stdin=queries.encode()).decode().splitlines()
+    with_manifest = [
+        (commit, line.split()[0]) for commit, line in zip(commits, lines, strict=True) if not line.endswith(" missing")
     ]
-    blobs = {f"{MANIFEST} at {commit[:12]}": blob for commit, blob in holding}
+    blobs = {f"{MANIFEST} at {commit[:12]}": blob for commit, blob in with_manifest}
     contents = dict(zip(blobs.values(), _contents(root, blobs), strict=True))
-    found: dict[str, list[State]] = {}
-    for commit, blob in holding:
+    states: dict[str, list[State]] = {}
+    for commit, blob in with_manifest:
         if contents[blob].strip() != b"{}":
             id = hashlib.sha256(contents[blob]).hexdigest()[:12]
-            found.setdefault(id, []).append(State(root, commit, cache(root)))
-    return found
+            states.setdefault(id, []).append(State(root, commit, cache(root)))
+    return states
 
 
 def origin(states: Iterable[State]) -> State:
-    """Of the commits of one release, the first that has all that made it; else the one that comes nearest."""
+    """Return the first of a release's commits that has everything that made it; else the one that comes closest."""
     states = list(states)
-    made = [state for state in states if made_here(state)]
-    return next((state for state in made if not state.disagreements), (made or states)[0])
+    own_lock = [state for state in states if has_own_lock(state)]
+    return next((state for state in own_lock if not state.disagreements), (own_lock or states)[0])
 
 
-def made_here(state: State) -> bool:
-    """Whether a commit's dvc.lock is of the run that made its champion, and not of a later one."""
+def has_own_lock(state: State) -> bool:
+    """Whether a commit's dvc.lock comes from the run that made its champion, and not from a later one."""
     md5 = hashlib.md5(state.read(MANIFEST)).hexdigest()
     return LOCK in state.blobs and md5.encode() in state.read(LOCK)
 
 
 def head(root: Path) -> State:
-    """The project at the commit that is checked out."""
+    """Return the project at the commit that is checked out."""
     return State(root, _git(root, "rev-parse", "HEAD").decode().strip(), cache(root))
 
 
 def detached(root: Path) -> bool:
-    """Whether a commit is checked out and no branch, so that no branch gets what is committed next."""
-    known = _run(root, "git", "rev-parse", "--verify", "--quiet", "HEAD").returncode == 0
-    return known and _run(root, "git", "symbolic-ref", "--quiet", "HEAD").returncode == 1
+    """Whether a commit is checked out instead of a branch, so that the next commit is on no branch."""
+    has_commit = _run(root, "git", "rev-parse", "--verify", "--quiet", "HEAD").returncode == 0
+    return has_commit and _run(root, "git", "symbolic-ref", "--quiet", "HEAD").returncode == 1
 
 
 def shallow(root: Path) -> bool:
-    """Whether this clone has the last commits alone."""
+    """Whether this is a shallow clone, which has only the last commits."""
     return _run(root, "git", "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
 
 
 def uncommitted(root: Path, folder: str) -> list[str]:
-    """The files below a folder that git has otherwise, or not at all; nothing where git does not say."""
-    listed = _run(root, "git", "status", "--porcelain", "-z", "--", folder).stdout.decode(errors="replace")
-    return [line[3:] for line in listed.split("\0") if line[3:]]
+    """List the files in a folder that have uncommitted changes; none where git fails."""
+    status = _run(root, "git", "status", "--porcelain", "-z", "--", folder).stdout.decode(errors="replace")
+    return [line[3:] for line in status.split("\0") if line[3:]]
 
 
 def top(root: Path) -> Path:
-    """The folder that git tracks, which the project may be a part of."""
+    """Return the top folder of the git repository, which may contain more than the project."""
     return Path(_git(root, "rev-parse", "--show-toplevel").decode().strip())
 
 
 def damaged(root: Path) -> str:
-    """What git finds wrong with all of its objects."""
-    done = _run(root, "git", "fsck", "--no-dangling", "--no-progress")
-    return "; ".join(done.stderr.decode(errors="replace").split("\n")[:3]) if done.returncode else ""
+    """Return what `git fsck` finds wrong; "" if nothing is."""
+    result = _run(root, "git", "fsck", "--no-dangling", "--no-progress")
+    return "; ".join(result.stderr.decode(errors="replace").split("\n")[:3]) if result.returncode else ""
 
 
 def unlike_params(stages: Mapping[str, Any], params: Any) -> list[str]:
-    """Which values of params.yaml are not those that the stages ran with; a sentence each."""
-    told = {}
+    """List the values of params.yaml that differ from those that the stages ran with, as sentences."""
+    differences = {}
     for stage in stages.values():
-        for key, ran_with in stage.get("params", {}).get("params.yaml", {}).items():
+        for key, used in stage.get("params", {}).get("params.yaml", {}).items():
             try:
-                has = reduce(getitem, key.split("."), params)
+                value = reduce(getitem, key.split("."), params)
             except (KeyError, TypeError):
-                has = None
-            if has != ran_with:
-                told[key] = f"{key} is {json.dumps(has)} in params.yaml, but the stages ran with {json.dumps(ran_with)}"
-    return list(told.values())
+                value = None
+            if value != used:
+                differences[key] = (
+                    f"{key} is {json.dumps(value)} in params.yaml, but the stages ran with {json.dumps(used)}"
+                )
+    return list(differences.values())
 
 
 def params_stand(root: Path) -> bool:
-    """Whether params.yaml, as it lies here, has the values that the stages last ran with."""
+    """Whether params.yaml in the working folder has the values that the stages last ran with."""
     return not unlike_params(lockfile.stages(root), _yaml((root / "params.yaml").read_bytes()))
 
 
 def digest(path: Path, algorithm: str) -> str:
-    """Of a file's bytes, in hex."""
+    """Return the digest of a file in hex. `algorithm`: such as "sha256"."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
@@ -258,32 +265,32 @@ cache = functools.cache(dvc_files.cache)
 
 
 def _md5_at(path: str, files: Mapping[str, str]) -> str | None:
-    """MD5 of a file, or, as DVC lists its files, of a folder."""
+    """Return the MD5 of a file, or of a folder as DVC computes it from the folder's files."""
     below = dvc_files.below(files, path)
     return below.get("") or (dvc_files.folder_md5(below) if below else None)
 
 
 def _contents(root: Path, files: Mapping[str, str]) -> Iterator[bytes]:
-    """The bytes of files, path -> git's object, one after another.
+    """Yield the contents of files, given as path -> git's object.
 
     Raises:
-        UserError: git does not have them, or has altered ones.
+        UserError: an object is missing or was altered.
     """
     try:
-        told = _git(root, "cat-file", "--batch", given="".join(f"{blob}\n" for blob in files.values()).encode())
+        batch = _git(root, "cat-file", "--batch", stdin="".join(f"{blob}\n" for blob in files.values()).encode())
     except UserError as error:
         named = [path for path, blob in files.items() if blob in str(error)]
         raise UserError(f"{named[0]}: {error}" if named else str(error)) from error
-    at = 0
+    start = 0
     for path, blob in files.items():
-        line = told.index(b"\n", at)
-        size = int(told[at:line].split()[2])
-        content = told[line + 1 : line + 1 + size]
+        line_end = batch.index(b"\n", start)
+        size = int(batch[start:line_end].split()[2])
+        content = batch[line_end + 1 : line_end + 1 + size]
         algorithm = "sha1" if len(blob) == 40 else "sha256"
         if hashlib.new(algorithm, b"blob %d\0" % size + content).hexdigest() != blob:
             raise UserError(f"{path}: git's object {blob} has other bytes")
         yield content
-        at = line + 1 + size + 1
+        start = line_end + 1 + size + 1
 
 
 @functools.lru_cache(maxsize=64)
@@ -293,26 +300,26 @@ def _yaml(content: bytes) -> Any:
     return YAML(typ="safe").load(content)
 
 
-def _git(root: Path, *arguments: str, given: bytes = b"") -> bytes:
-    """What git says.
+def _git(root: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+    """Run git and return its standard output.
 
     Raises:
-        UserError: it cannot.
+        UserError: it failed.
     """
-    done = _run(root, "git", *arguments, given=given)
-    if done.returncode:
-        message = done.stderr.decode(errors="replace").strip()
-        raise UserError(f"`git {arguments[0]}` failed: {refusal(message) or done.returncode}")
-    return done.stdout
+    result = _run(root, "git", *arguments, stdin=stdin)
+    if result.returncode:
+        message = result.stderr.decode(errors="replace").strip()
+        raise UserError(f"`git {arguments[0]}` failed: {refusal(message) or result.returncode}")
+    return result.stdout
 
 
 def refusal(message: str) -> str:
-    """Git's reason on its stderr, in one line."""
-    if owned := re.search(r"dubious ownership in repository at '(.*)'", message):
-        allowed = f"`git config --global --add safe.directory {owned[1]}`"
-        return f"{owned[1]} is another user's repository: {allowed} lets git read it"
+    """Summarize git's standard error in one line."""
+    if match := re.search(r"dubious ownership in repository at '(.*)'", message):
+        command = f"`git config --global --add safe.directory {match[1]}`"
+        return f"{match[1]} is another user's repository: {command} lets git read it"
     return message.splitlines()[-1].strip() if message else ""
 
 
-def _run(root: Path, *command: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, cwd=root, env=child_environment(), input=given, capture_output=True)
+def _run(root: Path, *command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, cwd=root, env=child_environment(), input=stdin, capture_output=True)

@@ -1,9 +1,7 @@
-"""What answers now, and how it came to that: `millrace status`."""
+"""`millrace status`: the running server, the live releases and the last lines of the ledger."""
 
 from __future__ import annotations
 
-import http.client
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
@@ -11,53 +9,54 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from serving.releases import canary, ledger
-from serving.releases import git_history as history
+from serving.releases import canary, git_history, ledger
 from serving.releases.approval import APPROVED
+from serving.releases.proof import announced_server
 from serving.releases.store import Store
-from serving.triton.admin import is_server
+from serving.triton.admin import Successes, administered
 from stages.core import lockfile
 from stages.core.errors import UserError
 
 LINES = 8  # of the ledger
-WHY = 160  # letters of a line's reason
+WHY = 160  # characters of a line's reason
+TIMEOUT_S = 2.0
 
 
 def show(store: Store) -> None:
-    """Print it as tables."""
+    """Print the status as tables."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
-    told = ledger.lines(store.ledger)
-    server = store.announced()
-    up = server is not None and is_server(server["http"], server["identity"])
-    console.print(Text(f"server: {_server(store, server if up else None)}"))
+    events = ledger.lines(store.ledger)
+    server = announced_server(store)
+    console.print(Text(f"server: {_server(store, server)}"))
     if store.folder.exists() and not store.free():
-        console.print(Text(f"the disk of {store.folder} is full: nothing can be released, and the ledger waits"))
+        console.print(
+            Text(f"the disk of {store.folder} is full: nothing can be released, and the ledger is not written")
+        )
     if not store.names():
         console.print("nothing is released yet: `millrace release` does that")
     for name in store.names():
         current = store.current(name) or ""
-        counted = _counted(server["metrics"], name) if up and server else {}
+        successes = _successes(server["grpc"], name) if server else None
         table = Table(title=name, title_justify="left", show_header=False)
-        for what, said in (*_facts(store, told, name, current, counted), *canary.under_way(store, name)):
-            table.add_row(what, Text(said))
+        for heading, text in (*_facts(store, events, name, current, successes), *canary.under_way(store, name)):
+            table.add_row(heading, Text(text))
         console.print(table)
-    history = Table(title="ledger, the last lines", title_justify="left")
+    table = Table(title="ledger, the last lines", title_justify="left")
     for heading in ("time", "event", "release", "by", "why"):
-        history.add_column(heading)
-    for line in told[-LINES:]:
-        why = line.get("override") or line.get("reason") or "; ".join(map(str, line.get("reasons", ())))
-        by = line.get("by") or line["actor"]
-        told_why = Text(shorten(str(why), WHY, placeholder=" …"))
-        history.add_row(line["time"], line["event"], str(line.get("release", "")), Text(str(by)), told_why)
-    console.print(history)
+        table.add_column(heading)
+    for line in events[-LINES:]:
+        reason = line.get("override") or line.get("reason") or "; ".join(map(str, line.get("reasons", ())))
+        by, why = line.get("by") or line["actor"], shorten(str(reason), WHY, placeholder=" …")
+        table.add_row(line["time"], line["event"], str(line.get("release", "")), Text(str(by)), Text(why))
+    console.print(table)
 
 
 def show_unsettled(root: Path, store: Store) -> None:
-    """What keeps git and the graph from saying what is live, if anything does. The graph itself is not read."""
+    """Print why git does not know what is live, if it does not. The graph itself is not read."""
     for fault in lockfile.conflicts(root):
         print(f"not settled: {fault}")
     champion = root / "champion" / "manifest.json"
@@ -66,27 +65,27 @@ def show_unsettled(root: Path, store: Store) -> None:
     live = [store.current(name) for name in store.names()]
     if live and id not in live:
         print(f"not settled: champion/ has {id or 'no release'}, live is {', '.join(map(str, live))}: release it again")
-    elif live and (waiting := history.uncommitted(root, "champion")):
-        more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
-        print(f"not settled: git has no commit of {waiting[0]}{more}: `git add champion` and `git commit`")
+    elif live and (uncommitted := git_history.uncommitted(root, "champion")):
+        more = f" and {len(uncommitted) - 1} more" if len(uncommitted) > 1 else ""
+        print(f"not settled: git has no commit of {uncommitted[0]}{more}: `git add champion` and `git commit`")
 
 
 def _server(store: Store, server: dict[str, Any] | None) -> str:
-    """Where it is."""
+    """Describe the server, given its announcement if it runs."""
     if server:
         return f"HTTP {server['http']}, gRPC {server['grpc']}"
-    keeper = store.server()
-    return f"being started by process {keeper}" if keeper is not None else "none is running"
+    supervisor = store.server()
+    return f"being started by process {supervisor}" if supervisor is not None else "none is running"
 
 
 def _facts(
-    store: Store, told: list[dict[str, Any]], name: str, current: str, counted: dict[str, float]
+    store: Store, events: list[dict[str, Any]], name: str, current: str, successes: Successes | None
 ) -> Iterator[tuple[str, str]]:
-    """What is known of a live release."""
+    """Describe a live release: a heading and a text for each line."""
     promotions = (ledger.RELEASED, ledger.ROLLED_BACK)
-    own = [line for line in told if line.get("release") == current and line["event"] in promotions]
+    promoted = [line for line in events if line.get("release") == current and line["event"] in promotions]
     yield "release", current
-    yield "live since", own[-1]["time"] if own else "?"
+    yield "live since", promoted[-1]["time"] if promoted else "?"
     with suppress(UserError):
         verdict = store.read(current, "verdict.json")
         yield "verdict", verdict["verdict"]
@@ -94,30 +93,18 @@ def _facts(
             yield "approved", f"by {verdict[APPROVED]['by']}: {verdict[APPROVED]['reason']}"
     for fault in store.faults(current)[:3]:
         yield "fault", fault
-    for line in own:
+    for line in promoted:
         if "override" in line:
             yield "released in spite of it", str(line["override"])
-    if counted:
-        yield "requests", f"{counted['requests']:,.0f}"
-        yield "mean time", f"{counted['us'] / max(1, counted['requests']) / 1000:.2f} ms"
+    if successes:
+        yield "requests", f"{successes.requests:,}"
+        yield "mean time", f"{successes.seconds / max(1, successes.requests) * 1000:.2f} ms"
     others = [release for release in store.kept(name) if release != current]
-    yield "kept beside it", ", ".join(others) or "none"
+    yield "also kept", ", ".join(others) or "none"
 
 
-def _counted(address: str, model: str) -> dict[str, float]:
-    """Requests answered and microseconds spent on them, of one model since the server began."""
-    host, _, port = address.partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=2)
-    try:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-    except (OSError, http.client.HTTPException):
-        return {}
-    finally:
-        connection.close()
-
-    def total(metric: str) -> float:
-        found = re.findall(rf'^{metric}{{model="{re.escape(model)}",[^}}]*}} (\S+)$', text, re.MULTILINE)
-        return sum(map(float, found))
-
-    return {"requests": total("nv_inference_request_success"), "us": total("nv_inference_request_duration_us")}
+def _successes(address: str, model: str) -> Successes | None:
+    """Ask the server at HOST:PORT how many requests a model has answered; None where it does not report it."""
+    with suppress(UserError), administered(address, key="") as server:
+        return server.successes(model, TIMEOUT_S)
+    return None

@@ -1,16 +1,15 @@
-"""A running server as its keeper sees it: models are loaded and unloaded, and golden rows must be answered as ever."""
+"""Administration of a running server: load and unload models, ask whether it lives, and query its golden rows."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from serving.triton import wire
+from serving.triton import loopback, wire
 from serving.triton.launcher import ADMIN_HEADER, GRPC_PREFIX, Endpoint
 from serving.triton.port_owner import listens_in
 from stages.core.errors import UserError
@@ -20,16 +19,23 @@ TIMEOUT_S = 60.0
 DRAIN_S = 10.0
 
 
-class Unanswered(UserError):
-    """A server did not do what it should. `status`: gRPC's code, such as DEADLINE_EXCEEDED."""
+class CallFailed(UserError):
+    """A call to the server failed. `status`: its gRPC status code, such as DEADLINE_EXCEEDED."""
 
     def __init__(self, text: str, status: str) -> None:
         super().__init__(text)
         self.status = status
 
 
+class Successes(NamedTuple):
+    """The requests that a model has answered without an error since it was loaded."""
+
+    requests: int
+    seconds: float  # that they took together
+
+
 class Admin:
-    """The administration of one server by gRPC. No call takes longer than `timeout_s`."""
+    """Administers one server by gRPC. No call takes longer than `timeout_s`."""
 
     def __init__(self, client: Any, key: str, timeout_s: float = TIMEOUT_S) -> None:
         self._client = client
@@ -37,45 +43,51 @@ class Admin:
         self.timeout_s = timeout_s
 
     def load(self, model: str) -> None:
-        """Load a model, and what it consists of, as it is on disk.
+        """Load a model and its parts as they are on disk.
 
         Raises:
-            UserError: it cannot be loaded; what was there before goes on answering.
+            UserError: it cannot be loaded; the version that was loaded before goes on answering.
         """
-        self._say(f"cannot load {model}", "load_model", model, headers=self._headers)
+        self._administer(f"cannot load {model}", "load_model", model, headers=self._headers)
 
     def unload(self, model: str) -> None:
-        """Unload a model with its parts, unless it is not there."""
-        self._say(f"cannot unload {model}", "unload_model", model, headers=self._headers, unload_dependents=True)
+        """Unload a model and its parts. Does nothing where the model is not loaded."""
+        self._administer(f"cannot unload {model}", "unload_model", model, headers=self._headers, unload_dependents=True)
 
     def loaded(self) -> list[str]:
-        """The models that are ready."""
-        return self._states(("READY",))
+        """Return the names of the models that are ready."""
+        return self._models_in(("READY",))
 
     def wait_unloaded(self, model: str) -> None:
-        """Return when an unloaded model has answered all it was asked, or after DRAIN_S: a dead one never does."""
+        """Wait until an unloaded model has answered its last request, at most DRAIN_S: a dead worker never does."""
         deadline = time.monotonic() + DRAIN_S
-        while model in self._states(("READY", "UNLOADING")) and time.monotonic() < deadline:
+        while model in self._models_in(("READY", "UNLOADING")) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def is_live(self, timeout_s: float) -> bool:
-        """Whether the server itself says within `timeout_s` that it lives, whatever its models do."""
+        """Whether the server itself reports within `timeout_s` that it is live, whatever its models do."""
         with contextlib.suppress(UserError):
-            return bool(self._told("is not live", self._client.is_server_live, client_timeout=timeout_s))
+            return bool(self._call("is not live", self._client.is_server_live, client_timeout=timeout_s))
         return False
 
-    def answered(self, models: Sequence[str], timeout_s: float) -> int | None:
-        """Requests that these models have answered well since they were loaded; None where the server does not say."""
-        count = 0
-        for model in models:
-            try:
-                found = self._told(
-                    "no statistics", self._client.get_inference_statistics, model, client_timeout=timeout_s
-                )
-            except UserError:
-                return None
-            count += sum(int(each.inference_stats.success.count) for each in found.model_stats)
-        return count
+    def successes(self, model: str, timeout_s: float) -> Successes:
+        """Count the requests that a model has answered without an error.
+
+        Raises:
+            CallFailed: the server does not report it.
+        """
+        statistics = self._call(
+            "no statistics", self._client.get_inference_statistics, model, client_timeout=timeout_s
+        ).model_stats
+        successes = [version.inference_stats.success for version in statistics]
+        nanoseconds = sum(int(success.ns) for success in successes)
+        return Successes(sum(int(success.count) for success in successes), nanoseconds / 1e9)
+
+    def success_count(self, models: Sequence[str], timeout_s: float) -> int | None:
+        """Count the requests that several models have answered without an error; None where that is not known."""
+        with contextlib.suppress(UserError):
+            return sum(self.successes(model, timeout_s).requests for model in models)
+        return None
 
     def answers(
         self,
@@ -85,64 +97,55 @@ class Admin:
         timeout_s: float,
         request_id: str = wire.PROBE,
     ) -> dict[str, np.ndarray]:
-        """What a model answers to golden rows: every output as `wire.outputs` gives it.
+        """Send raw rows {column: [n]} to a model and return its outputs, in the form of `wire.outputs`.
 
         Raises:
-            Unanswered: it does not.
+            CallFailed: the model does not answer.
         """
-        answers: dict[str, np.ndarray] = self._told(
+        answers: dict[str, np.ndarray] = self._call(
             f"{model} does not answer", wire.ask, self._client, model, schema, raw, timeout_s, request_id
         )
         return answers
 
-    def _states(self, states: tuple[str, ...]) -> list[str]:
-        index = self._say("cannot list its models", "get_model_repository_index", headers=self._headers)
+    def _models_in(self, states: tuple[str, ...]) -> list[str]:
+        index = self._administer("cannot list its models", "get_model_repository_index", headers=self._headers)
         return [model.name for model in index.models if model.state in states]
 
-    def _say(self, failing: str, method: str, *arguments: Any, **options: Any) -> Any:
-        return self._told(failing, getattr(self._client, method), *arguments, client_timeout=self.timeout_s, **options)
+    def _administer(self, failure: str, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._call(failure, getattr(self._client, method), *arguments, client_timeout=self.timeout_s, **options)
 
-    def _told(self, failing: str, call: Any, *arguments: Any, **options: Any) -> Any:
+    def _call(self, failure: str, function: Any, *arguments: Any, **options: Any) -> Any:
         from tritonclient.utils import InferenceServerException
 
         try:
-            return call(*arguments, **options)
+            return function(*arguments, **options)
         except InferenceServerException as error:
             if ADMIN_HEADER in error.message():
-                raise UserError("live/key is not the server's: end `millrace serve`, and start it again") from error
+                raise UserError("live/key is not the server's key: end `millrace serve`, and start it again") from error
             status = str(error.status() or "").removeprefix("StatusCode.")
-            raise Unanswered(f"{failing}: {error.message()}", status) from error
+            raise CallFailed(f"{failure}: {error.message()}", status) from error
 
 
 @contextlib.contextmanager
 def administered(address: str, key: str, timeout_s: float = TIMEOUT_S) -> Iterator[Admin]:
-    """The server whose gRPC is at HOST:PORT."""
+    """Yield the administration of the server whose gRPC is at HOST:PORT."""
     with wire.connected(address) as client:
         yield Admin(client, key, timeout_s)
 
 
 def announcement(endpoint: Endpoint, pid: int) -> dict[str, Any]:
-    """How other commands find a server, and know it."""
+    """Return what other commands need to find a server and to recognize it. `pid`: the process that supervises it."""
     return {
         "http": endpoint.http,
         "grpc": endpoint.grpc,
         "metrics": endpoint.metrics,
         "identity": endpoint.identity,
-        "identifiers": list(IDENTIFIERS),  # that its keeper can read in answers
+        "identifiers": list(IDENTIFIERS),  # the ones that the supervisor can read in answers
         "pid": pid,
     }
 
 
 def is_server(address: str, identity: str) -> bool:
-    """Whether the server there is this one and lives, and no other that has its port now."""
-    host, _, port = address.partition(":")
-    if not listens_in(int(port), identity):
-        return False
-    connection = http.client.HTTPConnection(host, int(port), timeout=2)
-    try:
-        connection.request("GET", "/v2/health/live")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    """Whether the server with this identity listens at HOST:PORT and is live; another server there does not count."""
+    port = int(address.rpartition(":")[2])
+    return listens_in(port, identity) and loopback.get(address, "/v2/health/live") is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from serving.triton import loopback
 from serving.triton.port_owner import listens_in
 from serving.triton.scratch import Place, remove_regions, scratch, sweep
 from serving.triton.wire import connected
@@ -28,22 +28,22 @@ from stages.core.errors import Late, UserError
 PROJECT = Path(__file__).resolve().parents[2]
 RUNS = ("serving/triton/backends/onnxruntime/model.py", "serving/triton/runtime/start.py")
 COPIES = ("serving/triton/backends/python/batchstrategy.so",)
-ADMIN_HEADER = "millrace-admin"  # HTTP's; gRPC's is GRPC_PREFIX with this
+ADMIN_HEADER = "millrace-admin"  # of HTTP; gRPC's header is GRPC_PREFIX + ADMIN_HEADER
 GRPC_PREFIX = "triton-grpc-protocol-"
 _RESTRICTED = "model-repository,shared-memory,trace,logging"  # not model-config: NVIDIA's own image_client reads it
-_NOISE = (  # errors of every start without a GPU, and one that is said again in more words
+_NOISE = (  # errors of every start without a GPU, and one that another error repeats in more detail
     "CudaDriverHelper has not been initialized",
     "unable to create stream for ",
     "ERROR: Failed to create instance",
 )
 _POLL_S = 0.02
 _START = Path(__file__).parent / "runtime" / "start.py"
-_STARTS = 3  # tries, where a free port is taken by another process before the server binds it
+_STARTS = 3  # attempts, where another process takes a free port before the server binds it
 
 
 @dataclass(frozen=True)
 class Server:
-    """A tritonserver that can be started. `environment`: the nvidia-pytriton environment it lies in, if in one."""
+    """A tritonserver that can be started. `environment`: the nvidia-pytriton environment that contains it, if any."""
 
     binary: Path
     environment: Path | None = None
@@ -51,9 +51,9 @@ class Server:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A running server, its addresses as HOST:PORT. `admin_key` opens the APIs that load models.
+    """A running server, with its addresses as HOST:PORT. `admin_key` opens the APIs that load models.
 
-    `process` is the server's guard: it ends when the server does, with its exit code, and passes SIGTERM on.
+    `process` is the server's guard: it ends when the server does, with the same exit code, and passes SIGTERM on.
     """
 
     http: str
@@ -61,46 +61,50 @@ class Endpoint:
     metrics: str
     process: subprocess.Popen[bytes]
     admin_key: str = field(repr=False)
-    identity: str  # the name of the folder that the server works in, and of no other server's
+    identity: str  # the name of the server's working directory, which no other server has
 
     @property
     def http_admin(self) -> dict[str, str]:
-        """Headers for the restricted APIs over HTTP."""
+        """The headers that open the restricted APIs over HTTP."""
         return {ADMIN_HEADER: self.admin_key}
 
     @property
     def grpc_admin(self) -> dict[str, str]:
-        """Headers for the restricted APIs over gRPC."""
+        """The headers that open the restricted APIs over gRPC."""
         return {GRPC_PREFIX + ADMIN_HEADER: self.admin_key}
 
 
 class _PortTaken(Exception):
-    """Another process was faster."""
+    """Another process has taken a port that was free."""
 
 
 def find_server() -> Server:
-    """The server named by MILLRACE_TRITON, else `tritonserver` on PATH, else one in a `.venv-triton`: the project's,
-    or that beside this interpreter's environment.
+    """Find the server to run.
+
+    It is the one that MILLRACE_TRITON names, else `tritonserver` on PATH, else the one in the project's `.venv-triton`
+    or in the `.venv-triton` next to this interpreter's environment.
 
     Raises:
-        UserError: there is none, or MILLRACE_TRITON names none.
+        UserError: there is no server, or MILLRACE_TRITON does not name one.
     """
     named = os.environ.get("MILLRACE_TRITON")
     if named:
         server = _server_at(Path(named).expanduser())
         if server is None:
-            raise UserError(f"MILLRACE_TRITON={named} is no tritonserver, nor an environment with nvidia-pytriton")
+            raise UserError(
+                f"MILLRACE_TRITON={named} is neither a tritonserver nor an environment with nvidia-pytriton"
+            )
         return server
     on_path = shutil.which("tritonserver")
-    beside = (PROJECT, Path(sys.prefix).parent)  # DVC's experiments copy the code elsewhere, not the environments
-    places = [Path(on_path)] if on_path else [folder / ".venv-triton" for folder in beside]
-    server = next((found for place in places if (found := _server_at(place))), None)
-    if server is None:
-        raise UserError(
-            "no tritonserver: run `make setup` (Linux x86-64, glibc 2.35 or newer, Python 3.11 or 3.12 with its"
-            " libpython), or set MILLRACE_TRITON=/path/to/tritonserver"
-        )
-    return server
+    folders = (PROJECT, Path(sys.prefix).parent)  # DVC's experiments copy the code elsewhere, not the environments
+    places = [Path(on_path)] if on_path else [folder / ".venv-triton" for folder in folders]
+    for place in places:
+        if server := _server_at(place):
+            return server
+    raise UserError(
+        "no tritonserver: run `make setup` (Linux x86-64, glibc 2.35 or newer, Python 3.11 or 3.12 with its"
+        " libpython), or set MILLRACE_TRITON=/path/to/tritonserver"
+    )
 
 
 @contextmanager
@@ -117,19 +121,29 @@ def running(
     admin_key: str | None = None,
     place: Place | None = None,
 ) -> Iterator[Endpoint]:
-    """Serve `models` of `repository` on loopback while the block lasts; they are ready when it begins.
+    """Serve models on loopback while the block lasts. The models are ready when the block begins.
 
-    A port that is not given is a free one. The server ends with the thread that entered, however that ends.
-    Leaving the block gives requests in flight `drain_s` seconds, and costs 3 s or, if any HTTP client is still
-    connected, all of them; 0 kills at once. `place`: a `scratch` for several starts, the later of which then need no
-    room on the disk; one at a time.
+    The server ends with the thread that entered the block, however the thread ends.
+
+    Args:
+        repository: the model repository.
+        models: the names of the models to load.
+        http_port: a port; a free one is chosen for each that is not given.
+        grpc_port: the same for gRPC.
+        metrics_port: the same for the metrics.
+        timeout_s: seconds in which the models must become ready.
+        log: a file for the server's log; by default it is discarded with the server.
+        drain_s: seconds that requests in flight have when the block ends. Leaving the block takes 3 s, or all of
+            `drain_s` where an HTTP client is still connected; with 0 the server is killed at once.
+        admin_key: the key of the administration; a new one by default.
+        place: a `scratch` to use for several starts, one at a time. The later ones then need no room on the disk.
 
     Raises:
-        UserError: no server, a given port is in use, or a model cannot be loaded within `timeout_s`.
+        UserError: there is no server, a given port is in use, or a model does not load within `timeout_s`.
     """
     server = find_server()
     if not repository.is_dir():
-        raise UserError(f"there is no model repository {repository}")
+        raise UserError(f"{repository} does not exist: it should be a model repository")
     given = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
     for port in filter(None, given.values()):
         _require_free(port)
@@ -138,7 +152,7 @@ def running(
         folder, lock = place or stack.enter_context(scratch())
         remove_regions(folder)
         for attempt in range(1, _STARTS + 1):
-            ports = _complete(given)
+            ports = _with_free_ports(given)
             key = admin_key or secrets.token_hex(16)
             command, environment = _command(server, repository, models, ports, folder, drain_s)
             path = log or folder / "triton.log"
@@ -160,18 +174,18 @@ def running(
 
 
 def inference_count(endpoint: Endpoint, model: str) -> int:
-    """Samples that the server has answered through this model, all its versions together; counted a moment after."""
+    """Count the samples that a model has answered, all its versions together. It lags a moment behind the answers."""
     with connected(endpoint.grpc) as client:
         statistics = client.get_inference_statistics(model)
     return sum(int(version.inference_count) for version in statistics.model_stats)
 
 
 def _server_at(path: Path) -> Server | None:
-    """A tritonserver binary, or a Python environment that holds nvidia-pytriton."""
+    """Return the server at `path`: a tritonserver binary, or a Python environment with nvidia-pytriton."""
     inside = "pytriton/tritonserver/bin/tritonserver"
     if path.is_dir():
-        found = sorted(path.absolute().glob(f"lib/python3.*/site-packages/{inside}"))
-        return Server(found[0], path.absolute()) if found else None
+        binaries = sorted(path.absolute().glob(f"lib/python3.*/site-packages/{inside}"))
+        return Server(binaries[0], path.absolute()) if binaries else None
     if not (path.is_file() and os.access(path, os.X_OK)):
         return None
     binary = path.resolve()
@@ -185,12 +199,12 @@ def _require_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(
-                f"port {port} cannot be used ({error.strerror}): end what listens there, or give another port"
+                f"port {port} cannot be used ({error.strerror}): end the process that has it, or give another port"
             ) from None
 
 
-def _complete(given: Mapping[str, int | None]) -> dict[str, int]:
-    """Free ports for those not given. Held open together, so that they differ."""
+def _with_free_ports(given: Mapping[str, int | None]) -> dict[str, int]:
+    """Choose free ports for those that are not given. They are held open together, so that they differ."""
     with ExitStack() as stack:
         ports = {}
         for name, port in given.items():
@@ -210,9 +224,9 @@ def _command(
     folder: Path,
     drain_s: int,
 ) -> tuple[list[str], dict[str, str]]:
-    """The command line with `{key}` for the key, and what its environment has beyond ours.
+    """Return the command line, with `{key}` for the key, and the variables to add to the environment.
 
-    All paths that Triton sees lie in `folder`: it hands them to a shell.
+    All paths that Triton sees lie in `folder`, because it hands them to a shell.
     """
     restricted = f"{_RESTRICTED}:{ADMIN_HEADER}={{key}}"
     command = [
@@ -247,14 +261,14 @@ def _command(
 
 
 def _link(place: Path, target: Path) -> Path:
-    """`place`, which leads to `target`."""
-    if not place.is_symlink():  # a second try
+    """Make `place` a link to `target`, and return it."""
+    if not place.is_symlink():  # it is one at a second attempt
         place.symlink_to(target)
     return place
 
 
 def _python(environment: Path) -> dict[str, str]:
-    """Version ("3.11") and library folder of an environment's interpreter."""
+    """Return the version ("3.11") and the library folder of an environment's interpreter."""
     code = (
         "import json, sys, sysconfig; print(json.dumps({'libdir': sysconfig.get_config_var('LIBDIR') or '',"
         " 'version': '%d.%d' % sys.version_info[:2]}))"
@@ -263,34 +277,36 @@ def _python(environment: Path) -> dict[str, str]:
     try:
         described: dict[str, str] = json.loads(subprocess.check_output([python, "-I", "-c", code]))
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f"the server's Python does not run ({error}): make its environment anew") from None
+        raise UserError(
+            f"the server's Python does not run ({error}): remove {environment} and run `make setup`"
+        ) from None
     return described
 
 
 def _backends(server: Server, version: str, folder: Path) -> Path:
-    """Triton's Python backend with the stub for this Python, and ours beside it. Copies: Triton refuses links."""
+    """Collect Triton's Python backend, the stub for this Python, and our backends. Triton refuses links to them."""
     backends = folder / "backends"
-    if backends.exists():  # a second try
+    if backends.exists():  # at a second attempt
         return backends
     triton = server.binary.parents[1]
     stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
-        raise UserError(f"{server.environment} is of Python {version}, for which nvidia-pytriton has no stub")
-    ours = Path(__file__).parent / "backends"
+        raise UserError(f"{server.environment} has Python {version}, for which nvidia-pytriton has no stub")
+    project = Path(__file__).parent / "backends"
     shutil.copytree(triton / "backends" / "python", backends / "python", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(stub, backends / "python")
-    shutil.copy2(ours / "python" / "batchstrategy.so", backends / "python")  # for releases made before it existed
+    shutil.copy2(project / "python" / "batchstrategy.so", backends / "python")  # for releases made before it existed
     (backends / "onnxruntime").mkdir()
-    shutil.copy2(ours / "onnxruntime" / "model.py", backends / "onnxruntime")
+    shutil.copy2(project / "onnxruntime" / "model.py", backends / "onnxruntime")
     return backends
 
 
 def _start(
     command: list[str], environment: dict[str, str], key: str, folder: Path, sink: IO[bytes], lock: int
 ) -> subprocess.Popen[bytes]:
-    """Its own session: Ctrl-C goes to us alone, and its process group can be ended as a whole.
+    """Start the server's guard in a session of its own, so that Ctrl-C does not reach it and its group can be killed.
 
-    Its environment goes by argument, because the server's libpython must not be loaded into the process between.
+    The variables are passed as arguments, because the guard itself must not load the server's libpython.
     """
     variables = [f"{name}={value}" for name, value in environment.items()]
     process = subprocess.Popen(
@@ -303,7 +319,7 @@ def _start(
         pass_fds=(lock,),
     )
     assert process.stdin
-    with suppress(BrokenPipeError), process.stdin:  # it has said why in the log
+    with suppress(BrokenPipeError), process.stdin:  # the log has the reason
         process.stdin.write(key.encode())
     return process
 
@@ -330,48 +346,28 @@ def _wait_ready(
 
 
 def _is_ready(ports: Mapping[str, int], identity: str, models: Sequence[str]) -> bool:
-    """Whether the models are, on a server of ours: another one on the port would answer too."""
+    """Whether the models are ready on the server that we started; another server may listen on the port."""
     if not listens_in(ports["http"], identity):
         return False
-    connection = http.client.HTTPConnection("127.0.0.1", ports["http"], timeout=1)
-    try:
-        for model in models:
-            connection.request("GET", f"/v2/models/{quote(model, safe='')}/ready")
-            response = connection.getresponse()
-            response.read()
-            if response.status != 200:
-                return False
-    except (OSError, http.client.HTTPException, ValueError):
+    address = f"127.0.0.1:{ports['http']}"
+    if any(loopback.get(address, f"/v2/models/{quote(model, safe='')}/ready", 1) is None for model in models):
         return False
-    finally:
-        connection.close()
-    return _serves_metrics(ports["metrics"])  # opens last
-
-
-def _serves_metrics(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-    try:
-        connection.request("GET", "/metrics")
-        return b"nv_" in connection.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return b"nv_" in (loopback.get(f"127.0.0.1:{ports['metrics']}", "/metrics", 1) or b"")  # this port opens last
 
 
 def _reason(log: Path) -> str:
-    """What the log's errors say: the causes, without what follows from them."""
+    """Summarize the errors in the log: the causes, without the errors that follow from them."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [match.group(1) for line in lines if (match := re.match(r'E\d{4} .*?\] "?(.*?)"?$', line))]
     errors = [error for error in errors if not error.startswith(_NOISE)]
     causes = [error for error in errors if "Invalid argument: ensemble " not in error] or errors
-    told = causes or [line for line in lines if line.startswith("error: ")] or lines[-5:]
-    brief = [error.partition(r"\n\nAt:")[0].strip(" ;") for error in dict.fromkeys(told)]
+    causes = causes or [line for line in lines if line.startswith("error: ")] or lines[-5:]
+    brief = [cause.partition(r"\n\nAt:")[0].strip(" ;") for cause in dict.fromkeys(causes)]
     return "; ".join(brief[-3:]) or "its log is empty"
 
 
 def _exited(process: subprocess.Popen[bytes]) -> bool:
-    """Without reaping it: until then its number, which is its group's, cannot be another's."""
+    """Whether a process has ended. It is not reaped, so that its id, which is its group's, cannot be reused yet."""
     try:
         return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
     except ChildProcessError:
@@ -379,7 +375,7 @@ def _exited(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes], drain_s: int) -> None:
-    """SIGTERM, then SIGKILL for all that is left of its process group."""
+    """Send SIGTERM, and after `drain_s` SIGKILL to the rest of the process group."""
     deadline = time.monotonic() + (drain_s + 2 if drain_s else 0)
     if drain_s and not _exited(process):
         process.terminate()
@@ -388,16 +384,16 @@ def _stop(process: subprocess.Popen[bytes], drain_s: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    gone_by = time.monotonic() + 5
-    while _has_members(process.pid) and time.monotonic() < gone_by:
+    deadline = time.monotonic() + 5
+    while _has_members(process.pid) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
 
 
 def _has_members(group: int) -> bool:
-    """Whether any process of it still runs; PID 1 may take its time to reap those that do not."""
+    """Whether any process of a group still runs. PID 1 may take some time to reap those that have ended."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
-            if its_group == str(group) and state not in "ZX":
+            state, _, process_group = path.read_text().rpartition(")")[2].split()[:3]
+            if process_group == str(group) and state not in "ZX":
                 return True
     return False

@@ -1,4 +1,4 @@
-"""When answers are the same: equal to rounding, and the same class wherever there is a clear best one."""
+"""Compare predictions: equal up to rounding, and with the same best class wherever one is clearly best."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ import numpy as np
 
 from stages.schema import Tensor
 
-TOLERANCE = 1e-5  # of the tensor's scale
-TIE = 1e-4  # two best answers this close may change places
+TOLERANCE = 1e-5  # relative to the tensor's scale
+TIE = 1e-4  # the two best classes may change places where they are closer than this
 
 
 def differ(
-    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], outputs: Mapping[str, Tensor]
+    actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], outputs: Mapping[str, Tensor]
 ) -> tuple[bool, float]:
-    """Whether any output [n, ...] is another, and the largest difference in its scale; infinite if it cannot be told.
+    """Compare all outputs [n, ...].
 
-    Wrong answers never raise.
+    Returns:
+        Whether any output differs, and the largest difference relative to its scale; infinite where shapes differ or
+        a value is not finite. Wrong predictions never raise.
     """
-    worst, other = 0.0, False
+    largest, differs = 0.0, False
     for output, tensor in outputs.items():
-        if ours[output].shape != theirs[output].shape:
+        if actual[output].shape != expected[output].shape:
             return True, float("inf")
-        delta = np.abs(ours[output].astype(np.float64) - theirs[output]) / tensor.scale
-        worst = max(worst, float(delta.max(initial=0.0)) if np.isfinite(delta).all() else float("inf"))
-        other = other or (bool(tensor.labels) and not same_best(ours[output], theirs[output]))
-    return other or worst > TOLERANCE, worst
+        delta = np.abs(actual[output].astype(np.float64) - expected[output]) / tensor.scale
+        largest = max(largest, float(delta.max(initial=0.0)) if np.isfinite(delta).all() else float("inf"))
+        differs = differs or (bool(tensor.labels) and not same_best(actual[output], expected[output]))
+    return differs or largest > TOLERANCE, largest
 
 
-def same_best(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    """Whether the best of C is the same in each row [n, C], but for ties closer than TIE."""
-    two = np.sort(theirs, axis=1)[:, -2:]
+def same_best(actual: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether the best of C classes is the same in each row [n, C], apart from ties closer than TIE."""
+    two = np.sort(expected, axis=1)[:, -2:]
     clear = two[:, -1] - two[:, 0] >= TIE
-    return bool((ours.argmax(1) == theirs.argmax(1))[clear].all())
+    return bool((actual.argmax(1) == expected.argmax(1))[clear].all())

@@ -1,4 +1,4 @@
-"""The processes of a running server, as Linux shows them: which of its workers live, stand still or compute."""
+"""The processes of a running server, read from /proc: which of its workers are alive, stopped or computing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from stages.core.guard import below
 
-STUB = "triton_python_backend_stub"  # Triton's worker: a process for each instance of a Python model
-DEAD, STOPPED = "ZX", "T"  # letters of /proc
+STUB = "triton_python_backend_stub"  # Triton's worker, one process for each instance of a Python model
+DEAD, STOPPED = "ZX", "T"  # states in /proc/PID/stat
 
 
 class Process(NamedTuple):
-    """`cpu_s`: seconds on a processor of all its threads so far."""
+    """A process. `cpu_s`: seconds of CPU time that all its threads have used so far."""
 
     pid: int
     state: str
@@ -24,23 +24,23 @@ class Process(NamedTuple):
 
 
 def family(pid: int) -> list[Process]:
-    """A process and all below it, as far as they can be seen."""
-    found = (_process(each) for each in {pid} | below(pid))
-    return [process for process in found if process]
+    """Return a process and all its descendants that can be read."""
+    processes = (_process(member) for member in {pid} | below(pid))
+    return [process for process in processes if process]
 
 
 def workers(processes: list[Process], model: str) -> list[Process]:
-    """Those of one model that are not dead. None for a model whose backend has no process of its own."""
-    return [each for each in processes if STUB in each.command and f"/{model}/" in each.command]
+    """Return the workers of one model that are not dead; none where its backend runs in the server's process."""
+    return [process for process in processes if STUB in process.command and f"/{model}/" in process.command]
 
 
 def servers(processes: list[Process]) -> list[Process]:
-    """The server itself, without its guard and its workers."""
-    return [each for each in processes if each.command.split("\0", 1)[0].endswith("tritonserver")]
+    """Return the server's own process, without its guard and its workers."""
+    return [process for process in processes if process.command.split("\0", 1)[0].endswith("tritonserver")]
 
 
 def runs(process: Process) -> bool:
-    """Whether any of its threads runs now, or waits for a processor."""
+    """Whether any thread of a process runs now or waits for a CPU."""
     for path in Path(f"/proc/{process.pid}/task").glob("*/stat"):
         with suppress(OSError):
             if _fields(path)[0] == "R":
@@ -49,15 +49,15 @@ def runs(process: Process) -> bool:
 
 
 def lost(processes: list[Process]) -> int:
-    """Workers that died and that the server has not given back.
+    """Count the dead workers whose resources the server has not released.
 
-    Triton 2.51 keeps a model for ever, with 36 threads and its shared memory, whose worker died during a request.
+    Where a worker dies during a request, Triton 2.51 never releases its model: 36 threads and the shared memory.
     """
-    return sum(each.state in DEAD for each in processes)
+    return sum(process.state in DEAD for process in processes)
 
 
 def kill(pids: set[int], parent: int) -> None:
-    """End those of `pids` that are still below `parent`: a number may be another process's by now."""
+    """Kill those of `pids` that still are descendants of `parent`: an id may have been reused."""
     for pid in pids & below(parent):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -74,4 +74,4 @@ def _process(pid: int) -> Process | None:
 
 
 def _fields(stat: Path) -> list[str]:
-    return stat.read_text().rpartition(")")[2].split()  # a process's name may hold blanks and brackets
+    return stat.read_text().rpartition(")")[2].split()  # a process's name may contain blanks and brackets

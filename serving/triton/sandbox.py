@@ -1,4 +1,4 @@
-"""A private Triton on a verified copy of an exported model, and clients that send it raw values."""
+"""A private Triton server on a verified copy of an exported model, and clients that send it raw values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from serving.triton import manifest as manifests
 from serving.triton.launcher import Endpoint, inference_count, running
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from serving.triton.wire import ask, connected
 from stages.schema import Schema
 from stages.tables import table
@@ -24,7 +24,7 @@ Raw = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A running server with one release on it."""
+    """A running server with one release."""
 
     endpoint: Endpoint
     names: Names
@@ -32,26 +32,29 @@ class Sandbox:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Any]:
-        """A gRPC client, closed with the block. One for each thread."""
+        """Yield a gRPC client. Each thread needs its own."""
         with connected(self.endpoint.grpc) as client:
             yield client
 
     def ask(self, client: Any, raw: Raw, model: str = "") -> dict[str, np.ndarray]:
-        """Raw values {column: [n]} -> every output [n, *shape], `release` and `answer_id` [n]. One request."""
+        """Send raw values {column: [n]} in one request.
+
+        Returns every output [n, *shape], and `release` and `answer_id` [n].
+        """
         return ask(client, model or self.names.public, self.schema, raw)
 
     def ask_all(self, pieces: Iterable[Raw], rows: int, model: str = "") -> dict[str, np.ndarray]:
-        """One request of at most `rows` after another, so that each batch is computed as it was sent."""
+        """Send one request of at most `rows` after another, so that the server computes each batch as it was sent."""
         with self.client() as client:
             return joined([self.ask(client, batch, model) for raw in pieces for batch in batches(raw, rows)])
 
     def count(self, model: str) -> int:
-        """How many samples the server says this model has answered."""
+        """Return how many samples a model has answered, as the server counts them."""
         return inference_count(self.endpoint, model)
 
 
 def raw_rows(schema: Schema, source: Path, rows: np.ndarray, whole: bool = False) -> Iterator[Raw]:
-    """The raw feature values at `rows` of the table, in pieces {column: [n]}, or in one."""
+    """Yield the raw feature values at `rows` of the table as {column: [n]}: in pieces, or as one with `whole`."""
     columns = {column.name: table.Values(source, column.name, rows) for column in schema.features}
     if whole:
         yield {name: [value for chunk in values for value in chunk] for name, values in columns.items()}
@@ -61,7 +64,7 @@ def raw_rows(schema: Schema, source: Path, rows: np.ndarray, whole: bool = False
 
 
 def size(raw: Raw) -> int:
-    """How many rows; all columns have equally many."""
+    """Return the number of rows, which all columns share."""
     return len(next(iter(raw.values())))
 
 
@@ -72,7 +75,7 @@ def batches(raw: Raw, rows: int) -> Iterator[Raw]:
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The outputs [n, *shape] of one batch after the other."""
+    """Concatenate the outputs [n, *shape] of several batches."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -85,10 +88,10 @@ def sandbox(
 ) -> Iterator[Sandbox]:
     """Copy the repository, check every byte of the copy against the manifest, and serve it while the block lasts.
 
-    `add` may then put more models into the copy, which are served too; it returns their names.
+    `add` may put more models into the copy after the check; it returns their names, and they are served too.
 
     Raises:
-        UserError: other bytes than the manifest's, no server, or a model that does not load.
+        UserError: the bytes are not the manifest's, there is no server, or a model does not load.
     """
     names = Names(manifest.name, manifest.id)
     with tempfile.TemporaryDirectory(prefix="millrace-sandbox-") as folder:

@@ -1,7 +1,7 @@
-"""A folder for one server: its owner's alone, on a path that no shell misreads, where programs may run.
+"""A temporary folder for one server: private to its owner, where programs may run, with a path that is safe in a shell.
 
-Triton hands the paths of models and environments to a shell, and PATH cannot hold a colon. So a server sees links in
-this folder and never the names that people give to theirs.
+Triton hands the paths of models and environments to a shell, and PATH cannot contain a colon. So a server sees links
+in this folder instead of the users' own paths.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ Place = tuple[Path, int]  # a folder and its lock
 
 @contextmanager
 def scratch() -> Iterator[Place]:
-    """A new folder, and its lock, which lives as long as any process that has it; its name begins its shared memory.
+    """Make a folder, and remove it when the block ends.
+
+    The lock is held as long as any process has its descriptor open. The folder's name is the prefix of the server's
+    shared memory.
 
     Raises:
-        UserError: see `base`.
+        UserError: no folder is fit for it, see `base`.
     """
-    hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=base()))  # under its own name only once locked: see sweep
+    hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=base()))  # hidden from `sweep` until it is locked
     lock = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     folder = hidden.rename(hidden.with_name(hidden.name[1:]))
@@ -42,10 +45,10 @@ def scratch() -> Iterator[Place]:
 
 
 def base() -> Path:
-    """Where such folders are made: TMPDIR, or else the first other one that will do.
+    """Return the folder in which such folders are made: TMPDIR, else the first other candidate that is fit.
 
     Raises:
-        UserError: there is none.
+        UserError: no candidate is fit.
     """
     candidates = _candidates()
     for folder in candidates:
@@ -53,14 +56,14 @@ def base() -> Path:
             return folder
     tried = ", ".join(str(folder) for folder in candidates)
     raise UserError(
-        f"the server needs a folder in which programs may run: {tried} are mounted noexec, not writable, or have other"
-        " signs than letters, digits and ._+- in their names. Set TMPDIR to one"
+        f"the server needs a folder in which programs may run: {tried} are mounted noexec, not writable, or have"
+        " characters other than letters, digits and ._+- in their names. Set TMPDIR to such a folder"
     )
 
 
 def sweep() -> None:
-    """Remove what servers left behind whose parent was killed: none of their processes holds the lock any more."""
-    for folder in (found for place in _candidates() for found in place.glob(f"{_PREFIX}*")):
+    """Remove the folders of servers that were killed: no process holds their locks any more."""
+    for folder in (path for place in _candidates() for path in place.glob(f"{_PREFIX}*")):
         with suppress(OSError):
             if folder.stat().st_uid != os.getuid():
                 continue
@@ -76,7 +79,7 @@ def _candidates() -> list[Path]:
 
 
 def _is_fit(folder: Path) -> bool:
-    """Asks the kernel by a file of our own: it denies execution where the file system is mounted noexec."""
+    """Whether the path is safe and a file in the folder may be executed, which a file system mounted noexec denies."""
     if not (folder.is_absolute() and _PLAIN.fullmatch(str(folder))):
         return False
     try:
@@ -88,7 +91,7 @@ def _is_fit(folder: Path) -> bool:
 
 
 def remove_regions(folder: Path) -> None:
-    """Remove the shared memory that a killed server has left behind."""
+    """Remove the shared memory that a killed server left behind."""
     for region in _SHM.glob(f"{folder.name}*"):
         if region != folder:
             region.unlink(missing_ok=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.triton.repository import Names, add_network
+from serving.triton.names import Names
+from serving.triton.repository import add_network
 from stages.gating.evidence import LATENCY, PARITY, THRESHOLD
 from stages.schema import Schema, target_kind
 

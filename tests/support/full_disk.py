@@ -19,7 +19,8 @@ from serving.releases import ledger
 from serving.releases.proof import running_server
 from serving.releases.store import Store
 from serving.triton import processes, wire
-from serving.triton.repository import Names, golden
+from serving.triton.names import Names
+from serving.triton.repository import golden
 from tests.support.line import free_ports, read_until
 from tests.support.project import Clone, until
 
@@ -27,7 +28,7 @@ PAGE = 4096
 
 
 def main(project: Path, disk: Path) -> None:
-    """Fill the disk while a server runs there; kill a worker, the server, then its keeper; make room again."""
+    """Fill the disk while a server runs there; kill a worker, the server and its supervisor; free the space again."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", disk], check=True)
     root, temporary = shutil.copytree(project, disk / "root"), disk / "tmp"
     temporary.mkdir()
@@ -35,46 +36,46 @@ def main(project: Path, disk: Path) -> None:
     store, ports = Store(root / "live"), free_ports(3)
     named = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
     serve = (sys.executable, "-m", "flows.cli", "serve", *named)
-    keeper = Clone(root).start(*serve)
+    supervisor = Clone(root).start(*serve)
     try:
-        read_until(keeper, "Ctrl-C ends it")
+        read_until(supervisor, "Ctrl-C ends it")
         live = Names("digits", store.current("digits") or "")
         with store.ledger.open("ab") as file:  # to the end of a page: what is left of one could still be written
             file.write(b"\n" * (-file.tell() % PAGE))
         fill(disk / "filling")
         lines = len(ledger.lines(store.ledger))
-        kill_worker(keeper.pid, live)
-        read_until(keeper, "answers as digits")
+        kill_worker(supervisor.pid, live)
+        read_until(supervisor, "answers as digits")
         until(lambda: answers(ports[1], live))
         assert shutil.disk_usage(disk).free < PAGE and len(ledger.lines(store.ledger)) == lines
         status = Clone(root).millrace("status")
         assert "is full" in status and f"127.0.0.1:{ports[1]}" in status, status
-        kill_server(keeper.pid, live)
-        read_until(keeper, "Ctrl-C ends it")
+        kill_server(supervisor.pid, live)
+        read_until(supervisor, "Ctrl-C ends it")
         until(lambda: answers(ports[1], live))
         (disk / "filling").unlink()
         until(lambda: [line["event"] for line in ledger.lines(store.ledger)[lines:]] == ["healed", "restarted"])
         fill(disk / "filling")
-        keeper.kill()
-        keeper.communicate()
+        supervisor.kill()
+        supervisor.communicate()
         os.environ["TMPDIR"] = "/tmp"  # a server needs room for its own files
-        keeper = Clone(root).start(*serve)
+        supervisor = Clone(root).start(*serve)
         os.environ["TMPDIR"] = str(temporary)
-        read_until(keeper, "Ctrl-C ends it")
+        read_until(supervisor, "Ctrl-C ends it")
         until(lambda: answers(ports[1], live))
         (disk / "filling").unlink()
-        until(lambda: (store.announced() or {}).get("pid") == keeper.pid)
+        until(lambda: (store.announced() or {}).get("pid") == supervisor.pid)
         with running_server(store) as admin:
             assert admin and live.candidate in admin.loaded()
     finally:
         (disk / "filling").unlink(missing_ok=True)
-        keeper.send_signal(signal.SIGTERM)
-        output, _ = keeper.communicate(timeout=60)
-    assert keeper.returncode == 0 and "Traceback" not in output, output
+        supervisor.send_signal(signal.SIGTERM)
+        output, _ = supervisor.communicate(timeout=60)
+    assert supervisor.returncode == 0 and "Traceback" not in output, output
 
 
 def fill(path: Path) -> None:
-    """Write until nothing more can be."""
+    """Write until the disk is full."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (2**20, 2**12, 1):
             with contextlib.suppress(OSError):
@@ -82,14 +83,16 @@ def fill(path: Path) -> None:
                     pass
 
 
-def kill_worker(keeper: int, live: Names) -> None:
-    (found,) = processes.workers(processes.family(keeper), live.encode)
-    os.kill(found.pid, signal.SIGKILL)
+def kill_worker(supervisor: int, live: Names) -> None:
+    (worker,) = processes.workers(processes.family(supervisor), live.encode)
+    os.kill(worker.pid, signal.SIGKILL)
 
 
-def kill_server(keeper: int, _: Names) -> None:
-    (found,) = [each for each in psutil.Process(keeper).children(recursive=True) if each.name() == "tritonserver"]
-    found.kill()
+def kill_server(supervisor: int, _: Names) -> None:
+    (server,) = [
+        process for process in psutil.Process(supervisor).children(recursive=True) if process.name() == "tritonserver"
+    ]
+    server.kill()
 
 
 def answers(port: int, live: Names) -> bool:

@@ -1,4 +1,4 @@
-"""What stands before a server on a network: TLS, and a token that each request must have. It passes on all the rest."""
+"""A gateway before a server, with TLS and a token that each request must have. It passes everything else on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Files:
-    """PEM files: an authority, and what it has signed for the server and for a client; `other` is a stranger."""
+    """PEM files: an authority, the certificates that it signed for the server and a client, and another authority."""
 
     ca: Path
     server: tuple[Path, Path]
@@ -34,7 +34,7 @@ class Files:
 
 
 def certificates(folder: Path) -> Files:
-    """All of them, made now."""
+    """Make all of them."""
     signer, key = _signed("authority", None, None)
     stranger, _ = _signed("stranger", None, None)
     pairs = {}
@@ -46,7 +46,7 @@ def certificates(folder: Path) -> Files:
 
 @contextmanager
 def https(backend: str, pair: tuple[Path, Path], token: str = "", client_ca: Path | None = None) -> Iterator[str]:
-    """Passes HTTP on to HOST:PORT; HOST:PORT of its own."""
+    """Yield HOST:PORT of a gateway that passes HTTP on to `backend`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -104,7 +104,7 @@ def https(backend: str, pair: tuple[Path, Path], token: str = "", client_ca: Pat
 
 @contextmanager
 def grpcs(backend: str, pair: tuple[Path, Path], token: str = "", client_ca: Path | None = None) -> Iterator[str]:
-    """Passes gRPC on to HOST:PORT; HOST:PORT of its own."""
+    """Yield HOST:PORT of a gateway that passes gRPC on to `backend`."""
     with grpc.insecure_channel(backend) as channel:
 
         class Forward(grpc.GenericRpcHandler):
@@ -135,7 +135,7 @@ def grpcs(backend: str, pair: tuple[Path, Path], token: str = "", client_ca: Pat
 
 
 def _signed(name: str, signer: Any, signing_key: Any, place: str = "") -> tuple[Any, Any]:
-    """A certificate and its key; one without a signer is an authority."""
+    """Make a certificate and its key; without a signer it is an authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)

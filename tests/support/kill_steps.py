@@ -21,7 +21,9 @@ from typing import Any
 import tritonclient.grpc  # noqa: F401  for all forks
 
 from serving.releases import ledger
-from serving.releases import release as releases
+from serving.releases.candidate import Candidate
+from serving.releases.release import release
+from serving.releases.rollback import rollback
 from serving.releases.store import Store
 from serving.triton import admin
 from serving.triton import manifest as manifests
@@ -36,7 +38,7 @@ EFFECTS = (
 
 
 def main(root: Path) -> None:
-    """Answer each line as it comes."""
+    """Run each line of standard input in a fork, and print how it ended."""
     for line in sys.stdin:
         step, _, described = line.strip().partition(" ")
         child = os.fork()
@@ -49,7 +51,7 @@ def main(root: Path) -> None:
 
 
 def killed_before(step: int) -> None:
-    """End this process where it would do the effect of that number."""
+    """Kill this process right before the effect with that number."""
     count = itertools.count(1)
 
     def fatal(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,15 +68,15 @@ def killed_before(step: int) -> None:
 
 
 def act(root: Path, described: str) -> None:
-    """A release of what is described, or a rollback."""
+    """Release the described candidate, or roll back."""
     store = Store(root / "live")
     if described:
-        told = json.loads(Path(described).read_text())
-        made = manifests.Manifest(**json.loads(told["manifest"]))
-        candidate = releases.Candidate(Path(told["repository"]), made, told["verdict"], told["golden"])
-        releases.release(root, store, candidate, keep=3)
+        fields = json.loads(Path(described).read_text())
+        made = manifests.Manifest(**json.loads(fields["manifest"]))
+        candidate = Candidate(Path(fields["repository"]), made, fields["verdict"], fields["golden"])
+        release(root, store, candidate, keep=3)
     else:
-        releases.rollback(root, store, "digits", None)
+        rollback(root, store, "digits", None)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole line from outside: runs that are followed and killed, servers, and stock clients."""
+"""Tools for tests of the whole pipeline: processes to follow and kill, a server, and stock clients."""
 
 from __future__ import annotations
 
@@ -23,52 +23,52 @@ FAST = {"train": {"epochs": 2}, "gate": {"thresholds": {"accuracy": {"min": 0.5}
 
 
 def hashes(clone: Clone) -> dict[str, str]:
-    """The hash of every output in dvc.lock, but for the times."""
+    """Return the hash of every output in dvc.lock, except for the times."""
     stages = YAML(typ="safe").load(clone.folder / "dvc.lock")["stages"]
-    return {out["path"]: out["md5"] for name, said in stages.items() if name != "measure" for out in said["outs"]}
+    return {out["path"]: out["md5"] for name, stage in stages.items() if name != "measure" for out in stage["outs"]}
 
 
 def relatives(clone: Clone) -> list[psutil.Process]:
-    """Processes that work in a clone, or in a server that one of them started."""
-    found = []
+    """Return the processes whose working directory is the clone."""
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.cwd() == str(clone.folder) and process.pid != os.getpid():
-                found.append(process)
+                processes.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return found
+    return processes
 
 
 def wait_gone(clone: Clone) -> None:
-    """Fails unless every process of the clone ends within 20 seconds."""
+    """Fail unless every process of the clone ends within 20 seconds."""
     _, alive = psutil.wait_procs(relatives(clone), timeout=20)
     assert not alive, [process.cmdline() for process in alive]
     lock, deadline = clone.folder / ".dvc/tmp/rwlock", time.monotonic() + 60
     holders = re.findall(r'"pid": (\d+)', lock.read_text()) if lock.exists() else []
-    while any(psutil.pid_exists(int(holder)) for holder in holders):  # DVC takes one that nobody has reaped for alive
+    while any(psutil.pid_exists(int(holder)) for holder in holders):  # to DVC an unreaped process is alive
         assert time.monotonic() < deadline, holders
         time.sleep(0.05)
 
 
 def read_until(process: subprocess.Popen[str], wanted: str) -> None:
-    """Read a process's output up to a line that holds `wanted`."""
+    """Read a process's output up to a line that contains `wanted`."""
     seen = []
     for line in process.stdout:
         seen.append(line)
         if wanted in line:
             return
-    raise AssertionError(f"never said {wanted!r}:\n{''.join(seen)}")
+    raise AssertionError(f"never printed {wanted!r}:\n{''.join(seen)}")
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for the process alone; its children have to notice."""
+    """Kill the process itself, and not its children."""
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 class serving:
-    """`millrace release` and `serve` in a clone, on free ports; ends with SIGTERM and must leave nothing."""
+    """Run `millrace release` and `serve` in a clone on free ports. At the end SIGTERM must leave no process behind."""
 
     def __init__(self, clone: Clone) -> None:
         self.clone = clone
@@ -78,9 +78,9 @@ class serving:
         ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
         self.process = self.clone.start(sys.executable, "-m", "flows.cli", "serve", *ports)
         line = self.process.stdout.readline()
-        found = re.search(r"HTTP (\S+), gRPC (\S+)\. ", line)
-        assert found, line + self.process.stdout.read()
-        return {"http": found[1], "grpc": found[2]}
+        match = re.search(r"HTTP (\S+), gRPC (\S+)\. ", line)
+        assert match, line + self.process.stdout.read()
+        return {"http": match[1], "grpc": match[2]}
 
     def __exit__(self, *exception: object) -> None:
         self.process.terminate()
@@ -90,7 +90,7 @@ class serving:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now."""
+    """Return ports that are free now."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -101,24 +101,24 @@ def free_ports(count: int) -> list[int]:
 
 
 def picture(clone: Clone) -> Path:
-    """A seven."""
+    """Return the picture of a seven."""
     return sorted((clone.folder / "data/builtin/digits/7").iterdir())[0]
 
 
 def release(clone: Clone) -> str:
-    """The id of what a clone has exported."""
+    """Return the id of the release that a clone has exported."""
     return hashlib.sha256((clone.folder / "models/manifest.json").read_bytes()).hexdigest()[:12]
 
 
 def ask_grpc(address: str, path: Path) -> tuple[str, str]:
-    """Label and release, by nothing but NVIDIA's client."""
+    """Return the class and the release that NVIDIA's own client gets by gRPC."""
     import tritonclient.grpc as triton
 
     return _ask(triton, address, path)
 
 
 def ask_http(address: str, path: Path) -> tuple[str, str]:
-    """The same over HTTP."""
+    """Return the class and the release that NVIDIA's own client gets by HTTP."""
     import tritonclient.http as triton
 
     return _ask(triton, address, path)

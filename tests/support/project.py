@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What a person's shell has in a clone: this environment's commands, the clone's code, the one server."""
+    """Return a shell's variables in a clone: this environment's commands, the clone's code, the project's server."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PREFECT_API_URL")}
     return kept | {
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
@@ -38,7 +38,7 @@ class Clone:
     def start(
         self, *command: str, env: Mapping[str, str] = MappingProxyType({}), **options: object
     ) -> subprocess.Popen[str]:
-        """Begin a command there, in a session of its own."""
+        """Start a command there in a new session."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -51,12 +51,12 @@ class Clone:
         )
 
     def run(self, *command: str, code: int = 0, env: Mapping[str, str] = MappingProxyType({})) -> str:
-        """Run a command there to its end; what it printed. Fails unless it exits with `code`."""
+        """Run a command there and return its output. Fails unless it exits with `code`."""
         process = self.start(*command, env=env)
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == code, f"{' '.join(command)} exited with {process.returncode}:\n{said}"
-        assert "Traceback" not in said, said
-        return said
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == code, f"{' '.join(command)} exited with {process.returncode}:\n{output}"
+        assert "Traceback" not in output, output
+        return output
 
     def millrace(self, *arguments: str, code: int = 0) -> str:
         """Run the `millrace` command there."""
@@ -82,13 +82,13 @@ class Clone:
             self.run(*command)
 
     def copy(self, folder: Path) -> Clone:
-        """All of it, DVC's cache and outputs included, somewhere else."""
+        """Copy everything, with DVC's cache and the outputs, to another folder."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Clone(folder)
 
 
 def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
-    """Return once `condition` holds. Fails where it does not in time."""
+    """Wait until `condition` holds, and fail where it does not in time."""
     deadline = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < deadline, f"not in {deadline_s:g} s"
@@ -96,7 +96,7 @@ def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
 
 
 def clone(folder: Path) -> Clone:
-    """The files that git tracks, or would, as they are now; no outputs and no cache."""
+    """Copy the project's files as they are now, without outputs and cache, and commit them to a new repository."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Releases to try the store on: variants of one exported model, a project's root without its data, and a server."""
+"""Releases for tests: variants of one exported model, and a server for them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from serving.releases.canary import Trial
-from serving.releases.release import Candidate
+from serving.releases.candidate import Candidate
 from serving.releases.store import Store
+from serving.releases.trial import Trial
 from serving.triton import manifest as manifests
 from serving.triton import wire
 from serving.triton.admin import announcement
 from serving.triton.launcher import Endpoint, running
-from serving.triton.repository import Names, golden, rename
+from serving.triton.names import Names, rename
+from serving.triton.repository import golden
 
 Change = Callable[[Path, Names], None]  # of a repository that bears the BLANK id
 
 
 def variant(base: Candidate, folder: Path, change: Change, **verdict: Any) -> Candidate:
-    """Another release: `base` after a change to its files, with a manifest, a verdict and golden answers of its own."""
+    """Make another release from `base` by a change to its files, with its own manifest and verdict."""
     repository = folder / "repository"
     shutil.copytree(base.repository, repository)
     blank = Names(base.manifest.name, manifests.BLANK)
@@ -42,7 +43,7 @@ def variant(base: Candidate, folder: Path, change: Change, **verdict: Any) -> Ca
 
 
 def shifted(base: Candidate, folder: Path, by: float) -> Candidate:
-    """A release whose answers differ clearly from those of another shift: one bias is another."""
+    """Make a release with one changed bias, and so with clearly different predictions."""
     model = b""
 
     def change(repository: Path, names: Names) -> None:
@@ -64,33 +65,35 @@ def shifted(base: Candidate, folder: Path, by: float) -> Candidate:
 
 
 def flipped(path: Path) -> None:
-    """One bit in the middle."""
+    """Flip one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.chmod(0o644)
     path.write_bytes(content)
 
 
-def asked(address: str, base: Candidate, model: str = "") -> tuple[str, np.ndarray]:
-    """Which release answers the golden rows, all of them alike, and its probabilities [n, C]."""
+def golden_answers(address: str, base: Candidate, model: str = "") -> tuple[str, np.ndarray]:
+    """Return the release that answers the golden rows, and its probabilities [n, C]."""
     schema, rows = golden(base.repository, base.names)
     with wire.connected(address) as client:
         answers = wire.ask(client, model or base.manifest.name, schema, rows, timeout_s=10)
-    (told,) = set(answers["release"].tolist())
-    return told, answers["probabilities"]
+    (release,) = set(answers["release"].tolist())
+    return release, answers["probabilities"]
 
 
 def live_answers(address: str, candidates: list[Candidate]) -> str:
-    """The release that answers, after a look at whether it answers as itself."""
-    told, answers = asked(address, candidates[0])
-    known = {each.manifest.id: np.array(each.golden["probabilities"], np.float32) for each in candidates}
-    np.testing.assert_allclose(answers, known[told], atol=1e-5)
-    return told
+    """Return the release that answers the golden rows, and check its probabilities."""
+    release, answers = golden_answers(address, candidates[0])
+    expected = {
+        candidate.manifest.id: np.array(candidate.golden["probabilities"], np.float32) for candidate in candidates
+    }
+    np.testing.assert_allclose(answers, expected[release], atol=1e-5)
+    return release
 
 
 @contextlib.contextmanager
 def served(store: Store) -> Iterator[Endpoint]:
-    """A server on the store that nobody heals."""
+    """A server on the store without a supervisor."""
     models = [model for name in store.names() for model in (name, f"{name}_{store.current(name)}")]
     with running(store.repository, models, admin_key=store.key, drain_s=0) as endpoint:
         store.announce(announcement(endpoint, os.getpid()))
@@ -107,7 +110,7 @@ def relabelled(labels: Callable[[list[str]], list[str]]) -> Callable[[Path, Name
 
 
 def make_champion(root: Path, candidate: Candidate) -> None:
-    """As `git pull` and `dvc pull` leave it."""
+    """Write the champion as `git pull` and `dvc pull` would."""
     champion = root / "champion"
     shutil.rmtree(champion / "repository")
     shutil.copytree(candidate.repository, champion / "repository")

@@ -1,4 +1,4 @@
-"""`millrace serve` as a process, until its block ends."""
+"""`millrace serve` as a process that runs until its block ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from serving.releases.release import Candidate
+from serving.releases.candidate import Candidate
 from tests.support.line import free_ports, read_until
 from tests.support.project import Clone
 from tests.support.releases import live_answers
@@ -25,7 +25,7 @@ def options(ports: list[int]) -> list[str]:
 
 @contextlib.contextmanager
 def serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command and its gRPC address; ended by SIGTERM, it leaves nothing behind."""
+    """Yield the command's process and its gRPC address. At the end check that SIGTERM leaves no process behind."""
     ports = free_ports(3)
     process = Clone(root).start(sys.executable, "-m", "flows.cli", "serve", *options(ports))
     try:
@@ -34,8 +34,8 @@ def serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     finally:
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
-        assert "Traceback" not in said, said
+        output, _ = process.communicate(timeout=60)
+        assert "Traceback" not in output, output
         _, alive = psutil.wait_procs(family, timeout=20)
         assert not alive
     assert process.returncode == 0

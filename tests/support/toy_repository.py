@@ -1,4 +1,4 @@
-"""A repository of small models with kinds of their own, served by the real Triton."""
+"""A repository of small models with kinds of their own, and a real Triton that serves it."""
 
 from __future__ import annotations
 
@@ -197,8 +197,8 @@ def _write_texts(repository: Path) -> None:
 
 def _write_encode(repository: Path, name: str, toy_kinds: Path) -> None:
     version = repository / name / "1"
-    (version / "stages" / "kinds").mkdir(parents=True)
-    shutil.copyfile(PROJECT / "serving" / "encode.py", version / "model.py")
+    (version / "stages/schema/kinds").mkdir(parents=True)
+    shutil.copyfile(PROJECT / "serving/triton/backends/encode.py", version / "model.py")
     shutil.copyfile(PROJECT / BATCHING, version / BATCHING.name)
     for path in (
         "stages/__init__.py",
@@ -208,7 +208,7 @@ def _write_encode(repository: Path, name: str, toy_kinds: Path) -> None:
     ):
         shutil.copyfile(PROJECT / path, version / path)
     for kind in KINDS:
-        shutil.copyfile(toy_kinds / f"{kind}.py", version / "stages" / "kinds" / f"{kind}.py")
+        shutil.copyfile(toy_kinds / f"{kind}.py", version / "stages/schema/kinds" / f"{kind}.py")
     (version / "__pycache__").touch()
     SCHEMA.dump(version / "schema.json")
     rows = _rows(4)

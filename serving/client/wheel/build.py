@@ -1,6 +1,6 @@
-"""`make client`: the client as a wheel of its own, `millrace_client`, from the same files under other names.
+"""`make client`: build the client as a separate wheel, `millrace_client`, from the same files under other names.
 
-    python -m serving.client.wheel.build FOLDER     # where the wheel goes
+    python -m serving.client.wheel.build FOLDER     # the folder for the wheel
 
 Equal files give equal bytes.
 """
@@ -23,10 +23,10 @@ FILES = (  # of stages
     *("__init__.py", "core/__init__.py", "core/errors.py", "schema/__init__.py", "schema/kinds/*.py"),
     *("tables/__init__.py", "tables/arrow.py", "tables/sources/*.py"),
 )
-LEFT_OUT = ("predict.py",)  # of the client: the command, which needs the rest of the project
+LEFT_OUT = ("predict.py",)  # the command, which needs the rest of the project
 _NAMES = re.compile(r"\b(serving\.client|serving\.triton|stages)(?=\.\w| import\b)")
 _NEW = {"serving.client": PACKAGE, "serving.triton": PACKAGE, "stages": f"{PACKAGE}.stages"}
-EPOCH = "315532800"  # 1980, where the times in a zip file begin
+EPOCH = "315532800"  # 1980, the earliest time in a zip file
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def assemble(folder: Path) -> None:
 
 
 def sources() -> Iterator[tuple[Path, str]]:
-    """Each file of the project that is in the package, and its place there."""
+    """Yield each file of the project that is in the package, and its path there."""
     for path in sorted((ROOT / "serving/client").glob("*.py")):
         if path.name not in LEFT_OUT:
             yield path, path.name
@@ -64,12 +64,12 @@ def sources() -> Iterator[tuple[Path, str]]:
 
 
 def renamed(code: str) -> str:
-    """The same code with imports, also those by name, from the package alone.
+    """Rename the imports of a file, also those by name, so that they are from the package alone.
 
     Raises:
-        ValueError: it imports something of the project that is not in the package.
+        ValueError: the file imports a module of the project that is not in the package.
     """
-    code = _NAMES.sub(lambda found: _NEW[found[1]], code)
+    code = _NAMES.sub(lambda match: _NEW[match[1]], code)
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue

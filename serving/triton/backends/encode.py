@@ -1,4 +1,4 @@
-"""Triton's Python backend that turns raw columns into arrays, with the code that `prepare` used, copied beside it."""
+"""The Triton model that turns raw columns into arrays, with a copy of the code that `prepare` used in training."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 
 from stages.schema import Received, Schema, TooMuch, kind  # noqa: E402
 
-# What batchstrategy.c puts in place of a tensor, by its first value.
+# The first values of the tensors that batchstrategy.c puts in the place of bad ones, and what was wrong.
 REPLACED = {
     b"\xffcut": "its last value is cut short",
     b"\xffbig": "the texts and bytes of a request are at most 256 MiB together",
 }
-PILLOW = "13.0.0"  # as pinned in both lock files: another version may decode the same picture to other pixels
+PILLOW = "13.0.0"  # as in both lock files: another version may decode the same picture to other pixels
 
 
 class TritonPythonModel:
-    """Raw columns, each [N, 1], to one tensor [N, *shape] per block, and the identifiers of each answer."""
+    """Turns raw columns, each [N, 1], into one tensor [N, *shape] per block, and adds the identifiers of each row."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the schema, and encode the golden rows.
+        """Load the schema and check the encoding of the golden rows.
 
         Raises:
-            TritonModelException: they become other arrays than in `prepare`, or a package is missing.
+            TritonModelException: the rows are encoded differently than by `prepare`, or a package is missing.
         """
         match = re.search(r"_([0-9a-f]{12})_encode$", args["model_name"])
         if match is None:
@@ -45,7 +45,7 @@ class TritonPythonModel:
         try:
             self._schema = Schema.load(HERE / "schema.json").bounded(rows)
             kinds = {column.name: kind(column.kind) for column in self._schema.features}
-            self._received = {name: each.received for name, each in kinds.items() if isinstance(each, Received)}
+            self._received = {name: module.received for name, module in kinds.items() if isinstance(module, Received)}
             self._inputs = self._schema.inputs()
             self._check_golden()
         except ModuleNotFoundError as error:
@@ -55,10 +55,10 @@ class TritonPythonModel:
             ) from error
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One response per request. A value that cannot be encoded is INVALID_ARG for its request alone."""
+        """Return one response per request. A value that cannot be encoded is INVALID_ARG for its request alone."""
         try:
             return self._answer(requests)
-        except Exception as error:  # a bug of a kind must not fail its neighbours either
+        except Exception as error:  # a bug in a kind must not fail the other requests of the batch either
             if len(requests) == 1:
                 code = pb_utils.TritonError.INVALID_ARG
                 if not isinstance(error, ValueError):
@@ -68,17 +68,17 @@ class TritonPythonModel:
         return [response for request in requests for response in self.execute([request])]
 
     def _answer(self, requests: list[Any]) -> list[Any]:
-        """Encode the rows of all requests at once, and cut the blocks apart again."""
+        """Encode the rows of all requests at once, and split the blocks by request."""
         raws = [self._raw(request) for request in requests]
         counts = [len(next(iter(raw.values()))) for raw in raws]
         joined = {name: [value for raw in raws for value in raw[name]] for name in self._inputs}
         try:
             blocks = self._schema.encode(joined)
-        except TooMuch:  # no row is at fault alone
+        except TooMuch:  # no single row is at fault
             raise
         except ValueError:
             if len(requests) == 1:
-                self._blame(joined, counts[0])
+                self._raise_for_row(joined, counts[0])
             raise
         responses, start = [], 0
         for request, count in zip(requests, counts, strict=True):
@@ -92,7 +92,7 @@ class TritonPythonModel:
         return responses
 
     def _raw(self, request: Any) -> dict[str, list[Any]]:
-        """{column: [N]} as the table stores it; None for every row of an absent optional column."""
+        """Return {column: [N]} as the table stores it, with None in every row of an absent optional column."""
         sent = {tensor.name(): tensor.as_numpy()[:, 0] for tensor in request.inputs()}
         if not sent:
             raise ValueError(f"no column was sent: this model takes {', '.join(self._inputs)}")
@@ -114,8 +114,8 @@ class TritonPythonModel:
                 raise ValueError(f"the column {name!r} is missing")
         return raw
 
-    def _blame(self, raw: dict[str, list[Any]], rows: int) -> None:
-        """Name the first row at fault."""
+    def _raise_for_row(self, raw: dict[str, list[Any]], rows: int) -> None:
+        """Raise an error that names the first bad row, where there are several rows."""
         for row in range(rows if rows > 1 else 0):
             try:
                 self._schema.encode({name: values[row : row + 1] for name, values in raw.items()})
@@ -123,7 +123,10 @@ class TritonPythonModel:
                 raise ValueError(f"row {row}: {error}") from error
 
     def _check_golden(self) -> None:
-        """Another Pillow, numpy or Unicode table may encode otherwise; then the network would be wrong unnoticed."""
+        """Check that the golden rows are encoded as in training.
+
+        Another version of Pillow, numpy or Unicode may encode them differently, and all predictions would be wrong.
+        """
         golden = json.loads((HERE / "golden.json").read_text(encoding="utf-8"))
         rows = {
             name: [base64.b64decode(value) for value in values] if self._inputs[name].dtype == "bytes" else values
@@ -133,7 +136,7 @@ class TritonPythonModel:
         digest = hashlib.sha256(b"".join(array.tobytes() for array in blocks.values())).hexdigest()
         if digest != golden["sha256"]:
             raise pb_utils.TritonModelException(
-                f"the golden rows are encoded otherwise than in training (SHA-256 {digest[:12]}, not"
+                f"the golden rows are encoded differently than in training (SHA-256 {digest[:12]}, not"
                 f" {golden['sha256'][:12]}): this server has {_versions()}, and should have Pillow {PILLOW}"
             )
 

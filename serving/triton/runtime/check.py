@@ -1,4 +1,4 @@
-"""Print a Python interpreter that can run the Triton server from PyPI, or say what this machine lacks and exit 1.
+"""Print a Python interpreter that can run the Triton server from PyPI, or print what this machine lacks and exit 1.
 
 Standard library only, and Python 3.6 syntax: it runs before there is any environment.
 """
@@ -11,7 +11,7 @@ import sys
 GLIBC = (2, 35)
 VERSIONS = ("3.12", "3.11")  # numpy 1 has no wheels for newer ones
 
-# Runs in a candidate. Says its version and path, then what it lacks, line by line.
+# Runs in a candidate interpreter. Prints its version and its path, then a line for each thing that it lacks.
 PROBE = """
 import os, subprocess, sys, sysconfig
 version = "%d.%d" % sys.version_info[:2]
@@ -23,7 +23,7 @@ if version not in sys.argv[1:]:
 library = "libpython%s.so.1.0" % version
 found = os.path.isfile(os.path.join(sysconfig.get_config_var("LIBDIR") or "", library))
 if not found and sys.base_prefix == "/usr":
-    # Only for the system's own Python: another build's standard library does not fit the system's libpython.
+    # Only for the system's own Python: the standard library of another build does not fit the system's libpython.
     try:
         found = library.encode() in subprocess.check_output(["/sbin/ldconfig", "-p"])
     except (OSError, subprocess.CalledProcessError):
@@ -38,7 +38,7 @@ except ImportError:
 
 
 def platform_fault() -> str:
-    """What is wrong with the machine itself; empty if nothing is."""
+    """Return what is wrong with the machine itself; "" if nothing is."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"this is {platform.system()} {platform.machine()}"
     try:
@@ -51,14 +51,14 @@ def platform_fault() -> str:
 
 
 def candidates() -> "list[str]":
-    """This interpreter, then every python3.12 and python3.11 on PATH."""
+    """Return this interpreter, then every python3.12 and python3.11 on PATH."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     paths = [os.path.join(folder, "python" + version) for version in VERSIONS for folder in folders]
     return [sys.executable, *(path for path in paths if os.access(path, os.X_OK))]
 
 
 def probe(python: str) -> "list[str]":
-    """What PROBE says there; nothing for one that does not run, such as an idle pyenv shim."""
+    """Run PROBE in an interpreter and return its lines; none where it does not run, such as an idle pyenv shim."""
     command = [python, "-I", "-c", PROBE, *VERSIONS]
     try:
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
@@ -68,26 +68,28 @@ def probe(python: str) -> "list[str]":
 
 
 def main() -> int:
-    """0 with the path on standard output, or 1 with the remedy on standard error."""
-    wrong = platform_fault()
-    if wrong:
+    """Return 0 and print the path, or return 1 and print the remedy on standard error."""
+    fault = platform_fault()
+    if fault:
         remedy = "Everything up to export runs here; beyond it, set MILLRACE_TRITON=/path/to/tritonserver"
         need = "Linux x86-64 with glibc {}.{} or newer".format(*GLIBC)
-        print(f"the Triton server from PyPI needs {need}, and {wrong}. {remedy}", file=sys.stderr)
+        print(f"the Triton server from PyPI needs {need}, and {fault}. {remedy}", file=sys.stderr)
         return 1
-    seen, version = [], VERSIONS[-1]
+    rejected, suggested = [], VERSIONS[-1]
     for candidate in candidates():
-        said = probe(candidate)
-        if len(said) == 2:
-            print(said[1])
+        lines = probe(candidate)
+        if not lines:
+            continue
+        version, path, *lacks = lines
+        if not lacks:
+            print(path)
             return 0
-        if said:
-            seen.append(f"{said[1]} {' and '.join(said[2:])}")
-            version = said[0] if said[0] in VERSIONS else version
-    found = "; ".join(sorted(set(seen), key=seen.index)) or "None was found on PATH"
-    remedy = f"apt install python{version} python{version}-venv libpython{version}"
+        rejected.append(f"{path} {' and '.join(lacks)}")
+        suggested = version if version in VERSIONS else suggested
+    reasons = "; ".join(dict.fromkeys(rejected)) or "None was found on PATH"
+    remedy = f"apt install python{suggested} python{suggested}-venv libpython{suggested}"
     print(
-        f"the Triton server from PyPI needs Python 3.11 or 3.12 with its shared libpython and venv. {found}."
+        f"the Triton server from PyPI needs Python 3.11 or 3.12 with its shared libpython and venv. {reasons}."
         f" On Debian or Ubuntu: {remedy}",
         file=sys.stderr,
     )

@@ -1,8 +1,9 @@
-"""Send a model the row that it is warmed up with, over HTTP; exit with 1 and say why if it does not answer.
+"""Send a model its warm-up row over HTTP; print the reason and exit with 1 where it does not answer properly.
 
     python3 probe.py MODEL [REPOSITORY] [HOST:PORT]
 
-Triton's own health is good when a model's worker is dead or hangs. Standard library only: it runs in the container.
+Triton reports good health even when a model's worker is dead or hangs. Standard library only, because this runs in the
+container.
 """
 
 import http.client
@@ -16,42 +17,44 @@ TIMEOUT_S = 5.0
 
 
 def main(model: str, repository: str = "/models", address: str = "127.0.0.1:8000") -> str:
-    """What is wrong; empty if nothing is."""
+    """Return what is wrong with the model; "" if nothing is."""
     config = (Path(repository) / model / "config.pbtxt").read_text(encoding="utf-8")
-    found = re.search(rf'"({re.escape(model)}_([0-9a-f]{{12}})_encode)"', config)
-    if found is None:
+    match = re.search(rf'"({re.escape(model)}_([0-9a-f]{{12}})_encode)"', config)
+    if match is None:
         return f"{repository}/{model} names no release"
-    encode, release = found.groups()
+    encode, release = match.groups()
     connection = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
-    inputs = json.loads(asked(connection, "GET", f"/v2/models/{model}"))["inputs"]
-    rows = [(Path(repository) / encode / "warmup" / each["name"]).read_bytes() for each in inputs]
+    inputs = json.loads(response_to(connection, "GET", f"/v2/models/{model}"))["inputs"]
+    rows = [(Path(repository) / encode / "warmup" / tensor["name"]).read_bytes() for tensor in inputs]
     described = [
         {
-            "name": each["name"],
-            "datatype": each["datatype"],
-            "shape": [1, *each["shape"][1:]],
+            "name": tensor["name"],
+            "datatype": tensor["datatype"],
+            "shape": [1, *tensor["shape"][1:]],
             "parameters": {"binary_data_size": len(row)},
         }
-        for each, row in zip(inputs, rows, strict=True)
+        for tensor, row in zip(inputs, rows, strict=True)
     ]
     header = json.dumps({"inputs": described}).encode()
-    answer = asked(connection, "POST", f"/v2/models/{model}/infer", header + b"".join(rows), len(header))
+    answer = response_to(connection, "POST", f"/v2/models/{model}/infer", header + b"".join(rows), len(header))
     outputs = {output["name"]: output["data"] for output in json.loads(answer)["outputs"]}
-    given = outputs.pop("release")  # a text in releases made by earlier versions, else ASCII codes
-    if (given if isinstance(given[0], str) else ["".join(map(chr, given))]) != [release]:
+    codes = outputs.pop("release")  # ASCII codes; a text in releases made by earlier versions
+    if (codes if isinstance(codes[0], str) else ["".join(map(chr, codes))]) != [release]:
         return f"{model} does not answer as release {release}"
     if not all(math.isfinite(value) for values in outputs.values() for value in values):
-        return f"{model} answers with something else than numbers"
+        return f"{model} answers with values that are not finite numbers"
     return ""
 
 
-def asked(
+def response_to(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes = b"", header_length: int = 0
 ) -> str:
-    """What the server answers. `header_length`: bytes of JSON that the body begins with; the tensors follow.
+    """Send a request and return the response's text.
+
+    `header_length`: bytes of JSON at the beginning of the body; the tensors follow.
 
     Raises:
-        OSError: it does not answer, or answers with an error.
+        OSError: the server does not answer, or answers with an error.
     """
     connection.request(method, path, body, {"Inference-Header-Content-Length": str(header_length)} if body else {})
     response = connection.getresponse()

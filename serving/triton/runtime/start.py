@@ -1,15 +1,16 @@
-"""Run a server whose key no other user can read, and end all of it together: the entry point of launcher and container.
+"""Start a server with a key that no other user can read, and end all its processes together.
 
     python3 -I -S start.py [--parent=PID] KEY_FILE [NAME=VALUE ...] COMMAND ...
 
-`{key}` in COMMAND stands for the key. Every user can read the command line of a process, but only its owner can read
-its environment. So the command line shows `{key}`, the real arguments lie in the environment, and the two are swapped
-on the new process's stack before its first instruction. Where tracing is forbidden, nothing is started, unless
-MILLRACE_VISIBLE_KEY=1 allows a key that all users of the machine can read.
+The launcher and the container start the server through this script. `{key}` in COMMAND stands for the key. Every user
+can read the command line of a process, but only its owner can read its environment. So the command line contains
+`{key}`, the environment contains the real arguments, and the two are swapped on the new process's stack before its
+first instruction. Where tracing is forbidden, nothing is started, unless MILLRACE_VISIBLE_KEY=1 allows a key that all
+users of the machine can read.
 
-As a process of its own it also reaps the server's orphaned workers: PID 1 may never do that, and a worker lives until
-its dead parent is reaped. With --parent it ends when that process does. Standard library only, and no package around
-it, so that it begins in 30 ms and runs in the server's container.
+This process stays as the server's guard. It reaps the server's orphaned workers, which PID 1 may never do: a worker
+lives until its dead parent is reaped. With --parent it ends when that process does. Standard library only and outside
+any package, so that it starts in 30 ms and runs in the server's container.
 """
 
 import ctypes
@@ -27,7 +28,7 @@ PTRACE_GETREGSET, PTRACE_SEIZE = 0x4204, 0x4206
 TRACE_EXEC, KILL_ON_EXIT = 1 << 4, 1 << 20  # options
 EXECUTED = signal.SIGTRAP | 4 << 8
 NT_PRSTATUS = 1
-STACK_POINTER = {"x86_64": 19, "aarch64": 31}  # its place among the registers
+STACK_POINTER = {"x86_64": 19, "aarch64": 31}  # its index among the registers
 WORD = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,15 +37,15 @@ _libc.ptrace.argtypes = [ctypes.c_long] * 4
 
 
 class Visible(Exception):
-    """The key cannot be hidden here."""
+    """Other users of this machine could read the key."""
 
 
 def main(arguments: "list[str]") -> int:
-    """Run the command to its end; its exit code."""
+    """Run the command until it ends, and return its exit code."""
     parent = int(arguments.pop(0).partition("=")[2]) if arguments[0].startswith("--parent=") else 0
     key = Path(arguments.pop(0)).read_text(encoding="utf-8").strip()
     if not key:
-        sys.exit("error: the file of the key is empty")
+        sys.exit("error: the key file is empty")
     environment = dict(os.environ)
     while "=" in arguments[0]:
         name, _, value = arguments.pop(0).partition("=")
@@ -52,7 +53,7 @@ def main(arguments: "list[str]") -> int:
     if parent:
         _end_with(parent)
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    os.umask(0o077)  # the server's shared memory holds what callers have sent
+    os.umask(0o077)  # the server's shared memory contains the callers' requests
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
         server = started(arguments, environment, key)
@@ -67,10 +68,10 @@ def main(arguments: "list[str]") -> int:
 
 
 def started(command: "list[str]", environment: "dict[str, str]", key: str) -> int:
-    """The process that runs `command`, with the key for every `{key}` in it.
+    """Start `command` with the key in place of every `{key}`, and return its process id.
 
     Raises:
-        Visible: other users could read the key, and that is not allowed.
+        Visible: other users could read the key, and MILLRACE_VISIBLE_KEY does not allow that.
     """
     try:
         return _hidden(command, environment, key)
@@ -84,7 +85,7 @@ def started(command: "list[str]", environment: "dict[str, str]", key: str) -> in
 
 
 def _hidden(command: "list[str]", environment: "dict[str, str]", key: str) -> int:
-    """As `started`.
+    """Start `command` with a hidden key, and return its process id.
 
     Raises:
         OSError: this process may not trace another, or the command is a script.
@@ -122,7 +123,7 @@ def _end_with(parent: int) -> None:
 
 
 def _execute(command: "list[str]", environment: "dict[str, str]", guard: int) -> None:
-    """In the new process: become the server."""
+    """Replace the new process by the server."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != guard:
         os._exit(127)
@@ -136,7 +137,7 @@ def _execute(command: "list[str]", environment: "dict[str, str]", guard: int) ->
 
 
 def _wait_executed(server: int) -> None:
-    """Wait for the new program's first instruction; signals that come before it are passed on."""
+    """Wait for the new program's first instruction. Signals that arrive earlier are passed on."""
     while True:
         _, status = os.waitpid(server, 0)
         if not os.WIFSTOPPED(status):
@@ -147,9 +148,9 @@ def _wait_executed(server: int) -> None:
 
 
 def _swap(server: int, count: int, hidden: "list[int]") -> None:
-    """Exchange the arguments at `hidden` with as many strings at the beginning of the environment.
+    """Swap the arguments at the indices `hidden` with as many strings at the beginning of the environment.
 
-    The stack holds argc, argv[0] ... argv[argc - 1], NULL, envp[0] ...
+    The stack contains argc, argv[0] ... argv[argc - 1], NULL, envp[0] ...
     """
     stack = _stack_pointer(server)
     if _trace(PTRACE_PEEKDATA, server, stack) != count:
@@ -165,7 +166,7 @@ def _swap(server: int, count: int, hidden: "list[int]") -> None:
 
 def _stack_pointer(server: int) -> int:
     if platform.machine() not in STACK_POINTER:
-        raise OSError(0, f"not known how on {platform.machine()}")
+        raise OSError(0, f"{platform.machine()} is not supported")
     registers = (ctypes.c_ulong * 64)()
     place = (ctypes.c_ulong * 2)(ctypes.addressof(registers), ctypes.sizeof(registers))
     _trace(PTRACE_GETREGSET, server, NT_PRSTATUS, ctypes.addressof(place))
@@ -173,10 +174,10 @@ def _stack_pointer(server: int) -> int:
 
 
 def _trace(request: int, process: int, address: int = 0, data: int = 0) -> int:
-    """ptrace(2).
+    """Call ptrace(2).
 
     Raises:
-        OSError: the kernel refuses.
+        OSError: the kernel refuses the request.
     """
     ctypes.set_errno(0)
     result: int = _libc.ptrace(request, process, address, data)

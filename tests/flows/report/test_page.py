@@ -100,7 +100,7 @@ def criterion(name, holds=True, **keys):
 
 
 def test_a_run_prints_the_path_of_its_report(finished):
-    assert (finished.folder / ".said").read_text().splitlines()[-1] == "the report of this run: reports/index.html"
+    assert (finished.folder / ".output").read_text().splitlines()[-1] == "the report of this run: reports/index.html"
     assert finished.run("git", "status", "--porcelain", "reports") == ""
 
 

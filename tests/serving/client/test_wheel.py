@@ -1,4 +1,4 @@
-"""The client as a wheel: built, installed where nothing of the project is, asking a server, and checked by mypy."""
+"""The client's wheel is built, installed without the project, used with a server, and checked by mypy."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ OURS = {"serving", "stages", "flows", "benchmarks", "torch", "lightning", "dvc",
 
 
 class Installed(NamedTuple):
-    """An environment with the wheel, and with other projects' packages alone."""
+    """An environment with the wheel and its dependencies, but without the project."""
 
     wheel: Path
     python: Path
 
     def run(self, code: str, folder: Path, *arguments: str) -> str:
-        """Run a program with it, away from the project; what it printed."""
+        """Run a program in it, outside of the project, and return its output."""
         command = [self.python, "-I", "-c", code, *arguments]
         ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
         assert ran.returncode == 0, ran.stderr
@@ -82,7 +82,9 @@ print(*{module.partition(".")[0] for module in sys.modules})
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_it_asks_alone(installed: Installed, served: Endpoint, finished: Clone, tmp_path: Path, protocol: str) -> None:
+def test_the_wheel_works_without_the_project(
+    installed: Installed, served: Endpoint, finished: Clone, tmp_path: Path, protocol: str
+) -> None:
     picture = str(finished.folder / "data/builtin/digits/7/0007.png")
     address = f"{protocol}://{getattr(served, protocol)}"
     printed, modules = installed.run(ASKING, tmp_path, address, picture).splitlines()
@@ -104,7 +106,7 @@ def test_every_example_of_the_document_runs(installed: Installed, served: Endpoi
             installed.run(code, finished.folder)
 
 
-def test_a_table_without_pyarrow_is_one_clear_error(installed: Installed, served: Endpoint, tmp_path: Path) -> None:
+def test_a_table_without_pyarrow_is_a_clear_error(installed: Installed, served: Endpoint, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("image\na.png\n")
     code = f"""
 import sys
@@ -159,7 +161,7 @@ async def main() -> None:
 """
 
 
-def test_mypy_checks_its_callers(installed: Installed, tmp_path: Path) -> None:
+def test_mypy_accepts_typed_callers(installed: Installed, tmp_path: Path) -> None:
     (tmp_path / "caller.py").write_text(TYPED)
     command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed.python, "caller.py"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=dict(os.environ))

@@ -1,4 +1,4 @@
-"""What serves beyond loopback: container, compose and Kubernetes files, held against the launcher and the locks."""
+"""The container, compose and Kubernetes files, compared with the launcher and the lock files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ VARIABLES = (
 
 
 def containerfile(name: str = "Containerfile") -> dict[str, str]:
-    """The last of each instruction."""
+    """Return the last of each instruction of a Containerfile."""
     return dict(re.findall(r"^([A-Z]+) (.+)$", (DEPLOY / name).read_text(), re.MULTILINE))
 
 
@@ -51,7 +51,7 @@ def compose() -> dict[str, Any]:
 
 
 def objects() -> dict[str, Any]:
-    """Kubernetes objects by kind."""
+    """Return the Kubernetes objects, by kind."""
     return {each["kind"]: each for each in YAML(typ="safe").load_all(DEPLOY / "kubernetes.yaml")}
 
 
@@ -65,7 +65,7 @@ def triton() -> dict[str, Any]:
 
 
 def launched() -> set[str]:
-    """The launcher's flags, without those that belong to one machine: addresses, ports, folders, the server's name."""
+    """Return the launcher's flags, without those that depend on the machine, such as ports and folders."""
     ports = {"http": 8000, "grpc": 8001, "metrics": 8002}
     with tempfile.TemporaryDirectory() as folder:
         command, _ = _command(Server(Path("tritonserver")), Path("/models"), [NAME], ports, Path(folder), 8)
@@ -78,7 +78,7 @@ def launched() -> set[str]:
 
 
 @pytest.mark.parametrize("where", ["compose", "kubernetes"])
-def test_the_flags_are_the_launchers(where):
+def test_the_flags_are_those_of_the_launcher(where):
     given = compose()["triton"]["command"] if where == "compose" else triton()["args"]
     entry = json.loads(containerfile()["ENTRYPOINT"])
     assert entry[:6] == ["python3", "-I", "-S", "/opt/millrace/start.py", KEY_FILE, "tritonserver"]
@@ -101,7 +101,7 @@ def test_the_ports_are_those_of_serve():
     assert job["static_configs"] == [{"targets": [f"triton:{ports['metrics']}"]}]
 
 
-def test_one_image_without_known_holes():
+def test_the_image_has_no_known_vulnerability():
     version = re.fullmatch(r"nvcr\.io/nvidia/tritonserver:(\d+)\.(\d+)-py3@\${DIGEST}", containerfile()["FROM"])
     assert version and tuple(map(int, version.groups())) >= OLDEST
     tag = f"{version[1]}.{version[2]}"
@@ -112,7 +112,7 @@ def test_one_image_without_known_holes():
 
 
 def test_images_are_named_by_digest():
-    """Which nobody knows who does not ask the registry: without it, nothing is built or started."""
+    """A digest must be looked up in the registry, and nothing is built or started without it."""
     for name in ("Containerfile", "release.Containerfile"):
         assert re.fullmatch(r"\S+:v?[\d.]+(-py3)?@\${DIGEST}", containerfile(name)["FROM"])
         assert containerfile(name)["ARG"] == "DIGEST"
@@ -122,7 +122,7 @@ def test_images_are_named_by_digest():
     assert all(each["image"].endswith("@sha256:DIGEST") for each in (*pod()["containers"], *pod()["initContainers"]))
 
 
-def test_probes_ask_the_model():
+def test_probes_query_the_model():
     command = ["python3", "/opt/millrace/probe.py", NAME]
     assert compose()["triton"]["healthcheck"]["test"] == ["CMD", *command]
     probes = {name: probe for name, probe in triton().items() if name.endswith("Probe")}
@@ -158,7 +158,7 @@ def test_nothing_runs_as_root_or_may_write():
     assert (DEPLOY / volume["source"]).resolve() == ROOT / "champion" / "repository"
 
 
-def test_everything_has_its_limits():
+def test_every_container_has_resource_limits():
     for container in (*pod()["containers"], *pod()["initContainers"]):
         for bounds in container["resources"].values():
             assert {"cpu", "memory"} <= set(bounds)
@@ -187,7 +187,7 @@ def test_the_network_policy_lets_nothing_out_and_only_named_callers_in():
     assert objects()["PodDisruptionBudget"]["spec"]["selector"] == selected
 
 
-def test_the_page_names_what_there_is():
+def test_the_page_names_existing_files_and_valid_commands():
     page = (ROOT / "docs" / "production.md").read_text()
     for name in re.findall(r"\]\((\S+?)\)", page):
         assert name.startswith("https://") or (ROOT / "docs" / name).exists(), name
@@ -197,7 +197,7 @@ def test_the_page_names_what_there_is():
     assert f"kubectl create secret generic {secret} --from-file={Path(KEY_FILE).name}=/dev/stdin" in page
 
 
-def test_compose_reads_it():
+def test_compose_accepts_the_files():
     commands = (["docker", "compose"], ["podman-compose"], ["docker-compose"])
     able = [each for each in commands if shutil.which(each[0]) and not _fails([*each, "version"])]
     if not able:
@@ -213,20 +213,20 @@ def test_the_page_names_every_variable_that_is_required():
     assert all(f"{name}=" in page for name in needed)
 
 
-def test_kubernetes_reads_it():
-    """Fields that Kubernetes does not know are dropped as it reads."""
+def test_kubernetes_accepts_the_deployment():
+    """Kubernetes drops the fields that it does not know."""
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not here")
     command = ["kubectl", "set", "image", "--local", "--filename=-", "--output=json", "triton=another"]
-    said = subprocess.run(
+    result = subprocess.run(
         command, input=json.dumps(objects()["Deployment"]), capture_output=True, text=True, check=True
     )
-    lost = _lost(objects()["Deployment"], json.loads(said.stdout), "Deployment")
+    lost = _lost(objects()["Deployment"], json.loads(result.stdout), "Deployment")
     assert lost == ["Deployment.spec.template.spec.containers[0].image"]
 
 
 def _lost(written: Any, read: Any, path: str) -> list[str]:
-    """Where what was written does not stand in what was read."""
+    """List the paths whose written value differs from the value that was read."""
     if isinstance(written, dict) and isinstance(read, dict):
         return [fault for key, value in written.items() for fault in _lost(value, read.get(key), f"{path}.{key}")]
     if isinstance(written, list) and isinstance(read, list) and len(written) == len(read):
@@ -254,7 +254,7 @@ def probed(store: Store, address: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "hung"])
-def test_the_probe_sees_a_worker_that_health_does_not(server_or_skip, after_two, end):
+def test_the_probe_detects_a_dead_or_hung_worker(server_or_skip, after_two, end):
     from tritonclient.http import InferenceServerClient
 
     store = Store(after_two / "live")
@@ -264,35 +264,35 @@ def test_the_probe_sees_a_worker_that_health_does_not(server_or_skip, after_two,
         live = f"{store.current(NAME)}_encode"
         (stub,) = (each for each in family if "stub" in each.name() and live in " ".join(each.cmdline()))
         stub.send_signal(end)
-        said = probed(store, endpoint.http)
-        assert said.returncode == 1 and len(said.stderr.splitlines()) == 1, said.stderr
+        result = probed(store, endpoint.http)
+        assert result.returncode == 1 and len(result.stderr.splitlines()) == 1, result.stderr
         with InferenceServerClient(endpoint.http) as client:
             assert client.is_server_ready() and client.is_model_ready(NAME)
 
 
-def test_the_probe_sees_another_release(server_or_skip, after_two, candidates):
+def test_the_probe_detects_another_release(server_or_skip, after_two, candidates):
     store = Store(after_two / "live")
     with served(store) as endpoint:
         config = store.repository / NAME / "config.pbtxt"
         config.write_text(config.read_text().replace(candidates[1].manifest.id, candidates[0].manifest.id))
-        said = probed(store, endpoint.http)
-    assert said.returncode == 1
-    assert said.stderr == f"{NAME} does not answer as release {candidates[0].manifest.id}\n"
+        result = probed(store, endpoint.http)
+    assert result.returncode == 1
+    assert result.stderr == f"{NAME} does not answer as release {candidates[0].manifest.id}\n"
     assert probed(store, endpoint.http).stderr.startswith("[Errno")
 
 
-def test_the_page_names_metrics_that_there_are(server_or_skip, after_two):
+def test_the_page_names_existing_metrics(server_or_skip, after_two):
     named = set(re.findall(r"nv_\w+", (ROOT / "docs" / "production.md").read_text()))
     store = Store(after_two / "live")
-    with served(store) as endpoint, urllib.request.urlopen(f"http://{endpoint.metrics}/metrics") as said:
-        found = re.findall(r'^(nv_\w+){model="(\w+)"', said.read().decode(), re.MULTILINE)
+    with served(store) as endpoint, urllib.request.urlopen(f"http://{endpoint.metrics}/metrics") as response:
+        samples = re.findall(r'^(nv_\w+){model="(\w+)"', response.read().decode(), re.MULTILINE)
     assert len(named) > 5
     for model in (NAME, f"{NAME}_{store.current(NAME)}_network"):
-        assert named - {metric for metric, its in found if its == model} == set()
+        assert named - {metric for metric, of in samples if of == model} == set()
 
 
-def test_what_nvidias_image_client_asks_of_a_model(server_or_skip, after_two, candidates):
-    """One input of three fixed dims and a known format, one vector of floats, a label for every class."""
+def test_the_network_meets_the_requirements_of_nvidias_image_client(server_or_skip, after_two, candidates):
+    """It has one input of three fixed dims and a known format, and one vector of floats with a label for each class."""
     from tritonclient.grpc import InferenceServerClient, model_config_pb2
 
     store = Store(after_two / "live")

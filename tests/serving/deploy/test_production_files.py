@@ -1,4 +1,4 @@
-"""The production files as the programs that read them see them: schemas, a real proxy, a real server's metrics."""
+"""The production files, checked with their schemas, a real proxy and a real server's metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COMPOSE = ("compose.yaml", "compose.tls.yaml")
 
 
 def read(name: str) -> list[Any]:
-    """Its documents."""
+    """Read the documents of a YAML file."""
     return list(YAML(typ="safe").load_all(DEPLOY / name))
 
 
@@ -50,7 +50,7 @@ def kubernetes_faults(document: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", COMPOSE)
-def test_compose_files_keep_their_schema(name):
+def test_compose_files_match_their_schema(name):
     (document,) = read(name)
     assert compose_faults(document) == []
     service = next(iter(document["services"].values()))
@@ -58,7 +58,7 @@ def test_compose_files_keep_their_schema(name):
     assert len(compose_faults(document)) == 1
 
 
-def test_kubernetes_objects_keep_their_schemas():
+def test_kubernetes_objects_match_their_schemas():
     documents = read("kubernetes.yaml")
     assert len(documents) == 4
     for document in documents:
@@ -87,7 +87,7 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for group in document["groups"] for rule in group["rules"]]
 
 
-def test_alerts_are_of_metrics_that_there_are(endpoint):
+def test_alerts_use_existing_metrics(endpoint):
     with urllib.request.urlopen(f"http://{endpoint.metrics}/metrics") as response:
         text = response.read().decode()
     exposed = dict(re.findall(r"^(nv_\w+){(.*?)}", text, re.MULTILINE))
@@ -99,7 +99,7 @@ def test_alerts_are_of_metrics_that_there_are(endpoint):
             assert not label or f'{label}="' in exposed[metric], (rule["alert"], metric, label)
 
 
-def test_alerts_say_whom_they_concern_and_when():
+def test_alerts_have_a_severity_and_a_duration():
     names = [rule["alert"] for rule in alerts()]
     assert len(names) == len(set(names)) > 3
     for rule in alerts():
@@ -111,14 +111,14 @@ def test_alerts_say_whom_they_concern_and_when():
     assert config["rule_files"] == [target] and (DEPLOY / compose["configs"]["alerts"]["file"]).is_file()
 
 
-def test_prometheus_reads_the_alerts():
+def test_prometheus_accepts_the_alerts():
     if not shutil.which("promtool"):
         pytest.skip("promtool is not here")
     subprocess.run(["promtool", "check", "rules", str(DEPLOY / "alerts.yaml")], check=True, capture_output=True)
 
 
 class Proxy(NamedTuple):
-    """Addresses, HOST:PORT, and the certificate that both present."""
+    """The proxy's addresses as HOST:PORT, and its certificate."""
 
     http: str
     grpc: str
@@ -127,7 +127,7 @@ class Proxy(NamedTuple):
 
 @pytest.fixture(scope="module")
 def proxy(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """The proxy's own file, with this machine's addresses for the container's."""
+    """Run nginx with the project's file, in which this machine's addresses replace the container's."""
     folder = tmp_path_factory.mktemp("proxy")
     for program in ("nginx", "openssl"):
         if not shutil.which(program):
@@ -195,7 +195,7 @@ def status(proxy: Proxy, path: str, body: bytes | None = None, headers: dict[str
         return error.code
 
 
-def test_callers_are_answered_through_tls(proxy):
+def test_the_proxy_answers_callers_through_tls(proxy):
     import tritonclient.grpc
 
     assert status(proxy, "/v2/models/digits/ready") == status(proxy, "/v2/models/digits/config") == 200
@@ -207,7 +207,7 @@ def test_callers_are_answered_through_tls(proxy):
         assert infer(client, "digits", np.zeros((1, 4), np.float32)).shape == (1, 3)
 
 
-def test_what_is_compressed_is_not_passed_on(proxy):
+def test_the_proxy_rejects_compressed_requests(proxy):
     import tritonclient.grpc
     from tritonclient.utils import InferenceServerException
 
@@ -222,11 +222,11 @@ def test_what_is_compressed_is_not_passed_on(proxy):
 
 
 @pytest.mark.parametrize("path", ["repository/index", "repository/models/digits/load", "logging", "trace/setting"])
-def test_not_even_the_key_opens_the_administration_through_the_proxy(proxy, endpoint, path):
+def test_the_proxy_blocks_the_administration_even_with_the_key(proxy, endpoint, path):
     assert status(proxy, f"/v2/{path}", b"{}", endpoint.http_admin) == 403
 
 
-def test_administration_by_grpc_neither(proxy, endpoint):
+def test_the_proxy_blocks_the_administration_by_grpc(proxy, endpoint):
     import tritonclient.grpc
     from tritonclient.utils import InferenceServerException
 

@@ -1,4 +1,4 @@
-"""From a verdict that needs a person to a release that says who has answered for it, through the real commands."""
+"""From a verdict that needs a person to an approved release, through the real commands."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import pytest
 
 from serving.releases import approval
 from serving.releases.store import Store
-from serving.triton.repository import Names
+from serving.triton.names import Names
 from stages.core.errors import Misuse
 
 NAMES = Names("digits", "0123456789ab")
 
 
 def judged(*reasons, release=NAMES.release):
-    """A verdict that needs a person, for these reasons."""
+    """Return a verdict that needs a person for these reasons."""
     criteria = [{"name": "accuracy", "holds": False, "reason": reason} for reason in reasons]
     return {"release": release, "verdict": "needs a person", "criteria": criteria}
 
 
-def test_an_approval_is_of_one_release_and_of_the_reasons_that_were_given(tmp_path):
+def test_an_approval_holds_for_one_release_and_its_reasons(tmp_path):
     store = Store(tmp_path / "live")
     approval.approve(store, NAMES, judged("worse by 0.03", "too large"), "Ada", "a trial")
 
@@ -35,19 +35,19 @@ def test_an_approval_is_of_one_release_and_of_the_reasons_that_were_given(tmp_pa
     assert needed(judged("worse by 0.03"), "ba9876543210")
 
 
-def test_a_verdict_on_other_bytes_is_not_approved(tmp_path):
+def test_a_verdict_on_another_release_is_not_approved(tmp_path):
     with pytest.raises(Misuse, match="the verdict is on ba9876543210, and 0123456789ab is exported: `millrace run`"):
         approval.approve(Store(tmp_path / "live"), NAMES, judged("too large", release="ba9876543210"), "Ada", "a trial")
 
 
 @pytest.mark.usefixtures("a_server")
-def test_a_person_decides(done):
+def test_a_release_that_needs_a_person_waits_for_approval(done):
     done.params(gate={"thresholds": {"calibration_error": {"max": 0.0}}, "approval": ["calibration_error"]})
-    said = done.millrace("run", code=4)
-    assert "for a person: calibration_error is 0." in said and "`millrace approve --by NAME --reason WHY`" in said
+    output = done.millrace("run", code=4)
+    assert "for a person: calibration_error is 0." in output and "`millrace approve --by NAME --reason WHY`" in output
     page = (done.folder / "reports" / "index.html").read_text()
     assert "Needs a person" in page and 'class="verdict person"' in page
-    assert "is for a person to decide" in done.millrace("release", code=3)
+    assert "a person must decide this" in done.millrace("release", code=3)
     assert "is blank" in done.millrace("approve", "--by", "Ada", "--reason", "", code=2)
     assert "accepted: calibration_error is 0." in done.millrace(
         "approve", "--by", "Ada", "--reason", "good enough for a trial"

@@ -1,4 +1,4 @@
-"""A disk that is really full: serving goes on, healing needs no room, and what was not written is written later."""
+"""On a full disk serving goes on, healing needs no space, and what could not be written is written later."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ pytestmark = pytest.mark.usefixtures("a_server")
 
 
 def may_mount() -> bool:
-    """Whether this user may mount a file system, in a namespace that ends with the process."""
+    """Whether this user may mount a file system in a new namespace."""
     command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     return bool(shutil.which("unshare")) and not subprocess.run(command, capture_output=True).returncode
 
 
-def test_a_server_on_a_full_disk_goes_on_and_heals(after_two, tmp_path):
+def test_a_server_on_a_full_disk_runs_on_and_heals(after_two, tmp_path):
     if not may_mount():
         pytest.skip("a disk to fill takes the right to mount one: root, or `unshare --mount`")
     disk = tmp_path / "disk"

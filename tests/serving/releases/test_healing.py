@@ -1,4 +1,4 @@
-"""What a keeper does about a server that is stopped, hung, busy or asked nonsense: it heals what is broken alone."""
+"""The supervisor heals a stopped or hung server, and leaves one alone that is busy or gets bad requests."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from serving.releases.ledger import Journal
 from serving.releases.store import Store
 from serving.releases.supervisor import Backoff, Watch
 from serving.triton import processes, wire
-from serving.triton.admin import Admin, Unanswered, administered
+from serving.triton.admin import Admin, CallFailed, administered
 from serving.triton.launcher import Endpoint, find_server
-from serving.triton.repository import Names, golden
+from serving.triton.names import Names
+from serving.triton.repository import golden
 from tests.support.line import free_ports, read_until
 from tests.support.project import Clone, until
 from tests.support.releases import live_answers, served
@@ -32,7 +33,7 @@ LOOK_S = 1.0
 
 @contextlib.contextmanager
 def watched(root: Path, timeout_s: float = LOOK_S) -> Iterator[tuple[Watch, list[str]]]:
-    """A server and its keeper, which looks when a test says so; and what it has reported."""
+    """A server, its supervisor, which probes only when a test calls it, and the supervisor's reports."""
     store, reports = Store(root / "live"), list[str]()
     with served(store) as endpoint, administered(endpoint.grpc, endpoint.admin_key, 10) as admin:
         watch = Watch(root, store, endpoint, admin, Journal(store.ledger, reports.append), reports.append, timeout_s)
@@ -45,18 +46,18 @@ def below(endpoint: Endpoint) -> list[processes.Process]:
 
 
 def worker(watch: Watch, part: str) -> int:
-    """The process of a part of the live release."""
-    (found,) = processes.workers(below(watch.endpoint), f"digits_{watch.store.current('digits')}_{part}")
-    return found.pid
+    """Return the worker process of a part of the live release."""
+    (process,) = processes.workers(below(watch.endpoint), f"digits_{watch.store.current('digits')}_{part}")
+    return process.pid
 
 
 def healed(watch: Watch, reports: list[str]) -> Callable[[], bool]:
-    """Look until the live release answers, having been healed."""
+    """Probe until the live release answers again, and check that it was healed."""
 
     def condition() -> bool:
-        right, why = watch.look("digits")
-        assert not why
-        return right and any("healing" in line for line in reports)
+        answers, reason = watch.look("digits")
+        assert not reason
+        return answers and any("healing" in line for line in reports)
 
     return condition
 
@@ -72,10 +73,10 @@ def test_a_stopped_server_is_killed_and_no_call_waits_for_it(after_two):
                 lambda admin: admin.loaded(),
             ]
             for call in calls:
-                with pytest.raises(Unanswered) as caught:
+                with pytest.raises(CallFailed) as caught:
                     call(hasty)
                 assert caught.value.status == "DEADLINE_EXCEEDED"
-            assert not hasty.is_live(0.2) and hasty.answered(["digits"], 0.2) is None
+            assert not hasty.is_live(0.2) and hasty.success_count(["digits"], 0.2) is None
         looks = [watch.look("digits") for _ in range(health.MISSES)]
         assert [bool(why) for _, why in looks] == [False, True] and not reports
         until(lambda: watch.endpoint.process.poll() is not None)
@@ -83,7 +84,7 @@ def test_a_stopped_server_is_killed_and_no_call_waits_for_it(after_two):
 
 @pytest.mark.parametrize("part", ["encode", "network"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "hung"])
-def test_a_broken_worker_is_replaced_and_gone_afterwards(after_two, candidates, part, end):
+def test_a_broken_worker_is_replaced_and_ended(after_two, candidates, part, end):
     if find_server().environment is None and part == "network":
         pytest.skip("this server's network has no process of its own")
     with watched(after_two) as (watch, reports):
@@ -95,8 +96,8 @@ def test_a_broken_worker_is_replaced_and_gone_afterwards(after_two, candidates, 
         assert worker(watch, part) != broken
 
 
-def test_a_server_that_has_lost_workers_is_started_anew(after_two, monkeypatch):
-    """Triton never gives back what died with a request in it: 36 threads, and a region of shared memory."""
+def test_a_server_that_has_lost_many_workers_is_restarted(after_two, monkeypatch):
+    """Triton never releases what a worker that died during a request had: 36 threads, and shared memory."""
     monkeypatch.setattr(supervisor, "LOST", 1)
     with watched(after_two) as (watch, reports):
         for _ in range(2):
@@ -108,7 +109,7 @@ def test_a_server_that_has_lost_workers_is_started_anew(after_two, monkeypatch):
 
 
 def test_a_busy_server_is_left_alone(after_two, candidates):
-    """Each look comes too late, while other callers are answered."""
+    """Every probe times out while other callers get answers."""
     schema, rows = golden(candidates[1].repository, candidates[1].names)
     with watched(after_two) as (watch, reports):
         before, stop = below(watch.endpoint), threading.Event()
@@ -121,7 +122,7 @@ def test_a_busy_server_is_left_alone(after_two, candidates):
         caller = threading.Thread(target=ask)
         caller.start()
         try:
-            watch.timeout_s = 1e-4
+            watch.timeout_s = -1.0  # the deadline has passed before the call
             until(lambda: watch.look("digits") == (False, "") and len(reports) > 0)
             for _ in range(20):
                 assert watch.look("digits") == (False, "")
@@ -132,7 +133,7 @@ def test_a_busy_server_is_left_alone(after_two, candidates):
         assert {each.pid for each in below(watch.endpoint)} == {each.pid for each in before}
 
 
-def test_a_look_that_the_model_refuses_heals_nothing(after_two, monkeypatch):
+def test_a_probe_that_the_model_rejects_heals_nothing(after_two, monkeypatch):
     with watched(after_two) as (watch, reports):
         before = {each.pid for each in below(watch.endpoint)}
         schema, _ = golden(watch.store.repository, Names("digits", watch.store.current("digits") or ""))
@@ -143,11 +144,11 @@ def test_a_look_that_the_model_refuses_heals_nothing(after_two, monkeypatch):
         assert {each.pid for each in below(watch.endpoint)} == before
 
 
-def test_a_worker_that_computes_is_given_longer_than_one_that_stands_still(after_two, monkeypatch):
+def test_a_computing_worker_has_more_time_than_an_idle_one(after_two, monkeypatch):
     late = Miss("late", "DEADLINE_EXCEEDED")
     with watched(after_two) as (watch, _):
         case = Case(Names("digits", watch.store.current("digits") or ""))
-        case.right(below(watch.endpoint))
+        case.reset(below(watch.endpoint))
         assert case.missed(late, watch.admin, below(watch.endpoint)) is Finding.OPEN
         case.since -= health.STILL_S + 1
         used = [each._replace(cpu_s=each.cpu_s + health.STILL_S) for each in below(watch.endpoint)]
@@ -157,7 +158,7 @@ def test_a_worker_that_computes_is_given_longer_than_one_that_stands_still(after
         assert case.missed(late, watch.admin, used) is Finding.BROKEN
 
 
-def test_waits_grow_only_while_nothing_answers():
+def test_waits_grow_only_until_the_server_answers():
     waits = Backoff()
     assert waits.next_s() == 0
     grown = [waits.next_s() for _ in range(20)]
@@ -166,7 +167,7 @@ def test_waits_grow_only_while_nothing_answers():
     assert waits.next_s() == 0
 
 
-def test_a_folder_that_is_moved_away_ends_the_server_and_is_not_made_again(after_two):
+def test_a_moved_store_ends_the_server_and_is_not_created_again(after_two):
     ports = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)]
     process = Clone(after_two).start("python", "-m", "flows.cli", "serve", *ports)
     read_until(process, "Ctrl-C ends it")

@@ -1,4 +1,4 @@
-"""The ledger and the order of releases: whatever the clock says, whatever somebody has written into a line."""
+"""The ledger and the order of releases do not depend on the clock, and invalid lines do no harm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from serving.releases import ledger
-from serving.releases.release import release, rollback
+from serving.releases.release import release
+from serving.releases.rollback import rollback
 from serving.releases.store import Store
 from tests.support.project import ROOT, Clone
 
@@ -19,7 +20,7 @@ AHEAD = "2099-01-01T00:00:00.000000+00:00"
 
 
 def date_ahead(store: Store, release: str, *, counted: bool) -> None:
-    """As if the clock had been ahead at a release. Not `counted`: as earlier versions wrote it."""
+    """Date a release as if the clock had been ahead; not `counted`: without a number, as in earlier versions."""
     path = store.record(release) / "released"
     number = path.read_text().splitlines()[1:]
     path.write_text("\n".join([f"{AHEAD} digits", *(number if counted else [])]) + "\n")
@@ -47,7 +48,7 @@ def test_releases_of_earlier_versions_keep_their_order(after_two, candidates, le
     assert store.kept("digits") == [second, first]
 
 
-def test_a_release_counts_on_where_the_ledger_is_lost(after_two, candidates, a_server):
+def test_releases_are_numbered_on_where_the_ledger_is_lost(after_two, candidates, a_server):
     store, ids = Store(after_two / "live"), [each.manifest.id for each in candidates]
     for id in ids[:2]:
         date_ahead(store, id, counted=True)
@@ -57,7 +58,7 @@ def test_a_release_counts_on_where_the_ledger_is_lost(after_two, candidates, a_s
 
 
 @pytest.mark.parametrize("line", ["3", "[]", '"word"', "null", '{"event": "released"}', '{"a": ' * 5000, "\udcff"])
-def test_a_line_that_is_no_event_hinders_no_command(after_two, candidates, line):
+def test_an_invalid_line_does_not_disturb_commands(after_two, candidates, line):
     store = Store(after_two / "live")
     events = ledger.lines(store.ledger)
     with store.ledger.open("ab") as file:
@@ -67,7 +68,7 @@ def test_a_line_that_is_no_event_hinders_no_command(after_two, candidates, line)
     assert candidates[1].manifest.id in output
 
 
-def test_an_event_of_other_fields_hinders_no_command(after_two, candidates):
+def test_an_event_with_other_fields_does_not_disturb_commands(after_two, candidates):
     store = Store(after_two / "live")
     for event in ("released", "rolled back", "approved"):
         ledger.append(store.ledger, event, by=3, reasons=[1])
@@ -75,22 +76,22 @@ def test_an_event_of_other_fields_hinders_no_command(after_two, candidates):
     assert candidates[0].manifest.id in Clone(after_two).millrace("status")
 
 
-def test_what_a_full_disk_keeps_out_of_the_ledger_is_added_later(tmp_path):
-    """The file's size is bounded, as a quota does it; in a process of its own, which the bound ends with."""
+def test_lines_that_a_full_disk_rejects_are_added_later(tmp_path):
+    """A limit on the file's size stands for a full disk, in a process of its own."""
     code = """
 import resource, signal, sys
 from pathlib import Path
 from serving.releases import ledger
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-path, told = Path(sys.argv[1]), []
+path, reports = Path(sys.argv[1]), []
 ledger.append(path, "first")
 size = path.stat().st_size
 most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, most))
-journal = ledger.Journal(path, told.append)
+journal = ledger.Journal(path, reports.append)
 journal.append("second")
 journal.append("third")
-assert path.stat().st_size == size and len(told) == 1, told
+assert path.stat().st_size == size and len(reports) == 1, reports
 resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 journal.flush()
 assert [line["event"] for line in ledger.lines(path)] == ["first", "second", "third"]

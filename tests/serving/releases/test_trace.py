@@ -1,4 +1,4 @@
-"""From an answer back to the data: every link holds, an altered byte is named, and the state comes back whole."""
+"""A trace from an answer to the data: every link holds, an altered byte is found, and the state is restored."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DVC = (sys.executable, "-m", "dvc")
 
 @pytest.fixture(scope="module")
 def released(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone in which everything has run, and was released. Copy it to change it, or put back what was changed."""
+    """A clone in which everything has run and was released. A test copies it, or undoes its changes."""
     try:
         find_server()
     except UserError as error:
         pytest.skip(str(error))
     made = finished.copy(tmp_path_factory.mktemp("released") / "project")
-    (made.folder / ".said").unlink()
+    (made.folder / ".output").unlink()
     assert "git alone could not restore" not in made.millrace("release")
     assert made.run("git", "status", "--porcelain") == ""
     return made
@@ -40,13 +40,13 @@ def released(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone
 
 @pytest.fixture(scope="module")
 def release(released: Clone) -> str:
-    """Its id."""
+    """The id of its release."""
     return str(Store(released.folder / "live").current("digits"))
 
 
 @pytest.fixture
 def other(released: Clone, tmp_path: Path) -> Clone:
-    """A copy of it, to change."""
+    """A copy that a test may change."""
     return released.copy(tmp_path / "other")
 
 
@@ -55,14 +55,14 @@ def traced(project: Clone, release: str) -> Trace:
 
 
 def faults(project: Clone, release: str) -> list[str]:
-    """All that is said of links that do not hold."""
+    """List the faults of the links that do not hold."""
     links = traced(project, release).links
     return [fault for link in links for fault in [*link.broken, *link.absent, *link.copies]]
 
 
 @contextlib.contextmanager
 def altered(path: Path) -> Iterator[None]:
-    """One bit of it is another, until the block ends."""
+    """Flip one bit of a file until the block ends."""
     content, mode = path.read_bytes(), path.stat().st_mode
     flipped(path)
     yield
@@ -70,20 +70,20 @@ def altered(path: Path) -> Iterator[None]:
     path.chmod(mode)
 
 
-def test_every_link_from_a_saved_answer(released, release, tmp_path):
+def test_a_saved_answer_is_traced_through_every_link(released, release, tmp_path):
     (tmp_path / "answers.jsonl").write_text(json.dumps({"input": "7.png", "label": "7", "release": release}) + "\n")
-    told = released.millrace("trace", str(tmp_path / "answers.jsonl"))
+    output = released.millrace("trace", str(tmp_path / "answers.jsonl"))
     state = git_history.head(released.folder)
-    for path, md5 in state.made.items():
-        assert f"{path}  md5 {md5}" in told
+    for path, md5 in state.outputs.items():
+        assert f"{path}  md5 {md5}" in output
     for expected in (f"sha256 {release}", "verdict", "pass, accuracy", "accepted: 1,797 rows", "train.epochs"):
-        assert expected in told
-    assert f"commit {state.commit}" in told and "links hold" in told and "error:" not in told
+        assert expected in output
+    assert f"commit {state.commit}" in output and "links hold" in output and "error:" not in output
 
 
 def cached(state: git_history.State, path: str) -> Path:
-    """DVC's object of an output, or of a file in one."""
-    for out, md5 in (state.made | state.added).items():
+    """Return DVC's object of an output, or of a file in an output."""
+    for out, md5 in (state.outputs | state.added).items():
         if path == out:
             return state.object(md5)
         if path.startswith(f"{out}/"):
@@ -107,13 +107,13 @@ def cached(state: git_history.State, path: str) -> Path:
         "reports/answers/answers.npz",
     ],
 )
-def test_a_byte_altered_in_the_cache(released, release, path, tmp_path):
+def test_an_altered_byte_in_the_cache_is_found(released, release, path, tmp_path):
     path = path.replace("ID", release)
     kept = cached(git_history.head(released.folder), path)
     with altered(kept):
         trace = traced(released, release)
-        told = [fault for link in trace.links for fault in link.broken]
-        assert any(fault.startswith(f"{path}: {kept} in DVC's cache has other bytes") for fault in told), told
+        broken = [fault for link in trace.links for fault in link.broken]
+        assert any(fault.startswith(f"{path}: {kept} in DVC's cache has other bytes") for fault in broken), broken
         with pytest.raises(UserError, match=r"cannot be restored: .*has other bytes"):
             restore(trace, tmp_path / "restored")
     assert faults(released, release) == [] and not (tmp_path / "restored").exists()
@@ -138,22 +138,22 @@ def test_a_byte_altered_in_the_cache(released, release, path, tmp_path):
         "reports/verdict.json",
     ],
 )
-def test_a_byte_altered_in_a_copy(released, release, path):
+def test_an_altered_byte_in_a_copy_is_found(released, release, path):
     path = path.replace("ID", release)
     with altered(released.folder / path):
-        told = faults(released, release)
-    assert len(told) == 1 and path in told[0], told
+        messages = faults(released, release)
+    assert len(messages) == 1 and path in messages[0], messages
 
 
-def test_an_altered_byte_ends_the_command_with_1(released, release):
+def test_the_command_exits_with_1_for_an_altered_byte(released, release):
     with altered(released.folder / "models" / "weights.safetensors"):
-        told = released.millrace("trace", release, code=1)
-    assert "error: weights: models/weights.safetensors has other bytes here: `dvc checkout" in told
+        output = released.millrace("trace", release, code=1)
+    assert "error: weights: models/weights.safetensors has other bytes here: `dvc checkout" in output
 
 
 @pytest.mark.parametrize("path", ["champion/manifest.json", "champion/verdict.json", "stages/train.py"])
-def test_a_forged_object_in_git(released, release, path):
-    """Altered and written anew, so that git itself reads it without complaint."""
+def test_a_forged_object_in_git_is_found(released, release, path):
+    """The object is altered and compressed again, so that git itself reads it without an error."""
     blob = git_history.head(released.folder).blobs[path]
     file = released.folder / ".git" / "objects" / blob[:2] / blob[2:]
     content, mode = file.read_bytes(), file.stat().st_mode
@@ -162,23 +162,23 @@ def test_a_forged_object_in_git(released, release, path):
     file.chmod(0o644)
     file.write_bytes(zlib.compress(bytes(forged)))
     try:
-        told = faults(released, release)
+        messages = faults(released, release)
     except UserError as error:
-        told = [str(error)]
+        messages = [str(error)]
     finally:
         file.write_bytes(content)
         file.chmod(mode)
-    assert any(path in fault and blob in fault for fault in told), told
+    assert any(path in fault and blob in fault for fault in messages), messages
 
 
-def test_a_byte_altered_in_git(released, release):
+def test_an_altered_byte_in_git_is_found(released, release):
     blob = git_history.head(released.folder).blobs["champion/verdict.json"]
-    with altered(released.folder / ".git" / "objects" / blob[:2] / blob[2:]), pytest.raises(UserError) as told:
+    with altered(released.folder / ".git" / "objects" / blob[:2] / blob[2:]), pytest.raises(UserError) as caught:
         faults(released, release)
-    assert str(told.value).startswith("champion/verdict.json: `git cat-file` failed: ") and blob in str(told.value)
+    assert str(caught.value).startswith("champion/verdict.json: `git cat-file` failed: ") and blob in str(caught.value)
 
 
-def test_what_is_not_here_is_told(other, release, tmp_path):
+def test_absent_files_are_reported(other, release, tmp_path):
     cached(git_history.head(other.folder), "models/weights.safetensors").unlink()
     trace = traced(other, release)
     assert [link.absent for link in trace.links if link.absent] == [
@@ -189,55 +189,54 @@ def test_what_is_not_here_is_told(other, release, tmp_path):
         restore(trace, tmp_path / "restored")
 
 
-def test_weights_that_the_manifest_does_not_name(other, release):
-    """A lock that is whole in itself, but of other weights than were exported."""
-    made, lock = git_history.head(other.folder).made, other.folder / "dvc.lock"
+def test_weights_other_than_the_manifests_are_found(other, release):
+    """dvc.lock is consistent, but with other weights than those that were exported."""
+    made, lock = git_history.head(other.folder).outputs, other.folder / "dvc.lock"
     lock.write_text(lock.read_text().replace(made["models/weights.safetensors"], made["reports/metrics.json"]))
     other.run("git", "commit", "-q", "--amend", "--no-edit", "--all")
-    assert "models/weights.safetensors is not what the manifest says that it came from" in faults(other, release)
+    assert "models/weights.safetensors is not the source that the manifest names" in faults(other, release)
 
 
-def test_code_and_parameters_must_be_in_git_as_they_ran(other, release):
+def test_uncommitted_code_and_parameters_are_found(other, release):
     for path, text in (("stages/train.py", "# new\n"), ("stages/networks/encoders/mine.py", "")):
         with (other.folder / path).open("a") as file:
             file.write(text)
     other.params(train={"epochs": 3})
     other.run("git", "add", "--all")
     other.run("git", "commit", "-q", "--amend", "--no-edit")
-    told = faults(other, release)
-    assert "epochs is 3 in params.yaml, but the stages ran with 20" in "".join(told)
-    for path in ("stages/train.py", "stages/networks/encoders"):
-        assert f"{path} is not in git as the stages read it: commit it as it was, or run again" in told
+    messages = faults(other, release)
+    assert "epochs is 3 in params.yaml, but the stages ran with 20" in "".join(messages)
+    assert "stages is not in git as the stages read it: commit it as it was, or run again" in messages
     (other.folder / "stages/networks/encoders/mine.py").unlink()
     other.run("git", "checkout", "-q", "HEAD@{1}", "--", "stages", "params.yaml")
     other.run("git", "commit", "-qam", "as it ran")
     assert faults(other, release) == []
 
 
-def test_the_state_comes_back_whole(other, release, tmp_path):
-    """Though the project has moved on since."""
+def test_the_state_of_a_release_is_restored(other, release, tmp_path):
+    """It works although the project has changed since."""
     other.params(train={"epochs": 3})
     (other.folder / "stages" / "train.py").unlink()
     other.run("git", "commit", "-qam", "later")
     flipped(other.folder / "models" / "weights.safetensors")
-    told = other.millrace("trace", release, "--restore", str(tmp_path / "restored"), code=1)
-    assert "weights.safetensors has other bytes here" in told and "restored to" in told
+    output = other.millrace("trace", release, "--restore", str(tmp_path / "restored"), code=1)
+    assert "weights.safetensors has other bytes here" in output and "restored to" in output
     restored = Clone(tmp_path / "restored")
     assert "up to date" in restored.run(*DVC, "repro")
     assert restored.run("git", "status", "--porcelain") == ""
     assert "epochs: 20" in (restored.folder / "params.yaml").read_text()
     kept = restored.folder / "models" / "weights.safetensors"
-    assert git_history.digest(kept, "md5") == git_history.head(restored.folder).made["models/weights.safetensors"]
-    with pytest.raises(Misuse, match="is there already"):
+    assert git_history.digest(kept, "md5") == git_history.head(restored.folder).outputs["models/weights.safetensors"]
+    with pytest.raises(Misuse, match="exists already"):
         restore(traced(other, release), restored.folder)
 
 
-def test_an_unknown_release_is_named_beside_those_that_there_are(released, release):
-    told = released.millrace("trace", "0123456789ab", code=1)
-    assert told == f"error: git knows of no release 0123456789ab; it knows {release}\n"
+def test_an_unknown_release_is_reported_with_the_existing_ones(released, release):
+    output = released.millrace("trace", "0123456789ab", code=1)
+    assert output == f"error: git knows of no release 0123456789ab; it knows {release}\n"
 
 
-def test_a_release_that_is_not_committed(other, release):
+def test_an_uncommitted_release_is_reported(other, release):
     other.run("git", "reset", "-q", "HEAD~1")
     with pytest.raises(UserError, match=f"release {release} is not in git yet: commit"):
         traced(other, release)
@@ -246,7 +245,7 @@ def test_a_release_that_is_not_committed(other, release):
 ROWS = [{"input": "a", "release": "0123456789ab"}, {"input": "b", "release": None}, {"release": "ba9876543210"}] * 2
 
 
-def test_answers_as_they_were_saved(tmp_path):
+def test_releases_are_read_from_every_format_of_saved_answers(tmp_path):
     table = pa.Table.from_pylist(ROWS)
     pq.write_table(table, tmp_path / "a.parquet")
     pq.write_table(table.drop_columns("release"), tmp_path / "none.parquet")
@@ -266,5 +265,5 @@ def test_answers_as_they_were_saved(tmp_path):
     for unreadable in (str(tmp_path / "broken.json"), "{", str(tmp_path)):
         with pytest.raises(UserError, match="cannot be read as answers"):
             named(unreadable)
-    with pytest.raises(Misuse, match="nor a file that is there"):
+    with pytest.raises(Misuse, match="nor an existing file"):
         named("nowhere.csv")

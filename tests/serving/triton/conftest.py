@@ -1,4 +1,4 @@
-"""The toy repository's server, for every file here that names no server of its own."""
+"""The toy repository's server, for every file here without a server of its own."""
 
 from tests.support.toy_repository import client, endpoint, repository, toy_kinds
 

@@ -1,4 +1,4 @@
-"""The key of a server's administration: no other user of the machine sees it, wherever it has to be."""
+"""The key of a server's administration is hidden from all other users of the machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START = [sys.executable, "-I", "-S", str(ROOT / "serving/triton/runtime/start.py
 PYTHON = str(Path(sys.executable).resolve())
 NOBODY = 65534
 
-# As another user, reads what it can of every process until its standard input is closed, and says what it has seen.
+# As another user, reads what it can of every process until its standard input is closed, and prints what it has seen.
 WATCH = f"""
 import glob, json, os, select, sys
 key = sys.stdin.readline().strip().encode()
@@ -62,7 +62,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @contextmanager
 def watched(key: str) -> Iterator[dict[str, Any]]:
-    """What a process of another user sees while the block lasts; known when it has ended."""
+    """Yield a dict that receives what another user's process sees while the block lasts."""
     if os.getuid() != 0:
         pytest.skip("only root can start a process of another user")
     process = subprocess.Popen(
@@ -85,7 +85,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_no_other_user_sees_it(a_server, repository, tmp_path):
+def test_no_other_user_sees_the_key(a_server, repository, tmp_path):
     key, log = secrets.token_hex(16), tmp_path / "triton.log"
     with watched(key) as seen, running(repository, ["first"], admin_key=key, log=log, drain_s=0) as endpoint:
         processes = psutil.Process(endpoint.process.pid).children(recursive=True)
@@ -101,7 +101,7 @@ def test_no_other_user_sees_it(a_server, repository, tmp_path):
     assert seen["server"] > 0
 
 
-def test_only_its_owner_can_read_the_file(tmp_path):
+def test_only_the_owner_can_read_the_key_file(tmp_path):
     before = os.umask(0)
     try:
         store = Store(tmp_path / "live")
@@ -131,25 +131,25 @@ SHOW = (
 
 
 @pytest.mark.parametrize("arguments", [["--a=1:{key}"], ["--a=x={key}", "--b", "--c={key}-{key}"], ["--plain"], []])
-def test_the_command_gets_the_key_and_its_command_line_shows_none(arguments):
+def test_the_command_gets_the_key_and_its_command_line_does_not_show_it(arguments):
     result = json.loads(started("EXTRA=a=b", PYTHON, "-I", "-c", SHOW, *arguments).stdout)
     assert result["given"] == [argument.replace("{key}", "s3cret") for argument in arguments]
     assert result["shown"][: len(arguments) + 4] == [PYTHON, "-I", "-c", SHOW, *arguments]
     assert "s3cret" not in json.dumps(result["variables"]) and result["variables"]["EXTRA"] == "a=b"
 
 
-def test_what_it_creates_is_its_owners(tmp_path):
+def test_files_of_the_server_are_private(tmp_path):
     code = f"open({str(tmp_path / 'made')!r}, 'w')"
     assert started(PYTHON, "-c", code).returncode == 0
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(("code", "ends"), [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 15)", 143)])
-def test_its_exit_code_is_the_commands(code, ends):
+def test_the_exit_code_is_that_of_the_command(code, ends):
     assert started(PYTHON, "-c", code, "{key}=").returncode == ends
 
 
-def test_a_termination_is_passed_on():
+def test_sigterm_is_passed_on():
     code = "import signal, sys; print('begun', flush=True); signal.sigwait([15]); sys.exit(5)"
     code = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [15]);" + code
     process = subprocess.Popen(
@@ -164,8 +164,8 @@ def test_a_termination_is_passed_on():
     process.stdout.close()
 
 
-def test_a_script_does_not_get_it(tmp_path):
-    """Its own interpreter would show it, and so would whatever it runs."""
+def test_a_script_does_not_get_the_key(tmp_path):
+    """Its interpreter's command line would show the key, and so would those of its children."""
     script = tmp_path / "server"
     script.write_text("#!/bin/sh\necho $@\n")
     script.chmod(0o755)
@@ -174,7 +174,7 @@ def test_a_script_does_not_get_it(tmp_path):
     assert started(str(script), "--a={key}", MILLRACE_VISIBLE_KEY="1").stdout == "--a=s3cret\n"
 
 
-def test_where_it_cannot_be_hidden_nothing_starts():
+def test_nothing_starts_where_the_key_cannot_be_hidden():
     before = (PYTHON, "-I", "-c", FORBIDDEN)
     command = (PYTHON, "-I", "-c", SHOW, "--a={key}")
     result = started(*command, before=before)
@@ -184,7 +184,7 @@ def test_where_it_cannot_be_hidden_nothing_starts():
     assert allowed["given"] == ["--a=s3cret"] and "--a=s3cret" in allowed["shown"]
 
 
-def test_the_launcher_says_why(a_server, repository):
+def test_the_launcher_reports_why_the_key_cannot_be_hidden(a_server, repository):
     code = (
         "from pathlib import Path; from serving.triton.launcher import running\n"
         f"with running(Path({str(repository)!r}), ['first'], drain_s=0): pass"
@@ -199,6 +199,6 @@ def test_the_launcher_says_why(a_server, repository):
     assert result.returncode == 1 and "UserError" in result.stderr and "MILLRACE_VISIBLE_KEY" in result.stderr
 
 
-def test_without_a_key_nothing_starts(tmp_path):
+def test_nothing_starts_without_a_key(tmp_path):
     result = started(PYTHON, "-c", "print(1)", key="\n")
     assert result.returncode == 1 and result.stderr.startswith("error: ") and not result.stdout

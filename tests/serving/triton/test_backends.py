@@ -1,4 +1,4 @@
-"""The two Python parts that run inside Triton, in a real server: our onnxruntime backend, and encode."""
+"""The two Python parts that run inside Triton, in a real server: our ONNX backend and the encode model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ np_to_triton_dtype = pytest.importorskip("tritonclient.utils").np_to_triton_dtyp
 
 @pytest.fixture
 def loaded(client: grpc.InferenceServerClient, endpoint: Endpoint, repository: Path, toy_kinds: Path) -> Any:
-    """Load a model written during a test; a refusal says why."""
+    """Return a function that loads a model that was written during the test."""
 
     def load(name: str) -> None:
         client.load_model(name, headers=endpoint.grpc_admin)
@@ -51,7 +51,7 @@ def loaded(client: grpc.InferenceServerClient, endpoint: Endpoint, repository: P
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
 @pytest.mark.parametrize("model", ["plain", "batching", "twice", "threads", "any_width"])
-def test_network_answers_as_in_process(client: Any, repository: Path, model: str, rows: int) -> None:
+def test_the_network_gives_the_same_outputs_as_in_process(client: Any, repository: Path, model: str, rows: int) -> None:
     x = _x(rows)
     answer = _infer_network(client, model, x)
     for name, expected in _in_process(repository, model, x).items():
@@ -97,12 +97,12 @@ def test_unbatched_network(client: Any, repository: Path) -> None:
     )
 
 
-def test_only_the_wanted_outputs_travel(client: Any) -> None:
+def test_only_the_requested_outputs_are_sent(client: Any) -> None:
     answer = _infer_network(client, "plain", _x(2), outputs=["total"])
     assert [output.name for output in answer.get_response().outputs] == ["total"]
 
 
-def test_requests_are_batched_and_cut_apart(client: Any, repository: Path) -> None:
+def test_requests_are_batched_and_split_again(client: Any, repository: Path) -> None:
     requests = [_x(rows, seed=rows) for rows in (1, 2, 1, 3, 1, 2, 1, 1)]
     wanted = [["y"], ["total"]] * 4
 
@@ -116,7 +116,7 @@ def test_requests_are_batched_and_cut_apart(client: Any, repository: Path) -> No
     assert _largest_batch(client, "batching") > 3
 
 
-def test_a_wrong_shape_or_type_is_an_error_of_its_request(client: Any) -> None:
+def test_a_wrong_shape_or_type_fails_only_its_request(client: Any) -> None:
     with pytest.raises(grpc.InferenceServerException, match=r"INVALID_ARGUMENT.*Expected \[-1,4\]"):
         _infer_network(client, "plain", np.zeros((1, 5), np.float32))  # Triton itself refuses what the config fixes
     with pytest.raises(grpc.InferenceServerException, match=r"INVALID_ARGUMENT.*data-type"):
@@ -127,14 +127,14 @@ def test_a_wrong_shape_or_type_is_an_error_of_its_request(client: Any) -> None:
         _infer_network(client, model, _x(1))
 
 
-def test_each_instance_is_a_session_of_its_own(endpoint: Endpoint) -> None:
+def test_each_instance_has_its_own_session(endpoint: Endpoint) -> None:
     if find_server().environment is None:
         pytest.skip("this server may have the C++ backend, which has no processes")
     assert len(_stubs(endpoint, "twice")) == 2
     assert len(_stubs(endpoint, "plain")) == 1
 
 
-def test_threads_are_those_of_the_config(endpoint: Endpoint) -> None:
+def test_the_config_sets_the_number_of_threads(endpoint: Endpoint) -> None:
     if find_server().environment is None:
         pytest.skip("this server may have the C++ backend, whose threads are the server's")
     (one,), (three,) = _stubs(endpoint, "plain"), _stubs(endpoint, "threads")
@@ -149,7 +149,9 @@ def test_threads_are_those_of_the_config(endpoint: Endpoint) -> None:
         (("dims: [ 3 ]", "dims: [ 2 ]"), "output 'y'.*2"),
     ],
 )
-def test_a_config_unlike_the_graph_is_refused(loaded: Any, repository: Path, change: tuple, complaint: str) -> None:
+def test_a_config_that_differs_from_the_graph_is_rejected(
+    loaded: Any, repository: Path, change: tuple, complaint: str
+) -> None:
     if find_server().environment is None:
         pytest.skip("the C++ backend words it otherwise")
     name = f"unlike_{hashlib.sha256(complaint.encode()).hexdigest()[:8]}"
@@ -160,7 +162,7 @@ def test_a_config_unlike_the_graph_is_refused(loaded: Any, repository: Path, cha
         loaded(name)
 
 
-def test_weights_in_another_file_are_refused(loaded: Any, repository: Path) -> None:
+def test_weights_in_another_file_are_rejected(loaded: Any, repository: Path) -> None:
     if find_server().environment is None:
         pytest.skip("the C++ backend takes them")
     _write_network(repository, "external")
@@ -173,7 +175,7 @@ def test_weights_in_another_file_are_refused(loaded: Any, repository: Path) -> N
 
 @pytest.mark.parametrize("module", [grpc, http])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_encode_answers_as_in_process(endpoint: Endpoint, module: Any, rows: int) -> None:
+def test_encode_gives_the_same_outputs_as_in_process(endpoint: Endpoint, module: Any, rows: int) -> None:
     raw = _rows(rows)
     with module.InferenceServerClient(getattr(endpoint, module.__name__.rpartition(".")[2])) as client:
         answer = _infer_encode(client, raw, module)
@@ -184,14 +186,14 @@ def test_encode_answers_as_in_process(endpoint: Endpoint, module: Any, rows: int
         assert [bytes(release).decode() for release in answer.as_numpy("release")] == [ID] * rows
 
 
-def test_every_row_has_an_answer_id_of_its_own(client: Any) -> None:
+def test_every_row_has_its_own_answer_id(client: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda rows: _infer_encode(client, _rows(rows)), [1, 2, 3, 4] * 20))
     ids = [row.tobytes() for answer in answers for row in answer.as_numpy("answer_id")]
     assert len(set(ids)) == len(ids) == 200 and {len(one) for one in ids} == {16}
 
 
-def test_no_output_ends_the_server_when_its_classes_are_asked_for(endpoint: Endpoint, client: Any) -> None:
+def test_requesting_classes_of_any_output_does_not_end_the_server(endpoint: Endpoint, client: Any) -> None:
     columns = [_column(grpc, *each) for each in _rows(2).items()]
     for model, inputs in (("plain", [_tensor(grpc, "x", _x(2))]), (ENCODE, columns)):
         for output in client.get_model_metadata(model).outputs:
@@ -215,7 +217,7 @@ def test_a_picture_in_json_is_base64(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("text", ["aGVsbG8h", "hello", "AAAA" + "\n" * 1_000_000 + "!"])
-def test_base64_of_no_picture_is_a_fault_of_its_column(client: Any, text: str) -> None:
+def test_base64_of_something_else_is_an_error_of_its_column(client: Any, text: str) -> None:
     with pytest.raises(grpc.InferenceServerException, match=r"INVALID_ARGUMENT.*photo: not a picture"):
         _infer_encode(client, _rows(1) | {"photo": [text]})
 
@@ -227,7 +229,7 @@ def test_absent_optional_columns_are_missing(client: Any) -> None:
     assert answer.as_numpy("note").tolist() == [[-1], [-1]]
 
 
-def test_only_the_guilty_request_fails(client: Any) -> None:
+def test_only_the_bad_request_of_a_batch_fails(client: Any) -> None:
     good, absent = _rows(2), {"photo": _rows(1)["photo"], "weight": [2.5]}
     broken = _rows(3) | {"photo": [_png(0), b"no picture", _png(1)]}
     infinite = _rows(1) | {"weight": [float("inf")]}
@@ -256,7 +258,7 @@ def test_only_the_guilty_request_fails(client: Any) -> None:
     assert "RuntimeError: a bug" in str(answers[6])
 
 
-def test_other_golden_arrays_refuse_the_load(loaded: Any, repository: Path, toy_kinds: Path) -> None:
+def test_a_model_with_other_golden_arrays_is_not_loaded(loaded: Any, repository: Path, toy_kinds: Path) -> None:
     name = f"golden_{ID}_encode"
     _write_encode(repository, name, toy_kinds)
     golden = repository / name / "1" / "golden.json"
@@ -265,24 +267,24 @@ def test_other_golden_arrays_refuse_the_load(loaded: Any, repository: Path, toy_
         loaded(name)
 
 
-def test_absent_pillow_names_the_pin(loaded: Any, repository: Path, toy_kinds: Path) -> None:
+def test_a_missing_pillow_is_reported_with_its_version(loaded: Any, repository: Path, toy_kinds: Path) -> None:
     name = f"pillow_{ID}_encode"
     _write_encode(repository, name, toy_kinds)
-    kind = repository / name / "1" / "stages" / "kinds" / "image.py"
+    kind = repository / name / "1" / "stages/schema/kinds/image.py"
     kind.write_text(kind.read_text(encoding="utf-8").replace("from PIL", "from no_such_PIL"), encoding="utf-8")
     with pytest.raises(grpc.InferenceServerException, match=f"pip install pillow=={_pin('requirements.lock')}"):
         loaded(name)
 
 
-def test_a_name_without_release_refuses_the_load(loaded: Any, repository: Path, toy_kinds: Path) -> None:
+def test_a_model_name_without_a_release_is_not_loaded(loaded: Any, repository: Path, toy_kinds: Path) -> None:
     _write_encode(repository, "nameless_encode", toy_kinds)
     with pytest.raises(grpc.InferenceServerException, match="12 hex digits"):
         loaded("nameless_encode")
 
 
-def test_one_pillow_everywhere() -> None:
-    source = (PROJECT / "serving" / "encode.py").read_text(encoding="utf-8")
-    container = (PROJECT / "serving" / "runtime" / "Containerfile").read_text(encoding="utf-8")
+def test_the_same_pillow_is_pinned_everywhere() -> None:
+    source = (PROJECT / "serving/triton/backends/encode.py").read_text(encoding="utf-8")
+    container = (PROJECT / "serving/deploy/Containerfile").read_text(encoding="utf-8")
     pins = {_pin("requirements.lock"), _pin("serving/triton/runtime/requirements.lock")}
     pins |= set(re.findall(r'PILLOW = "(.*?)"', source)) | set(re.findall(r"pillow==(\S+)", container))
     assert len(pins) == 1

@@ -1,4 +1,4 @@
-"""Malformed requests from a seed, beside clients whose answers are checked, against `millrace serve`."""
+"""Random malformed requests to `millrace serve`, while other clients check their own answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("a_server")
 REQUESTS = 400
 
 
-def test_malformed_requests_end_nothing_and_hurt_nobody(tmp_path: Path) -> None:
+def test_malformed_requests_do_not_disturb_other_callers(tmp_path: Path) -> None:
     outcome = fuzz.run(tmp_path / "project", 13, lambda sent: sent < REQUESTS)
     assert (outcome.healed, outcome.wrong, outcome.failed) == ([], [], [])
     assert outcome.sent >= REQUESTS and outcome.answered >= 200

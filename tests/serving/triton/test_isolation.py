@@ -1,4 +1,4 @@
-"""Whatever one caller sends, the requests that are batched with it get their right answers, in a real server."""
+"""A bad request never affects the requests that are batched with it, in a real server."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ INVALID = "INVALID_ARGUMENT"
 
 
 def texts(*values: bytes) -> bytes:
-    """Values as Triton wants them: each with its length before it."""
+    """Return values in Triton's form: each with its length before it."""
     return b"".join(struct.pack("<I", len(value)) + value for value in values)
 
 
 def request(**columns: tuple[list[int], bytes] | tuple[list[int], bytes, str]) -> Any:
-    """For ENCODE; a column is its shape, its bytes, and its type where that is not BYTES."""
+    """Make a request to ENCODE. A column is its shape, its bytes, and its type where that is not BYTES."""
     message = pb.ModelInferRequest(model_name=ENCODE)
     for name, (shape, content, *dtype) in columns.items():
         message.inputs.add(name=name, shape=shape, datatype=dtype[0] if dtype else "BYTES")
@@ -68,7 +68,7 @@ def in_shared_memory() -> Any:
 
 
 def png(width: int, height: int, extra: bytes = b"") -> bytes:
-    """All black, and as small as a PNG can be."""
+    """Make a black picture in a PNG that is as small as possible."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     pixels = zlib.compressobj()
     rows = b"".join(pixels.compress(bytes(1 + width)) for _ in range(height)) + pixels.flush()
@@ -135,8 +135,8 @@ def stub(endpoint: Endpoint) -> Iterator[Any]:
         yield services.GRPCInferenceServiceStub(channel)
 
 
-def beside(client: Any, stub: Any, message: Any) -> tuple[str, str]:
-    """The code and the words with which a request is answered between good ones, which get what they should."""
+def status_in_batch(client: Any, stub: Any, message: Any) -> tuple[str, str]:
+    """Send a request among good ones, and check the answers to those. Returns the code and the message that it gets."""
 
     def ask() -> tuple[str, str]:
         try:
@@ -158,17 +158,17 @@ def beside(client: Any, stub: Any, message: Any) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_request_fails_alone(client: Any, stub: Any, name: str) -> None:
-    code, words = beside(client, stub, BROKEN[name]())
-    assert code == INVALID, words
+    code, message = status_in_batch(client, stub, BROKEN[name]())
+    assert code == INVALID, message
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_request_is_answered(client: Any, stub: Any, name: str) -> None:
-    code, words = beside(client, stub, ODD[name]())
-    assert code == "OK", words
+    code, message = status_in_batch(client, stub, ODD[name]())
+    assert code == "OK", message
 
 
-def test_a_cut_text_fails_alone_in_a_network_of_ours(stub: Any) -> None:
+def test_a_cut_text_fails_alone_in_our_onnx_backend(stub: Any) -> None:
     def ask(content: bytes) -> str:
         message = pb.ModelInferRequest(model_name="texts")
         message.inputs.add(name="s", shape=[1, 2], datatype="BYTES")
@@ -184,13 +184,13 @@ def test_a_cut_text_fails_alone_in_a_network_of_ours(stub: Any) -> None:
         assert list(pool.map(ask, [good, good[:-1], good, good])) == [right, INVALID, right, right]
 
 
-def test_memory_that_is_not_shared_fails_alone(client: Any, stub: Any) -> None:
-    code, words = beside(client, stub, in_shared_memory())
-    assert code == "NOT_FOUND", words
+def test_unknown_shared_memory_fails_alone(client: Any, stub: Any) -> None:
+    code, message = status_in_batch(client, stub, in_shared_memory())
+    assert code == "NOT_FOUND", message
 
 
-def test_requests_did_meet_in_batches(client: Any, stub: Any) -> None:
-    beside(client, stub, CUT["photo cut short"]())
+def test_the_requests_were_really_batched(client: Any, stub: Any) -> None:
+    status_in_batch(client, stub, CUT["photo cut short"]())
     assert _largest_batch(client, ENCODE) > 3
 
 
@@ -202,7 +202,7 @@ def test_a_cut_column_is_named(stub: Any, name: str) -> None:
     assert f"{column}: its last value is cut short" in caught.value.details()
 
 
-def test_the_batching_library_is_that_of_its_source() -> None:
+def test_the_batching_library_was_built_from_its_source() -> None:
     source = (PROJECT / BATCHING).with_suffix(".c").read_bytes()
     assert hashlib.sha256(source).hexdigest().encode() in (PROJECT / BATCHING).read_bytes(), "run `make batching`"
 
@@ -214,7 +214,7 @@ def test_the_batching_library_compiles_without_a_warning(tmp_path: Any) -> None:
     subprocess.run(["cc", *flags, "-o", tmp_path / "made.so", source], check=True)
 
 
-def test_a_worker_that_does_not_listen_is_ended(client: Any, endpoint: Endpoint, repository: Any) -> None:
+def test_a_hung_worker_can_be_killed_and_replaced(client: Any, endpoint: Endpoint, repository: Any) -> None:
     guard = endpoint.process.pid
 
     def workers(model: str) -> set[int]:

@@ -1,4 +1,4 @@
-"""A real tritonserver: found, started, asked, refused, stopped, killed."""
+"""A real tritonserver is found, started, queried, stopped and killed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_answers_equal_onnxruntime(client: grpc.InferenceServerClient, repositor
     np.testing.assert_allclose(infer(client, model, x), session.run(None, {"x": x})[0], rtol=1e-6)
 
 
-def test_counts_what_was_answered(endpoint: Endpoint, client: grpc.InferenceServerClient) -> None:
+def test_answered_samples_are_counted(endpoint: Endpoint, client: grpc.InferenceServerClient) -> None:
     before = [inference_count(endpoint, model) for model in MODELS]
     for rows in (1, 2, 5):
         infer(client, "first", np.zeros((rows, 4), np.float32))
@@ -98,7 +98,7 @@ def test_no_proxy_between_a_machine_and_itself(
         ({"no_proxy": "*"}, "*"),
     ],
 )
-def test_what_we_start_knows_of_no_proxy_for_its_machine(
+def test_child_processes_use_no_proxy_for_this_machine(
     monkeypatch: pytest.MonkeyPatch, named: dict[str, str], hosts: str
 ) -> None:
     for name in ("no_proxy", "NO_PROXY"):
@@ -120,7 +120,7 @@ def test_what_we_start_knows_of_no_proxy_for_its_machine(
         ("127.0.0.1.example.org:443", False),
     ],
 )
-def test_a_proxy_is_for_other_machines(address: str, own: bool) -> None:
+def test_only_other_machines_are_reached_through_a_proxy(address: str, own: bool) -> None:
     assert is_loopback(address) is own
     assert (("grpc.enable_http_proxy", 0) in channel_options(address)) is own
 
@@ -135,12 +135,15 @@ def test_admin_apis_need_the_key(endpoint: Endpoint, client: grpc.InferenceServe
     assert client.get_model_config("first").config.name == "first"  # free: NVIDIA's image_client reads it
 
 
-def test_clients_see_a_triton_and_we_know_ours_by_its_process(endpoint: Endpoint, repository: Path) -> None:
+def test_a_server_is_recognized_by_its_process(endpoint: Endpoint, repository: Path) -> None:
     with grpc.InferenceServerClient(endpoint.grpc) as client:
         assert client.get_server_metadata().name == "triton"  # NVIDIA's examples fail for any other name
     with running(repository, ["first"], drain_s=0) as other:
         both = (endpoint, other)
-        assert [[is_server(one.http, each.identity) for each in both] for one in both] == [[True, False], [False, True]]
+        assert [[is_server(server.http, expected.identity) for expected in both] for server in both] == [
+            [True, False],
+            [False, True],
+        ]
     assert not is_server(other.http, other.identity)
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
@@ -148,14 +151,14 @@ def test_clients_see_a_triton_and_we_know_ours_by_its_process(endpoint: Endpoint
         assert not is_server(f"127.0.0.1:{stranger.getsockname()[1]}", endpoint.identity)
 
 
-def test_listens_on_loopback_alone(endpoint: Endpoint) -> None:
+def test_the_server_listens_only_on_loopback(endpoint: Endpoint) -> None:
     connections = [c for process in _family(endpoint.process.pid) for c in process.net_connections("tcp")]
     listening = [connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN]
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert {f"127.0.0.1:{address.port}" for address in listening} == {endpoint.http, endpoint.grpc, endpoint.metrics}
 
 
-def test_drained_stop_leaves_nothing(repository: Path, tmp_path: Path) -> None:
+def test_a_drained_stop_leaves_nothing_behind(repository: Path, tmp_path: Path) -> None:
     log = tmp_path / "triton.log"
     with running(repository, ["first"], log=log) as endpoint:
         family = _family(endpoint.process.pid)
@@ -169,7 +172,7 @@ def test_drained_stop_leaves_nothing(repository: Path, tmp_path: Path) -> None:
     assert "Started GRPCInferenceService" in log.read_text(encoding="utf-8")
 
 
-def test_undrained_stop_leaves_nothing(repository: Path) -> None:
+def test_an_immediate_stop_leaves_nothing_behind(repository: Path) -> None:
     with running(repository, ["first"], drain_s=0) as endpoint:
         family, name = _family(endpoint.process.pid), endpoint.identity
     assert not _alive(family)
@@ -182,7 +185,7 @@ def test_an_exception_in_the_block_stops_the_server(repository: Path) -> None:
     assert endpoint.process.returncode is not None
 
 
-def test_a_killed_parent_takes_server_and_stubs_along(repository: Path) -> None:
+def test_the_server_and_its_workers_end_with_a_killed_parent(repository: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from serving.triton.launcher import running\n"
         f"with running(Path({str(repository)!r}), ['first']) as endpoint:\n"
@@ -198,19 +201,19 @@ def test_a_killed_parent_takes_server_and_stubs_along(repository: Path) -> None:
     _until(lambda: not _swept(name), "the next start would not clear up")
 
 
-def test_broken_onnx_is_told(tmp_path: Path) -> None:
+def test_a_broken_onnx_file_is_reported(tmp_path: Path) -> None:
     write_model(tmp_path, "broken", 0)
     (tmp_path / "broken" / "1" / "model.onnx").write_bytes(b"no protobuf")
     with pytest.raises(UserError, match=r"'broken' version 1: .*protobuf"), running(tmp_path, ["broken"], drain_s=0):
         pass
 
 
-def test_absent_repository_is_told(tmp_path: Path) -> None:
+def test_an_absent_repository_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"), running(tmp_path / "nowhere", ["first"], drain_s=0):
         pass
 
 
-def test_a_port_in_use_is_told_before_the_start(repository: Path) -> None:
+def test_a_port_in_use_is_reported_before_the_start(repository: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -221,25 +224,27 @@ def test_a_port_in_use_is_told_before_the_start(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["http", "metrics"])
-def test_a_free_port_lost_to_another_is_replaced(repository: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+def test_a_free_port_that_another_process_takes_is_replaced(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        lost, tries, complete = taken.getsockname()[1], [], launcher._complete
+        lost, tries, complete = taken.getsockname()[1], [], launcher._with_free_ports
 
         def lose_once(given: dict[str, int | None]) -> dict[str, int]:
             tries.append(complete(given) | ({} if tries else {which: lost}))
             return tries[-1]
 
-        monkeypatch.setattr(launcher, "_complete", lose_once)
+        monkeypatch.setattr(launcher, "_with_free_ports", lose_once)
         with running(repository, ["first"], drain_s=0) as endpoint:
             assert getattr(endpoint, which) != f"127.0.0.1:{lost}"
     assert len(tries) == 2
 
 
-def test_no_server_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_server_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MILLRACE_TRITON", str(tmp_path / "gone"))
-    with pytest.raises(UserError, match="gone is no tritonserver"):
+    with pytest.raises(UserError, match="gone is neither a tritonserver"):
         find_server()
     monkeypatch.delenv("MILLRACE_TRITON")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -268,7 +273,7 @@ def _leftovers(name: str) -> list[str]:
 
 
 def _swept(name: str) -> list[str]:
-    """What is left by the next start. Threads may hold the lock a moment longer than their process lives."""
+    """Return what the next start would leave behind. Threads may hold the lock a moment longer than the process."""
     scratch.sweep()
     return _leftovers(name)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.releases.release import from_champion
+from serving.releases.candidate import from_champion
 from stages.core.dvc_files import damaged, remedy
 from stages.core.errors import UserError
 from tests.support.project import Clone

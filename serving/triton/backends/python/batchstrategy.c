@@ -1,17 +1,18 @@
 /* Keeps one caller's broken BYTES tensor from failing the requests that are batched with it.
 
-   Triton's core does not look whether the last value of a BYTES tensor ends where the tensor ends, and its Python
+   Triton's core does not check whether the last value of a BYTES tensor ends where the tensor ends, and its Python
    backend answers a whole batch with the error of one such tensor. Triton calls the functions below for each request
-   that it adds to a batch: a tensor that is cut short gets other values there, which `serving/triton/backends/encode.py` answers with
-   INVALID_ARG for that request alone. So does one whose request is larger than MAX_BYTES, before it is copied.
+   that it adds to a batch. They replace a tensor that is cut short by values to which
+   serving/triton/backends/encode.py responds with INVALID_ARG, for that request alone. The same happens to a request
+   that is larger than MAX_BYTES, before it is copied.
 
-   `make batching` compiles it; the result is part of every release, and is used by Triton where it finds it. */
+   `make batching` compiles this file. The library is part of every release, and Triton uses it where it finds it. */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* What we need of Triton's tritonserver.h and tritonbackend.h, which is the same in all its releases. */
+/* Parts of Triton's tritonserver.h and tritonbackend.h, which are the same in all its versions. */
 typedef struct Error Error;
 typedef struct Request Request;
 typedef struct Input Input;
@@ -29,7 +30,7 @@ Error *TRITONSERVER_InferenceRequestAppendInputData(Request *, const char *name,
 #define EXPORTED __attribute__((visibility("default")))
 #define MAX_BYTES (256ull << 20) /* of all BYTES tensors of a request */
 
-/* Values of one length with their length before them. Neither text nor a picture: every kind of column refuses them. */
+/* Values with their length before them, which is the same for all. They are neither text nor pictures. */
 #define VALUE(text) "\4\0\0\0\xff" text
 #define REPEATED(value) value value value value value value value value
 enum { VALUE_BYTES = 8, VALUES = 64 };
@@ -107,7 +108,7 @@ EXPORTED Error *TRITONBACKEND_ModelBatchIncludeRequest(Request *request, void *b
     return NULL;
 }
 
-/* All five are there or Triton loads none. There is nothing to keep between two requests. */
+/* Triton requires all five functions. There is no state between two requests. */
 EXPORTED Error *TRITONBACKEND_ModelBatchInitialize(const void *batcher, void **batch)
 {
     *batch = NULL;

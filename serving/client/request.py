@@ -1,4 +1,4 @@
-"""What a caller asks with: checked, cut into requests, and answered in the same form and order."""
+"""The caller's rows: checked, split into batches of one request each, and answered in the same form and order."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from typing import Any, TypeVar
 from serving.client.errors import RowError
 from serving.client.model_info import Answer, Raw, Row, Served, flat
 
-IN_FLIGHT = 4  # requests of one `predict` that are under way
+IN_FLIGHT = 4  # requests of one `predict` that are under way at once
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows for one request, or the error that comes in their place."""
+    """The rows of one request, or the error that is raised in their place."""
 
     first: int  # number of the first row
     raw: Raw
@@ -40,102 +40,105 @@ class Batch:
 
 
 def is_stream(rows: Any) -> bool:
-    """Whether nobody knows how many rows will come: they are asked for as they do."""
+    """Whether the number of rows is unknown, so that they are sent as they come."""
     return isinstance(rows, AsyncIterable) or (isinstance(rows, Iterable) and not isinstance(rows, Sized))
 
 
-class Question:
-    """Rows that are all there, checked before any of them is sent.
+class Request:
+    """Rows that are all there: a row, several, a data frame or a table. They are checked before any of them is sent.
 
     Raises:
-        RowError: a row cannot be asked.
-        ValueError: there is none.
+        RowError: the model cannot take a row.
+        ValueError: there is no row.
     """
 
     def __init__(self, rows: Any, served: Served) -> None:
-        pandas = sys.modules.get("pandas")  # who has a frame has loaded it
+        pandas = sys.modules.get("pandas")  # whoever has a data frame has imported it
         self._frame = rows if pandas is not None and isinstance(rows, pandas.DataFrame) else None
         self._single = isinstance(rows, Mapping)
-        self._places: Sequence[str] = ()  # of the rows, where they lie in a file
+        self._places: Sequence[str] = ()  # of the rows in a file, such as "t.csv row 2"
         if isinstance(rows, Mapping):
-            given: list[Any] = [rows]
+            all_rows: list[Any] = [rows]
         elif self._frame is not None:
-            given = _records(self._frame)
+            all_rows = _records(self._frame)
         elif isinstance(rows, (str, Path)):
-            self._places, given = _table(Path(rows), served)
+            self._places, all_rows = _table(Path(rows), served)
         else:
-            given = list(rows)
-        if not given:
-            raise ValueError("there is no row to ask about")
-        waiting = _Waiting(served, self.placed)
-        self._batches = [*filter(None, map(waiting.add, given)), *waiting.rest()]
+            all_rows = list(rows)
+        if not all_rows:
+            raise ValueError("there is no row to predict")
+        batcher = _Batcher(served, self.with_place)
+        self._batches = [*filter(None, map(batcher.add, all_rows)), *batcher.rest()]
 
     @property
     def batches(self) -> list[Batch]:
-        """In the order of the rows."""
+        """The batches, in the order of the rows."""
         return self._batches
 
-    def answered(self, answers: list[Answer]) -> Any:
-        """An answer, a list of them or a frame, as was asked."""
+    def result(self, answers: list[Answer]) -> Any:
+        """Return the answers in the form of the rows: one answer, a list or a data frame."""
         if self._frame is not None:
             return sys.modules["pandas"].DataFrame([flat(answer) for answer in answers], index=self._frame.index)
         return answers[0] if self._single else answers
 
-    def placed(self, error: RowError, number: int) -> RowError:
-        """The error with the place of its row."""
+    def with_place(self, error: RowError, number: int) -> RowError:
+        """Return the error of a row with the row's number, and its place in a file."""
         if self._single:
             return error.at(None)
         return error.at(number, self._places[number] if self._places else "")
 
 
-def blamed(error: RowError, batch: Batch, placed: Callable[[RowError, int], RowError]) -> RowError:
-    """What the server says of a row of `batch`, whose first is row 0 to it; without a number it means one alone."""
+def located(error: RowError, batch: Batch, with_place: Callable[[RowError, int], RowError]) -> RowError:
+    """Find the row and column of the server's error, which numbers the rows of `batch` from 0.
+
+    An error without a number belongs to the only row of its batch; among several rows it is returned as it is.
+    """
     text, count = error.reason, len(next(iter(batch.raw.values())))
-    found = re.search(r"\brow (\d+)\b:? ?", text)
-    if not found and count > 1:
+    match = re.search(r"\brow (\d+)\b:? ?", text)
+    if not match and count > 1:
         return error
-    number = min(int(found[1]), count - 1) if found else 0
-    reason = (text[: found.start()] + text[found.end() :]).strip(" :,") if found else text
+    number = min(int(match[1]), count - 1) if match else 0
+    reason = (text[: match.start()] + text[match.end() :]).strip(" :,") if match else text
     column = next((name for name in batch.raw if reason.startswith((f"{name}: ", f"{name!r}: "))), "")
     if column:
         reason = reason.partition(": ")[2]
-    return placed(RowError(reason, column), batch.first + number)
+    return with_place(RowError(reason, column), batch.first + number)
 
 
 def stream(rows: Iterable[Row], served: Served) -> Iterator[Batch]:
-    """Requests as rows come. What fails, be it a row or where rows come from, comes after the rows before it."""
-    waiting = _Waiting(served, RowError.at)
+    """Yield batches as rows come. The error of a row, or of the iterator itself, comes after the rows before it."""
+    batcher = _Batcher(served, RowError.at)
     try:
         for row in rows:
-            if batch := waiting.add(row):
+            if batch := batcher.add(row):
                 yield batch
     except Exception as error:
-        yield from waiting.rest()
+        yield from batcher.rest()
         yield Batch(0, {}, error)
         return
-    yield from waiting.rest()
+    yield from batcher.rest()
 
 
 async def stream_async(rows: AsyncIterable[Row] | Iterable[Row], served: Served) -> AsyncIterator[Batch]:
-    """The same of rows that may be awaited."""
+    """Yield batches as `stream` does, also from an asynchronous iterator."""
     if not isinstance(rows, AsyncIterable):
         for batch in stream(rows, served):
             yield batch
         return
-    waiting = _Waiting(served, RowError.at)
-    last: list[Batch] = []
+    batcher = _Batcher(served, RowError.at)
+    failure: list[Batch] = []
     try:
         async for row in rows:
-            if made := waiting.add(row):
-                yield made
+            if full := batcher.add(row):
+                yield full
     except Exception as error:
-        last = [Batch(0, {}, error)]
-    for batch in [*waiting.rest(), *last]:
+        failure = [Batch(0, {}, error)]
+    for batch in [*batcher.rest(), *failure]:
         yield batch
 
 
 def in_order(items: Iterable[T], submit: Callable[[T], Future[list[Answer]]]) -> Iterator[Answer]:
-    """Answers in the order of their items, a few of which are under way at a time."""
+    """Yield the answers in the order of their items, of which IN_FLIGHT are under way at once."""
     pending: deque[Future[list[Answer]]] = deque()
     try:
         for item in items:
@@ -152,12 +155,12 @@ def in_order(items: Iterable[T], submit: Callable[[T], Future[list[Answer]]]) ->
 async def in_order_async(
     items: AsyncIterable[T], ask: Callable[[T], Awaitable[list[Answer]]]
 ) -> AsyncIterator[list[Answer]]:
-    """The answers to each item, in order."""
+    """Yield the answers to each item, in the order of the items, of which IN_FLIGHT are under way at once."""
     pending: deque[asyncio.Future[list[Answer]]] = deque()
     try:
         async for item in items:
             pending.append(asyncio.ensure_future(ask(item)))
-            await asyncio.sleep(0)  # off it goes, before more is read
+            await asyncio.sleep(0)  # so that it is sent before more is read
             if len(pending) >= IN_FLIGHT:
                 yield await pending.popleft()
         while pending:
@@ -169,33 +172,33 @@ async def in_order_async(
             await asyncio.gather(*pending, return_exceptions=True)
 
 
-class _Waiting:
-    """Checked rows, until there are enough for a request."""
+class _Batcher:
+    """Collects checked rows until there are enough for a request."""
 
-    def __init__(self, served: Served, placed: Callable[[RowError, int], RowError]) -> None:
-        self._served, self._placed = served, placed
+    def __init__(self, served: Served, with_place: Callable[[RowError, int], RowError]) -> None:
+        self._served, self._with_place = served, with_place
         self._cells: list[dict[str, Any]] = []
         self._first = 0
 
     def add(self, row: Any) -> Batch | None:
-        """The request that is full with this row.
+        """Add a row. Returns the batch that is full with it, if one is.
 
         Raises:
-            RowError: the row cannot be asked.
+            RowError: the model cannot take the row.
         """
         try:
             if not isinstance(row, Mapping):
                 raise RowError(f"a row is a dictionary {{column: value}}, not {row!r:.40}")
             self._cells.append(self._served.raw(row))
         except RowError as error:
-            raise self._placed(error, self._first + len(self._cells)) from error.__cause__
-        return self._taken() if len(self._cells) >= max(1, self._served.max_batch) else None
+            raise self._with_place(error, self._first + len(self._cells)) from error.__cause__
+        return self._take() if len(self._cells) >= max(1, self._served.max_batch) else None
 
     def rest(self) -> list[Batch]:
-        """What is left, if anything."""
-        return [self._taken()] if self._cells else []
+        """Return the last batch, if any rows are left."""
+        return [self._take()] if self._cells else []
 
-    def _taken(self) -> Batch:
+    def _take(self) -> Batch:
         raw = {name: [row[name] for row in self._cells] for name in self._served.inputs}
         batch = Batch(self._first, raw)
         self._first, self._cells = self._first + len(self._cells), []
@@ -206,12 +209,12 @@ def _table(path: Path, served: Served) -> tuple[list[str], list[Row]]:
     try:
         from serving.client import inputs
     except ModuleNotFoundError as error:
-        raise ImportError(f"{path}: tables are read with {error.name}, which is not installed here") from error
-    return inputs.whole(path, served)
+        raise ImportError(f"{path}: {error.name} reads tables, and is not installed here") from error
+    return inputs.valid_rows(path, served)
 
 
 def _records(frame: Any) -> list[Row]:
     if not frame.columns.is_unique:
-        raise ValueError("two columns of the data frame have one name")
-    known: list[Row] = frame.astype(object).where(frame.notna(), None).to_dict("records")  # NA and NaT are missing, too
-    return known
+        raise ValueError("two columns of the data frame have the same name")
+    records: list[Row] = frame.astype(object).where(frame.notna(), None).to_dict("records")  # NA and NaT become None
+    return records
