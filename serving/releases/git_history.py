@@ -17,11 +17,12 @@ from operator import getitem
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stages.core import dvc_files, lockfile
+from stages.core import closure, dvc_files, lockfile
 from stages.core.children import child_environment
 from stages.core.errors import UserError
 from stages.core.lockfile import LOCK
 
+AS_IT_WAS = "commit it as it was, or run again"
 CHAMPION = "champion"
 MANIFEST = f"{CHAMPION}/manifest.json"
 
@@ -117,8 +118,31 @@ class State:
             if committed is None:
                 differences.append(f"{path} is neither in git nor under DVC: commit it, or its .dvc file")
             elif committed != md5:
-                differences.append(f"{path} is not in git as the stages read it: commit it as it was, or run again")
+                files = self._changed_files(path)
+                differences += [f"{file} is not in git as the stages read it: {AS_IT_WAS}" for file in files]
         return differences + unlike_params(self.stages, _yaml(self.read("params.yaml")))
+
+    def _changed_files(self, path: str) -> list[str]:
+        """List the files below a changed dependency that differ from the stages' records of their code.
+
+        A comment, or a file that no stage loads, makes no difference. Without records, the dependency itself is listed.
+        """
+        below = [file for file in self._recorded_code if file.startswith(f"{path}/")]
+        tracked = {file: self.blobs[file] for file in below if file in self.blobs}
+        contents = dict(zip(tracked, _contents(self.root, tracked), strict=True))
+        same = {file for file in tracked if closure.matches(contents[file], self._recorded_code[file])}
+        return [file for file in below if file not in same] if below else [path]
+
+    @cached_property
+    def _recorded_code(self) -> dict[str, set[str]]:
+        """File -> its digests in the records of the code that the stages ran; empty where DVC's cache lacks them."""
+        digests: dict[str, set[str]] = {}
+        for path, md5 in self.read_by_stages:
+            if PurePosixPath(path).parent.name == "code" and self.holds(md5):
+                record = closure.load(self.object(md5))
+                for file, digest in (*record.code.items(), *record.data.items()):
+                    digests.setdefault(file, set()).add(digest)
+        return digests
 
     def _md5(self, path: str) -> str | None:
         """Return the MD5 of what this commit has at a path, as DVC computes it; None where it has nothing there."""

@@ -301,6 +301,15 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+def matches(content: bytes, digests: Iterable[str]) -> bool:
+    """Whether a file has each of these digests, of its syntax or of its bytes."""
+    try:
+        syntax = digest(content.decode())
+    except (SyntaxError, ValueError):
+        syntax = ""
+    return set(digests) <= {syntax, hashlib.sha256(content).hexdigest()[:16]}
+
+
 def stale(record: Closure, root: Path) -> Iterator[str]:
     """Where files and packages now differ from a record, a phrase for each difference."""
     servers = [name for name in record.packages if name.startswith(SERVER)]

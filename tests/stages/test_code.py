@@ -61,7 +61,7 @@ EDITS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     ),
     "a kind that the schema does not name": (append("stages/schema/kinds/timestamp.py", "LIMIT = 1\n"), []),
     "how a picture is drawn": (append("stages/schema/views/image.py", "LIMIT = 1\n"), ["evaluate", "challenge"]),
-    "the gate's wording": (append("stages/gating/verdict.py", 'HINT = "look"\n'), ["verify", "measure", "gate"]),
+    "the gate's wording": (append("stages/gating/wording.py", "LIMIT = 1\n"), ["gate"]),
     "the launcher": (append("serving/triton/launcher.py", "LIMIT = 1\n"), SERVED),
     "an expectation": (append("stages/validation/expectations/image.py", "LIMIT = 1\n"), ["validate"]),
     "torch's version": (upgrade, ["train", "evaluate", "export", "gate"]),

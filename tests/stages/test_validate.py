@@ -49,10 +49,9 @@ def plenty(*others):
 
 
 SCHEMA = pa.schema(
-    {name: pa.string() for name in ("_id", "_split", "_source")}
-    | {"image": pa.binary(), "label": pa.string(), "image.width": pa.int64(), "image.height": pa.int64()}
-    | {"image.mode": pa.string(), "image.frames": pa.int64(), "image.brightness": pa.float64()}
-    | {"image.contrast": pa.float64()}
+    {name: pa.string() for name in ("_id", "_split", "_source", "label", "image.mode")}
+    | {"image": pa.binary(), **{f"image.{name}": pa.int64() for name in ("width", "height", "frames")}}
+    | {f"image.{name}": pa.float64() for name in ("brightness", "contrast")}
 )
 
 

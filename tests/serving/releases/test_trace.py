@@ -198,7 +198,11 @@ def test_weights_other_than_the_manifests_are_found(other, release):
 
 
 def test_uncommitted_code_and_parameters_are_found(other, release):
-    for path, text in (("stages/train.py", "# new\n"), ("stages/networks/encoders/mine.py", "")):
+    for path, text in (
+        ("stages/train.py", "LIMIT = 1\n"),
+        ("stages/gate.py", "# a comment\n"),
+        ("stages/networks/encoders/mine.py", ""),
+    ):
         with (other.folder / path).open("a") as file:
             file.write(text)
     other.params(train={"epochs": 3})
@@ -206,7 +210,8 @@ def test_uncommitted_code_and_parameters_are_found(other, release):
     other.run("git", "commit", "-q", "--amend", "--no-edit")
     messages = faults(other, release)
     assert "epochs is 3 in params.yaml, but the stages ran with 20" in "".join(messages)
-    assert "stages is not in git as the stages read it: commit it as it was, or run again" in messages
+    differing = [message for message in messages if "is not in git as the stages read it" in message]
+    assert differing == ["stages/train.py is not in git as the stages read it: commit it as it was, or run again"]
     (other.folder / "stages/networks/encoders/mine.py").unlink()
     other.run("git", "checkout", "-q", "HEAD@{1}", "--", "stages", "params.yaml")
     other.run("git", "commit", "-qam", "as it ran")
