@@ -41,7 +41,10 @@ while True:
         pass
     time.sleep(random.uniform(0, 0.2))
 """
-HEADINGS = ("machine", "p50", "dependence", "times as slow", "refused", "not judged", "refused by the medians alone")
+HEADINGS = (
+    *("machine", "p50", "dependence", "times as slow", "refused", "not judged", "refused by the medians alone"),
+    "refused, sessions drawn singly",
+)
 
 
 def main() -> list[dict[str, Any]]:
@@ -52,8 +55,12 @@ def main() -> list[dict[str, Any]]:
         even = theirs_ms * np.exp(np.median(logs(ours_ms, theirs_ms)))  # a recording's own ratio is then 1
         found = f"{np.median(theirs_ms):.2f} ms", f"{dependence(logs(ours_ms, even)):.2f}"
         for times in TIMES:
-            refused, hidden, naive = compared(ours_ms * times, even, draw).mean(0)
-            cells = [machine, *found, f"{times:g}", f"{refused:.4f}", f"{hidden:.4f}", f"{naive:.4f}"]
+            runs, singly = (
+                compared(ours_ms * times, even, chosen(len(even), draw)) for chosen in (in_a_row, by_chance)
+            )
+            refused, hidden, naive = runs.mean(0)
+            rates = [f"{rate:.4f}" for rate in (refused, hidden, naive, singly.mean(0)[0])]
+            cells = [machine, *found, f"{times:g}", *rates]
             rows.append("| " + " | ".join(cells) + " |")
             print(rows[-1], flush=True)
             what = f"a candidate {times:g} times as slow refused by max_slower {MOST:g}, machine {machine}"
@@ -108,11 +115,21 @@ def load(processes: int) -> Iterator[None]:
             process.wait()
 
 
-def compared(ours_ms: np.ndarray, theirs_ms: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def in_a_row(sessions: int, draw: np.random.Generator) -> np.ndarray:
+    """int [COMPARISONS, measure.SESSIONS]: sessions that follow each other; only a few of these are disjoint."""
+    return draw.integers(sessions - measure.SESSIONS + 1, size=(COMPARISONS, 1)) + np.arange(measure.SESSIONS)
+
+
+def by_chance(sessions: int, draw: np.random.Generator) -> np.ndarray:
+    """int [COMPARISONS, measure.SESSIONS]: each session drawn by itself: as if none depended on the one before."""
+    return draw.integers(sessions, size=(COMPARISONS, measure.SESSIONS))
+
+
+def compared(ours_ms: np.ndarray, theirs_ms: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """bool [COMPARISONS, 3]: whether each refuses, does not judge, and would be refused by the medians alone."""
     found = []
-    for first in draw.integers(len(ours_ms) - measure.SESSIONS + 1, size=COMPARISONS):
-        ours, theirs = (each[first : first + measure.SESSIONS] for each in (ours_ms, theirs_ms))
+    for sessions in chosen:
+        ours, theirs = ours_ms[sessions], theirs_ms[sessions]
         figure = gate.slower(measure.ratios(ours, theirs), MOST, LEVEL)
         refuses = not figure.note and figure.value > figure.most
         found.append((refuses, bool(figure.note), float(np.median(ours) / np.median(theirs)) > MOST))
