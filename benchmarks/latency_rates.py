@@ -43,7 +43,10 @@ while True:
         pass
     time.sleep(random.uniform(0, 0.2))
 """
-HEADINGS = ("machine", "p50", "autocorrelation", "slowdown", "refused", "not judged", "refused by the medians alone")
+HEADINGS = (
+    *("machine", "p50", "autocorrelation", "slowdown", "refused", "not judged", "refused by the medians alone"),
+    "refused, sessions drawn one by one",
+)
 
 
 def main() -> list[dict[str, Any]]:
@@ -54,8 +57,12 @@ def main() -> list[dict[str, Any]]:
         even = theirs_ms * np.exp(np.median(logs(ours_ms, theirs_ms)))  # so that the recording's own ratio is 1
         columns = f"{np.median(theirs_ms):.2f} ms", f"{dependence(logs(ours_ms, even)):.2f}"
         for times in TIMES:
-            refused, not_judged, by_medians = compared(ours_ms * times, even, draw).mean(0)
-            cells = [machine, *columns, f"{times:g}", f"{refused:.4f}", f"{not_judged:.4f}", f"{by_medians:.4f}"]
+            consecutive, single = (
+                compared(ours_ms * times, even, sessions(len(even), draw)) for sessions in (in_a_row, one_by_one)
+            )
+            refused, not_judged, by_medians = consecutive.mean(0)
+            rates = [f"{rate:.4f}" for rate in (refused, not_judged, by_medians, single.mean(0)[0])]
+            cells = [machine, *columns, f"{times:g}", *rates]
             rows.append("| " + " | ".join(cells) + " |")
             print(rows[-1], flush=True)
             what = f"a candidate {times:g} times as slow refused by max_slower {MOST:g}, machine {machine}"
@@ -112,11 +119,21 @@ def load(processes: int) -> Iterator[None]:
             process.wait()
 
 
-def compared(ours_ms: np.ndarray, theirs_ms: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def in_a_row(sessions: int, draw: np.random.Generator) -> np.ndarray:
+    """int [COMPARISONS, measure.SESSIONS]: consecutive sessions; only a few of these runs are disjoint."""
+    return draw.integers(sessions - measure.SESSIONS + 1, size=(COMPARISONS, 1)) + np.arange(measure.SESSIONS)
+
+
+def one_by_one(sessions: int, draw: np.random.Generator) -> np.ndarray:
+    """int [COMPARISONS, measure.SESSIONS]: each session drawn independently, as if sessions were independent."""
+    return draw.integers(sessions, size=(COMPARISONS, measure.SESSIONS))
+
+
+def compared(ours_ms: np.ndarray, theirs_ms: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """bool [COMPARISONS, 3]: refused, not judged, and refused by the medians alone."""
     outcomes = []
-    for first in draw.integers(len(ours_ms) - measure.SESSIONS + 1, size=COMPARISONS):
-        ours, theirs = (each[first : first + measure.SESSIONS] for each in (ours_ms, theirs_ms))
+    for sessions in chosen:
+        ours, theirs = ours_ms[sessions], theirs_ms[sessions]
         figure = gate.slower(measure.ratios(ours, theirs), MOST, LEVEL)
         refuses = not figure.note and figure.value > figure.most
         outcomes.append((refuses, bool(figure.note), float(np.median(ours) / np.median(theirs)) > MOST))
