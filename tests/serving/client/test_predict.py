@@ -109,13 +109,13 @@ def test_a_projects_options_describe_how_tables_are_written(toy: Toy, fresh: Any
         (["misspelt.csv"], 1, "misspelt.csv has no column 'amount': rename 'ammount', if it is that column"),
         (["other.csv"], 1, "other.csv has none of the model's columns: amount, town, remark"),
         (["empty.csv"], 1, "empty.csv: there is no row to predict"),
-        (["broken.jsonl"], 1, "broken.jsonl cannot be read: its first row is no JSON"),
+        (["broken.jsonl"], 1, "broken.jsonl cannot be read: its first row is not JSON"),
         (["3"], 1, 'this model takes 3 columns: give \'{"amount": ..., '),
         (["{}", "--output", "out.txt"], 2, "--output out.txt must end in .csv, .parquet, .jsonl"),
         (["{}", "--server", "nonsense"], 2, "'nonsense' is not the address of a server"),
         (["{}", "--model", "tyo"], 1, "unknown model: 'tyo'"),
         (["{}", "--server", "127.0.0.1:9"], 1, "no model answers at 127.0.0.1:9 by gRPC"),
-        (["{}", "--model", ""], 2, "name one with --model"),
+        (["{}", "--model", ""], 2, "name the model with --model"),
     ],
 )
 def test_mistakes_are_reported_in_one_line(
