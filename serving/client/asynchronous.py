@@ -10,9 +10,10 @@ from typing import Any, Self, overload
 
 from serving.client import transport
 from serving.client.client import File, Settings
-from serving.client.errors import RowError, pauses
+from serving.client.errors import RowError
 from serving.client.model_info import Answer, AnyFrame, Raw, Row, Served
 from serving.client.request import Batch, Request, in_order_async, is_stream, located, stream_async
+from serving.client.retries import pauses
 
 
 class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitable[str]]]):

@@ -11,9 +11,10 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from serving.client import transport
 from serving.client.connection import NAMES, Address, Tls, checked
-from serving.client.errors import RowError, Unavailable, explained, pauses
+from serving.client.errors import RowError, Unavailable, explained
 from serving.client.model_info import Answer, AnyFrame, Outputs, Raw, Row, Served
 from serving.client.request import IN_FLIGHT, Batch, Request, in_order, is_stream, located, stream
+from serving.client.retries import pauses
 from serving.triton import wire
 
 Connection = TypeVar("Connection")

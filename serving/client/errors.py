@@ -1,16 +1,12 @@
-"""The errors between a client and its server, and the pauses between the attempts of a request."""
+"""The errors between a client and its server."""
 
 from __future__ import annotations
 
 import http.client
-import random
 import re
 import ssl
 import sys
-import time
-from collections.abc import Iterator
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 # gRPC's status codes, and the HTTP statuses of a proxy that gRPC maps to the same.
 _UNAVAILABLE = {"UNAVAILABLE", "429", "502", "503", "504"}
 _DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "401", "403"}
@@ -49,22 +45,6 @@ class RowError(ValueError):
     def at(self, row: int | None, place: str = "") -> RowError:
         """Return the same error for another row. `place`: where the row is in a file, if it was read from one."""
         return RowError(self.reason, self.column, row, place)
-
-
-def pauses(retry_s: float) -> Iterator[float]:
-    """Yield the seconds to wait before each further attempt, until `retry_s` from now.
-
-    They double each time, less a random part, so that many clients do not come back at the same moment.
-    """
-    deadline = time.monotonic() + retry_s
-
-    def remaining() -> Iterator[float]:
-        pause_s = FIRST_PAUSE_S
-        while time.monotonic() + pause_s <= deadline:
-            yield pause_s * random.uniform(0.5, 1)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-
-    return remaining()
 
 
 def explained(error: Exception, server: str, protocol: str, timeout_s: float) -> Exception:

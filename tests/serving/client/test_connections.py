@@ -199,7 +199,7 @@ def test_only_requests_to_an_unavailable_server_are_repeated(toy: Toy, monkeypat
 
 def test_the_pauses_last_long_enough_for_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Time()
-    monkeypatch.setattr("serving.client.errors.time", clock)
+    monkeypatch.setattr("serving.client.retries.time", clock)
     monkeypatch.setattr("serving.client.client.time", clock)
     client = Client("127.0.0.1:1", "toy")
     client._connections[os.getpid()] = Failing(None, *["503"] * 1000)  # type: ignore[arg-type, assignment]
