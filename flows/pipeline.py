@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -28,12 +29,13 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 from prefect import flow, get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.events.worker import EventsWorker
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from ruamel.yaml import YAML
 
@@ -76,7 +78,10 @@ class Stage:
     alone: bool = False
 
 
-@flow(name="millrace", task_runner=ThreadPoolTaskRunner())
+RUNNER: Any = ThreadPoolTaskRunner()  # Prefect's types take only futures of its own kind
+
+
+@flow(name="millrace", task_runner=RUNNER)
 def pipeline() -> State[Any]:
     """Run the changed stages of dvc.yaml in the current folder; publish metrics, plots and verdict."""
     try:
@@ -158,10 +163,14 @@ def submit(
     """Submit a task for each stage; its name is put into `ended` when it is over."""
     futures: dict[str, PrefectFuture[Any]] = {}
     for name, others in before.items():
-        named = run_stage.with_options(name=name, task_run_name=name)
+        named: Any = run_stage.with_options(name=name, task_run_name=name)
         futures[name] = named.submit(name, children, wait_for=[futures[other] for other in others])
-        futures[name].add_done_callback(lambda _, name=name: ended.put(name))
+        futures[name].add_done_callback(partial(_report_end, ended, name))
     return futures
+
+
+def _report_end(ended: SimpleQueue[str], name: str, _: PrefectFuture[Any]) -> None:
+    ended.put(name)
 
 
 def watch(
@@ -285,7 +294,7 @@ def cancelled(client: Any) -> bool:
         state = client.read_flow_run(flow_run.id).state
     except Exception:  # an unreachable server is no reason to end a training
         return False
-    return state.is_cancelling() or state.is_cancelled()
+    return bool(state.is_cancelling() or state.is_cancelled())
 
 
 def declared_paths() -> dict[str, str]:

@@ -44,7 +44,7 @@ def main(
     with command.replacing(challenge) as folder:
         folder.mkdir()
         (folder / "challenge.json").write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
-        np.savez(folder / "answers.npz", **answers)
+        np.savez(folder / "answers.npz", **answers)  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own
         if answers:
             ours = dict(np.load(served / "answers.npz", allow_pickle=False))
             sample_sheet.save(draw(fitted, source, rows, answers, ours), folder / "differences.png")

@@ -59,7 +59,7 @@ def main(
     with command.replacing(metrics) as path:
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     with command.replacing(expected) as path, path.open("wb") as file:
-        np.savez(file, **outputs["test"])
+        np.savez(file, **outputs["test"])  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own
     found = suspects.find(net, fitted, arrays)
     with command.replacing(suspected) as path:
         suspects.write(found, fitted, source, path)
@@ -91,7 +91,7 @@ def predict(network: Any, split: Split) -> dict[str, np.ndarray]:
 
 def measure(
     definitions: Metrics, schema: Schema, outputs: Mapping[str, np.ndarray], target: np.ndarray
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Every metric as a plain number; None if it is not finite."""
     import torch
 
@@ -116,7 +116,7 @@ def predict_with_trees(schema: Schema, arrays: Path, test: Split) -> dict[str, n
     train = open_split(arrays, "train")
     x, new = (np.concatenate([block.astype(np.float64) for block in split.blocks], axis=1) for split in (train, test))
     is_code = np.concatenate([np.full(block.shape[1], block.dtype.kind == "i") for block in train.blocks])
-    categories = [i for i in np.flatnonzero(is_code) if max(x[:, i].max(), new[:, i].max()) < CATEGORIES]
+    categories = [i for i in np.flatnonzero(is_code).tolist() if max(x[:, i].max(), new[:, i].max()) < CATEGORIES]
     return trees.of(schema.target).predict(x, train.target, categories, new)
 
 

@@ -84,7 +84,7 @@ def to_onnx(network: Any, schema: Schema) -> bytes:
         verbose=False,
     )
     assert exported is not None
-    return anonymous(exported.model_proto).SerializeToString(deterministic=True)
+    return bytes(anonymous(exported.model_proto).SerializeToString(deterministic=True))
 
 
 def anonymous(model: Any) -> Any:

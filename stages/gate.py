@@ -67,7 +67,8 @@ def main(
         for by, section in listed.slices.items()
     }
     policy = Policy(bounds, listed.margins, listed.level, listed.p99_ms, listed.approval, slice_bounds)
-    ours, theirs = (served(folder, fitted) for folder in (answers, challenge))
+    ours, theirs = served(answers, fitted), served(challenge, fitted)
+    assert ours is not None  # verify has written them
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(listed.margins), listed.level)
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
     before = read(champion_verdict).get("slices", ())
@@ -101,7 +102,8 @@ def served(folder: Path, schema: Schema) -> np.ndarray | None:
     """The first output [N, *shape] of the answers, which the metrics measure; None if there are no answers."""
     answers = np.load(folder / "answers.npz", allow_pickle=False)
     first = next(iter(schema.outputs()))
-    return answers.get(first, None)
+    found: np.ndarray | None = answers.get(first, None)
+    return found
 
 
 def costs(times: Mapping[str, Any], max_slower: float, max_larger: float, level: float) -> list[Figure]:
@@ -154,7 +156,9 @@ def sliced(
         cells = slices.read(source, by, test.rows, section.bins is not None)
         compared = set(section.margins if theirs is not None else ())
         for value, at, span in slices.cut(cells, section.bins or slices.BINS):
-            measured, differences, without = {}, {}, set[str]()
+            measured: dict[str, Estimate] = {}
+            differences: dict[str, Difference] = {}
+            without = set[str]()
             if len(at) >= section.min_rows:
                 champions = None if theirs is None else theirs[at]
                 measured, differences = measure(

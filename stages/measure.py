@@ -78,7 +78,7 @@ def main(
     }
     with command.replacing(times) as path:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    p50, p99 = (result["one_client"][name] for name in ("p50_ms", "p99_ms"))
+    p50, p99 = (percentiles(latency)[name] for name in ("p50_ms", "p99_ms"))
     print(f"one client: p50 {p50} ms, p99 {p99} ms; {section.clients} clients: {rate:,.0f} requests/s")
 
 

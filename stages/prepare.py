@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     )
     assigned, copies = remove(assigned, ids[sound])
     removed = {"quarantined": len(ids) - len(sound), "copies of a later split": copies}
-    if parameters.split.by == "group":
+    if parameters.split.by == "group" and keys is not None:
         assigned, removed["of a group in a later split"] = remove(assigned, keys)
     rows = {split: sound[assigned == split] for split in SPLITS}
     check(rows)
@@ -60,7 +60,8 @@ def read_keys(source: Path, target: Column, by: str, column: str, rows: np.ndarr
         UserError: a group or time is missing, or a time cannot be read; the message names the rows.
     """
     if by == "strata":
-        return np.asarray(target_kind(target.kind).strata(table.column(source, target.name)[rows]))
+        kind: Any = target_kind(target.kind)
+        return np.asarray(kind.strata(table.column(source, target.name)[rows]))
     if by not in ("group", "time"):
         return None
     cells = table.column(source, "_split_by")[rows]
@@ -113,7 +114,8 @@ def set_aside(source: Path, quarantine: Path) -> np.ndarray:
     with Path(quarantine).open(encoding="utf-8", newline="") as file:
         faulty = list(csv.DictReader(file))
     ids, sources = ([row[name] for row in faulty] for name in ("id", "source"))
-    return table.is_in(source, "_id", ids) & table.is_in(source, "_source", sources)  # sources are unique
+    same_id, same_source = table.is_in(source, "_id", ids), table.is_in(source, "_source", sources)
+    return np.asarray(same_id & same_source)  # sources are unique
 
 
 def check(rows: dict[str, np.ndarray]) -> None:
@@ -174,7 +176,7 @@ def write(source: Path, schema: Schema, rows: Mapping[str, np.ndarray], folder: 
                 array[place] = made
             done[split] = place.stop
     for array in (array for arrays in maps.values() for array in arrays):
-        array.flush()
+        cast(np.memmap, array).flush()
 
 
 def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarray, where: str) -> Any:

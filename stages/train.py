@@ -57,7 +57,7 @@ def fit(sections: Any, arrays: Path, schema: Path, weights: Path, curves: Path) 
 
     train = sections.train
     torch.set_num_threads(train.threads)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that slows a small cnn by 3 to 7 %
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that slows a small cnn by 3 to 7 %
     on_gpu = devices.on_gpu(train, torch.cuda.device_count())
     learner = build(sections, schema)
     data = ArraysModule(arrays, train.batch_size, train.seed, overfit=train.debug == "overfit")
@@ -72,7 +72,7 @@ def fit(sections: Any, arrays: Path, schema: Path, weights: Path, curves: Path) 
         if first:
             state_dict = torch.load(kept, "cpu", weights_only=True)["state_dict"]
             tensors = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
-            tensors = calibrated(learner.network.spec, tensors, schema, arrays)
+            tensors = dict(calibrated(learner.network.spec, tensors, schema, arrays))
             write(learner.network.spec, tensors, callbacks[0].rows, weights, curves)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -132,15 +132,16 @@ def record(
     control: Control, served: Mapping[str, np.ndarray] | None, right: Mapping[str, np.ndarray], schema: Schema
 ) -> dict[str, Any]:
     """A control as JSON, with the check of its answers if parity should refuse it."""
-    checked = served is not None and control.expected == PARITY
-    evidence = {"checks": [compare(control.name, served, right, schema)]} if checked else {}
+    evidence = {}
+    if served is not None and control.expected == PARITY:
+        evidence = {"checks": [compare(control.name, served, right, schema)]}
     return control.described() | {"evidence": evidence}
 
 
 def write(folder: Path, served: Mapping[str, np.ndarray], report: dict[str, Any]) -> None:
     """Write `answers.npz`, the outputs in the order of the test split, and `parity.json`, the checks."""
     folder.mkdir()
-    np.savez(folder / "answers.npz", **{name: array for name, array in served.items() if name not in IDENTIFIERS})
+    np.savez(folder / "answers.npz", **{name: array for name, array in served.items() if name not in IDENTIFIERS})  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own
     (folder / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
@@ -149,7 +150,7 @@ def write_controls(
 ) -> None:
     """Write `controls.npz`, each control's first output for `controls.some_rows`, and `controls.json`, what it is."""
     first = next(iter(schema.outputs()))
-    np.savez(folder / "controls.npz", **{name: answers[first] for name, answers in served.items()})
+    np.savez(folder / "controls.npz", **{name: answers[first] for name, answers in served.items()})  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own
     (folder / "controls.json").write_text(json.dumps({"controls": records}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -158,7 +159,7 @@ def write_changed(
 ) -> None:
     """Write `changed.npz`, outputs [changes, n, *shape] for changed rows of `some_rows`, and `changed.json`."""
     outputs = {name: np.array([answers[name] for answers in served]) for name in schema.outputs()}
-    np.savez(folder / "changed.npz", **(outputs if planned else {}))
+    np.savez(folder / "changed.npz", **(outputs if planned else {}))  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own
     described = [{"key": change.key, "name": change.name, "what": str(change)} for change in planned]
     (folder / "changed.json").write_text(json.dumps({"changes": described}, indent=1) + "\n", encoding="utf-8")
 

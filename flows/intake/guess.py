@@ -193,7 +193,7 @@ def number_note(module: Kind | Target, values: Sequence[Any], marks: delimited.M
     rewritten_values = (
         (value for value in values if as_python(value, marks) != value)
         if has_number_format(module, marks)
-        else iter(())
+        else iter(list[Any]())
     )
     return next((f"{value} is read as {as_python(value, marks)}" for value in rewritten_values), "")
 

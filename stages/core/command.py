@@ -38,8 +38,8 @@ def _run(main: Callable[..., None]) -> None:
 
     stage = Path(sys.argv[0]).stem
     snapshot = inputs.take_snapshot(stage, sys.argv[1:], inputs.started())
-    by_dvc = snapshot is not None and inputs.run_by_dvc(stage)
-    if by_dvc:
+    recorded = snapshot if inputs.run_by_dvc(stage) else None
+    if recorded is not None:
         lockfile.keep()
         inputs.verify(leave_out=stage)
         inputs.forget(stage)
@@ -48,8 +48,8 @@ def _run(main: Callable[..., None]) -> None:
     def confirmed(*arguments: Any, **options: Any) -> None:
         main(*arguments, **options)
         inputs.confirm()
-        if by_dvc:
-            snapshot.note()
+        if recorded is not None:
+            recorded.note()
 
     import typer
 

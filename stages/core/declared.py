@@ -30,7 +30,8 @@ def declared_stage(stage: str) -> Declared:
     Raises:
         UNREADABLE: they cannot be read, or have no such stage.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         graph, params = (YAML(typ="safe").load(Path(name).read_text(encoding="utf-8")) for name in (GRAPH, PARAMS))

@@ -149,7 +149,8 @@ def _tracked(root: Path, path: Path) -> str:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         return dict(YAML(typ="safe").load(path.read_bytes()) or {})

@@ -40,7 +40,8 @@ def parse(content: bytes) -> dict[str, Any]:
     Raises:
         UserError: it has merge conflicts or is incomplete.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     if CONFLICT.search(content):
         raise UserError(conflict(LOCK))
@@ -152,7 +153,8 @@ def move_last(names: Sequence[str], root: Path = Path()) -> None:
 
 def entry(content: bytes, stage: str) -> Any:
     """The entry of one stage in a dvc.lock with these bytes, without parsing the others; None if it has none."""
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     match = _block(stage).search(content.decode(errors="replace"))
     with contextlib.suppress(YAMLError):

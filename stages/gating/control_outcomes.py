@@ -94,7 +94,8 @@ def _too_weak(control: ControlEvidence, scored: Mapping[str, float | None], poli
     if control.expected == PARITY:
         cause = "all answers are equal, or the comparison is wrong"
         return f"no check distinguishes {control.what} from the checkpoint: {cause}"
-    bounds, ends = [], set()
+    bounds: list[str] = []
+    ends: set[str] = set()
     for name, bound in policy.thresholds.items():
         limits = {end: limit for end, limit in bound.items() if limit is not None}
         bounds.append(f"{name}: {{{', '.join(f'{end}: {limit:g}' for end, limit in limits.items())}}}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from statistics import NormalDist
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from stages.stats import proportions
 from stages.stats.bootstrap import ROUNDS
 
 # Quantiles at (R + 1)p: Davison and Hinkley, "Bootstrap Methods" (1997), 5.2.3. numpy's default is too narrow.
-QUANTILES = "weibull"
+QUANTILES: Literal["weibull"] = "weibull"
 
 
 def measure(
@@ -40,7 +41,7 @@ def measure(
     values, hits = figures(schema, truth, ours), definitions.hits(ours, truth, target)
     drawn = resampled(definitions, target, torch.from_numpy(ours), y, {*bounded, *compared} - hits.keys(), rounds)
     unseen = NormalDist().inv_cdf(1 - level) ** 2 / len(truth) if hits else 0.0  # see proportions.difference
-    ends = {
+    ends: dict[str, Any] = {
         name: spread(draws, values[name], unseen, definitions.METRICS.get(name, (0.0, 1.0)), level)
         for name, draws in drawn.items()
         if np.isfinite(draws).any() and name in values
@@ -77,7 +78,8 @@ def spread(drawn: np.ndarray, value: float, unseen: float, limits: tuple[float, 
     They lie at least `unseen` from the value, and within the metric's `limits`.
     """
     low, high = np.nanquantile(drawn, [level, 1 - level], method=QUANTILES)
-    return np.clip([min(low, value - unseen), max(high, value + unseen)], *limits)
+    ends: np.ndarray = np.clip([min(low, value - unseen), max(high, value + unseen)], *limits)
+    return ends
 
 
 def difference(

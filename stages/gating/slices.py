@@ -55,12 +55,12 @@ def read(source: Path, by: str, rows: np.ndarray, as_numbers: bool = False) -> C
 
 def cut(cells: Cells, bins: int) -> list[Cut]:
     """Put each of cells [N] into one slice; return no slice if all are missing."""
-    numbers = isinstance(cells, np.ndarray)
-    present = np.isfinite(cells) if numbers else np.array([cell is not None for cell in cells], bool)
+    numbers = cells if isinstance(cells, np.ndarray) else None
+    present = np.array([cell is not None for cell in cells], bool) if numbers is None else np.isfinite(numbers)
     if not present.any():
         return []
     at, missing = np.flatnonzero(present), np.flatnonzero(~present)
-    cuts = _by_number(cells[at], bins) if numbers else _by_value([str(cells[i]) for i in at])
+    cuts = _by_value([str(cells[i]) for i in at]) if numbers is None else _by_number(numbers[at], bins)
     rest = [Cut(MISSING, missing)] if len(missing) else []
     return [*(cut._replace(at=at[cut.at]) for cut in cuts), *rest]
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import CommentMark, MarkedYAMLError
+from ruamel.yaml.error import CommentMark, MarkedYAMLError, YAMLError
 from ruamel.yaml.tokens import CommentToken
 
 from stages.core import lockfile
@@ -126,7 +126,7 @@ def _merge(tree: Any, changes: dict[str, Any]) -> None:
         grows = not below and any(isinstance(inner, dict) for inner in value.values())
         _merge(below, value)
         if grows:  # {} becomes a line for each key
-            below.fa.set_block_style()
+            cast(CommentedMap, below).fa.set_block_style()
             _blanks_last(tree, key)
 
 

@@ -47,4 +47,4 @@ def create_split(folder: Path, rows: np.ndarray, target: np.ndarray, tensors: Se
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """The summary that `prepare` wrote: rows of each split, rows removed, and the SHA-256 of files read and written."""
-    return json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
+    return dict(json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8")))

@@ -37,7 +37,7 @@ def raw(cells: pa.Array, module: Kind | Target) -> tuple[pa.Array, dict[int, str
         except ValueError as error:
             values.append(None)
             faults[place] = str(error)
-    wrong = np.flatnonzero(np.isin(places, list(faults))) if faults else []
+    wrong: Sequence[int] | np.ndarray = np.flatnonzero(np.isin(places, list(faults))) if faults else []
     return array(values, TYPES[module.RAW]).take(array(places, pa.int64())), {
         int(i): faults[int(places[i])] for i in wrong
     }

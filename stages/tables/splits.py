@@ -30,7 +30,7 @@ def by_strata(ids: Iterable[int], strata: Iterable[Any], val: float, test: float
     sizes = np.array([len(names) for names in ordered.values()], np.int64)
     tests = _apportioned(sizes, test, sizes - 1)
     vals = _apportioned(sizes, val, sizes - 1 - tests)
-    split = {}
+    split: dict[tuple[Any, int], str] = {}
     for (stratum, names), n_test, n_val in zip(ordered.items(), tests, vals, strict=True):
         split |= {(stratum, name): "test" for name in names[:n_test]}
         split |= {(stratum, name): "val" for name in names[n_test : n_test + n_val]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,8 @@ PIECE_BYTES = 16 << 20
 
 def column(path: Path, name: str) -> np.ndarray:
     """A whole column [N]; for small ones."""
-    return parquet.read_table(path, columns=[name]).column(name).to_numpy(zero_copy_only=False)
+    cells: np.ndarray = parquet.read_table(path, columns=[name]).column(name).to_numpy(zero_copy_only=False)
+    return cells
 
 
 def is_in(path: Path, name: str, values: Sequence[str]) -> np.ndarray:
@@ -25,7 +26,8 @@ def is_in(path: Path, name: str, values: Sequence[str]) -> np.ndarray:
     if not values:
         return np.zeros(parquet.read_metadata(path).num_rows, bool)
     cells = parquet.read_table(path, columns=[name]).column(name)
-    return pc.is_in(cells, value_set=pa.array(values, pa.string())).to_numpy()
+    found: np.ndarray = pc.is_in(cells, value_set=pa.array(values, pa.string())).to_numpy()
+    return found
 
 
 def ids(path: Path) -> np.ndarray:
@@ -77,9 +79,9 @@ def select(first: int, piece: pa.Table, positions: np.ndarray) -> pa.Table:
 def raw(cells: pa.ChunkedArray) -> Sequence[Any]:
     """A column's raw values [n]: numbers as an array, others as a list."""
     if pa.types.is_floating(cells.type):
-        return cells.to_numpy()
+        return cast(Sequence[Any], cells.to_numpy())
     if not pa.types.is_dictionary(cells.type):
-        return cells.to_pylist()
+        return cast(Sequence[Any], cells.to_pylist())
     values: list[Any] = []
     for chunk in cells.chunks:
         distinct = np.array([*chunk.dictionary.to_pylist(), None], object)

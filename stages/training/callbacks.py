@@ -44,8 +44,10 @@ class Recorder(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows.append({"epoch": trainer.current_epoch + 1, "learning_rate": float(f"{rate:.6g}"), **figures})
         if trainer.is_global_zero:
-            samples = trainer.num_training_batches * trainer.train_dataloader.batch_size
-            headline = f"val_{next(iter(learner.metrics.keys()))}"
+            loader: Any = trainer.train_dataloader
+            metrics: Any = learner.metrics
+            samples = trainer.num_training_batches * loader.batch_size
+            headline = f"val_{next(iter(metrics.keys()))}"
             shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train_loss", "val_loss", headline))
             print(
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}  "
@@ -82,7 +84,7 @@ class Saver(ModelCheckpoint):
     """Writes `folder/name.ckpt` after each epoch, or after each with the lowest `monitor` so far."""
 
     def __init__(self, folder: Path, name: str, monitor: str | None = None) -> None:
-        at_epochs = {"every_n_epochs": 1, "save_on_train_epoch_end": True}
+        at_epochs: dict[str, Any] = {"every_n_epochs": 1, "save_on_train_epoch_end": True}
         super().__init__(folder, name, monitor, save_top_k=1, enable_version_counter=False, **at_epochs)
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -89,7 +89,8 @@ class Learner(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         (train_loss, _), (val_loss, seen) = self._mean("train"), self._mean("val")
-        expected = len(self.trainer.val_dataloaders.split)
+        loaders: Any = self.trainer.val_dataloaders
+        expected = len(loaders.split)
         if self.trainer.limit_val_batches == 1.0 and seen != expected:
             raise RuntimeError(f"validation saw {seen} samples of {expected}")
         if not math.isfinite(train_loss + val_loss):
@@ -100,8 +101,9 @@ class Learner(L.LightningModule):
         values = {f"val_{name}": value.float() for name, value in self.metrics.compute().items() if value.ndim == 0}
         self.log_dict({"train_loss": train_loss, "val_loss": val_loss, **values})
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        weights = [weight for weight in self.parameters() if weight.requires_grad]
+    def configure_optimizers(self) -> Any:
+        """The optimizer and its schedule, in Lightning's form."""
+        weights: list[Tensor] = [weight for weight in self.parameters() if weight.requires_grad]
         portable = self.arithmetic == "portable"
         optimizer = build_optimizer(self.optimizer, weights, self.learning_rate, self.momentum, self.l2, portable)
         steps = int(self.trainer.estimated_stepping_batches)

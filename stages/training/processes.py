@@ -42,7 +42,7 @@ def launch(module: str, arguments: Sequence[Any], devices: int, num_nodes: int, 
     shared = os.environ | _meeting_point(num_nodes) | {"OMP_NUM_THREADS": str(threads), LAUNCHED: "1"}
     command = [sys.executable, "-m", module, *map(str, arguments)]
     with contextlib.ExitStack() as stack:
-        logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]
+        logs: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]
         running = [
             stack.enter_context(_process(command, shared | {"LOCAL_RANK": str(rank)}, logs[rank] if rank else None))
             for rank in range(devices)
@@ -82,9 +82,13 @@ def _meeting_point(num_nodes: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], environment: dict[str, str], log: IO[bytes] | None) -> Iterator[subprocess.Popen]:
+def _process(
+    command: list[str], environment: dict[str, str], log: IO[bytes] | None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process that ends with the block and with this process. With a `log`, its errors go there."""
-    quiet = {} if log is None else {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": log}
+    quiet: dict[str, Any] = (
+        {} if log is None else {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": log}
+    )
     process = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, **quiet)
     try:
         yield process
@@ -93,7 +97,7 @@ def _process(command: list[str], environment: dict[str, str], log: IO[bytes] | N
         process.wait()
 
 
-def _wait(running: list[subprocess.Popen], logs: list[IO[bytes]]) -> None:
+def _wait(running: list[subprocess.Popen[bytes]], logs: list[IO[bytes]]) -> None:
     while True:
         codes = [process.poll() for process in running]
         if failed := [(code, rank) for rank, code in enumerate(codes) if code]:
@@ -104,7 +108,7 @@ def _wait(running: list[subprocess.Popen], logs: list[IO[bytes]]) -> None:
         time.sleep(POLL_S)
 
 
-def _explain(failed: int, running: list[subprocess.Popen], log: IO[bytes]) -> None:
+def _explain(failed: int, running: list[subprocess.Popen[bytes]], log: IO[bytes]) -> None:
     """Raise the reason why the process of rank `failed` ended."""
     code = running[failed].returncode
     if code > 0:

@@ -27,7 +27,8 @@ def groups(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     for name in columns:  # one by one, as all normal forms together are as large as the table
         plain = _rounded(rows[name]) if is_numeric_dtype(rows[name]) else _normal(rows[name])
         mixed = mixed * np.uint64(31) + pd.util.hash_array(plain)
-    return pd.factorize(mixed)[0]
+    codes: np.ndarray = pd.factorize(mixed)[0]
+    return codes
 
 
 def spellings(labels: pd.Series) -> list[dict[str, int]]:
@@ -46,7 +47,8 @@ def _rounded(values: pd.Series) -> np.ndarray:
 
     rest = np.uint64(52 + 1 - BITS)  # of the 52 bits after the first one
     bits = (values.to_numpy(np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
-    return (bits + (np.uint64(1) << (rest - np.uint64(1)))) >> rest
+    rounded: np.ndarray = (bits + (np.uint64(1) << (rest - np.uint64(1)))) >> rest
+    return rounded
 
 
 def _normal(values: pd.Series) -> np.ndarray:

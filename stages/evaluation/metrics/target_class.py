@@ -51,7 +51,8 @@ class _OfTrueClasses(MulticlassStatScores):
     """Leaves out classes without samples; torchmetrics counts them as 0 if one of them is predicted."""
 
     def compute(self) -> Tensor:
-        scores = super().compute()[self.tp + self.fn > 0]
+        samples: Any = self.tp + self.fn  # type: ignore[operator]  # tensors, since `average` is not samples
+        scores = super().compute()[samples > 0]
         return self.reduce(scores) if len(scores) else scores.new_tensor(torch.nan)
 
     def reduce(self, scores: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ def doubts(predictions: Mapping[str, np.ndarray], y: np.ndarray, target: Column)
     "Self-confidence" of Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels",
     Journal of Artificial Intelligence Research 2021.
     """
-    return 1 - np.asarray(predictions["probabilities"], np.float64)[np.arange(len(y)), y]
+    own: np.ndarray = np.asarray(predictions["probabilities"], np.float64)[np.arange(len(y)), y]
+    return 1 - own
 
 
 def worst(predictions: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:

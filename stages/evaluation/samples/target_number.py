@@ -19,7 +19,8 @@ def predict_from(near: np.ndarray, weights: np.ndarray, target: Column) -> dict[
 
 def doubts(predictions: Mapping[str, np.ndarray], y: np.ndarray, target: Column) -> np.ndarray:
     """How far each value is from a prediction that does not depend on it, [N], in standard deviations of the target."""
-    return np.abs(np.asarray(predictions["value"], np.float64) - y)[:, 0] / float(target.fitted["std"])
+    errors: np.ndarray = np.abs(np.asarray(predictions["value"], np.float64) - y)[:, 0]
+    return errors / float(target.fitted["std"])
 
 
 def worst(predictions: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:

@@ -270,7 +270,8 @@ def _numbered(count: int, number: int, bad: dict[int, Reject]) -> tuple[Sequence
     """The numbers of the next `count` rows from `number` on, the number after them, and the bad rows among them."""
     if not bad:
         return range(number, number + count), number + count, []
-    numbers, faults = [], []
+    numbers: list[int] = []
+    faults: list[Reject] = []
     while len(numbers) < count or number in bad:
         if number in bad:
             faults.append(bad.pop(number))

@@ -16,7 +16,7 @@ from stages.tables.sources import Reject, Sample, cell_path, file_columns, split
 
 LAYOUT = "a .jsonl file with an object on each line, or a .json file with a list of rows for each split"
 CHUNK_ROWS = 512
-_WHAT = {dict: "an object", list: "an array"}
+_WHAT: dict[type, str] = {dict: "an object", list: "an array"}
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _held(cell: Any) -> Any:
 
 
 def _is_picture(type: pa.DataType) -> bool:
-    return pa.types.is_struct(type) and type.get_field_index("bytes") >= 0
+    return bool(pa.types.is_struct(type) and type.get_field_index("bytes") >= 0)
 
 
 def _text(name: str, cell: Any) -> Any:
