@@ -251,7 +251,8 @@ def _validate(name: str, rows: pd.DataFrame, suite: Suite) -> tuple[list[Finding
     form = {"result_format": "COMPLETE", "return_unexpected_index_query": False}
     validator = Validator(whole, form, {"dataframe": rows[named]})
     validated = validator.validate_expectation_suite(gx.ExpectationSuite(name, expectations=expected))
-    results = sorted(validated.results, key=_order)
+    validated_results: list[Any] = validated.results
+    results = sorted(validated_results, key=lambda result: result.expectation_config.meta["order"])
     findings = [_finding(rows, *expectation, result) for expectation, result in zip(suite, results, strict=True)]
     return findings, {"statistics": validated.statistics, "results": [_reproducible(result) for result in results]}
 
@@ -309,11 +310,6 @@ def _validate_labels(labels: pd.Series, target: str) -> tuple[list[Finding], dic
     limit |= {"notes": f"{'; '.join(named)}: if they mean the same, make them one in the data"}
     suite: Suite = [("expect_column_max_to_be_between", limit)]
     return _validate("labels", pd.DataFrame([{"labels": sum(map(len, groups))}]), suite)
-
-
-def _order(result: Any) -> int:
-    """The place of an expectation in its suite."""
-    return int(result.expectation_config.meta["order"])
 
 
 def _finding(rows: pd.DataFrame, name: str, kwargs: dict[str, Any], result: Any) -> Finding:
