@@ -65,8 +65,7 @@ def make(folder: Path, count: int) -> Path:
 
 def ingest(project: Path) -> tuple[float, float]:
     """Seconds, and peak MiB of the stage and its workers together."""
-    paths = ("data/raw/png", "data/table.parquet", "data/rejects.csv")
-    return workspace.watched(project, sys.executable, "-m", "stages.ingest", *paths)
+    return workspace.watched(project, sys.executable, "-m", "stages.ingest")
 
 
 if __name__ == "__main__":

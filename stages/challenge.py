@@ -36,18 +36,18 @@ class ChampionState:
 
 
 def main(
-    champion: Path, described: Path, served: Path, arrays: Path, schema: Path, source: Path, challenge: Path
+    champion: Path, manifest: Path, answers: Path, arrays: Path, schema: Path, table: Path, challenge: Path
 ) -> None:
-    """Serve the champion as `verify` serves the candidate; write its state, its answers and where they differ."""
+    """Serve the champion as `verify` serves the candidate; write its state, its predictions and where they differ."""
     rows, fitted = open_split(arrays, "test").rows, Schema.load(schema)
-    state, answers = ask(champion, manifests.load(described), fitted, source, rows)
+    state, predictions = ask(champion, manifests.load(manifest), fitted, table, rows)
     with command.replacing(challenge) as folder:
         folder.mkdir()
         (folder / "challenge.json").write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
-        np.savez(folder / "answers.npz", **answers)  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own
-        if answers:
-            ours = dict(np.load(served / "answers.npz", allow_pickle=False))
-            sample_sheet.save(draw(fitted, source, rows, answers, ours), folder / "differences.png")
+        np.savez(folder / "answers.npz", **predictions)  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own
+        if predictions:
+            ours = dict(np.load(answers / "answers.npz", allow_pickle=False))
+            sample_sheet.save(draw(fitted, table, rows, predictions, ours), folder / "differences.png")
     print(state.outcome)
 
 

@@ -10,10 +10,10 @@ from stages.core import closure, command
 from stages.settings import choices, params
 
 
-def main(record: Path) -> None:
+def main(code: Path) -> None:
     """Write `STAGE.json` for each other stage of dvc.yaml."""
     chosen = choices.modules(params.load("code"))
-    with command.replacing(record) as whole:
+    with command.replacing(code) as whole:
         whole.mkdir()
         for stage in params.stages():
             if stage != Path(__file__).stem:

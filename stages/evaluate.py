@@ -15,7 +15,8 @@ import numpy as np
 from stages import trees
 from stages.core import arithmetic, command
 from stages.evaluation import plots as evaluation_plots
-from stages.evaluation import sample_sheet, samples, suspects
+from stages.evaluation import sample_sheet, samples
+from stages.evaluation import suspects as suspect_samples
 from stages.evaluation.metrics import Metrics
 from stages.evaluation.metrics import of as metrics_of
 from stages.schema import Schema, kind
@@ -31,11 +32,11 @@ def main(
     curves: Path,
     arrays: Path,
     schema: Path,
-    source: Path,
+    table: Path,
     metrics: Path,
     plots: Path,
     expected: Path,
-    suspected: Path,
+    suspects: Path,
 ) -> None:
     """Predict the val and test splits with the trained network, measure and plot the result, and list suspects."""
     train = params.load("evaluate").train
@@ -60,17 +61,17 @@ def main(
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     with command.replacing(expected) as path, path.open("wb") as file:
         np.savez(file, **outputs["test"])  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own
-    found = suspects.find(net, fitted, arrays)
-    with command.replacing(suspected) as path:
-        suspects.write(found, fitted, source, path)
+    found = suspect_samples.find(net, fitted, arrays)
+    with command.replacing(suspects) as path:
+        suspect_samples.write(found, fitted, table, path)
     test, predictions = splits["test"], outputs["test"]
     with command.replacing(plots) as folder:
         folder.mkdir()
         for name, figure in evaluation_plots.of(fitted.target).plots(predictions, test.target, fitted.target).items():
             sample_sheet.save(figure, folder / f"{name}.png")
         sample_sheet.save(draw_curves(curves), folder / "curves.png")
-        sample_sheet.save(mistakes(fitted, source, test, predictions), folder / "mistakes.png")
-        for name, figure in suspects.sheets(found, fitted, source).items():
+        sample_sheet.save(mistakes(fitted, table, test, predictions), folder / "mistakes.png")
+        for name, figure in suspect_samples.sheets(found, fitted, table).items():
             sample_sheet.save(figure, folder / f"{name}.png")
     print(f"test: {format_metrics(figures['test'])}")
     if "trees" in figures:

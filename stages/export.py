@@ -9,12 +9,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from serving.triton import manifest
+from serving.triton import manifest as manifests
 from stages.core import arithmetic, command
 from stages.schema import MISSING, Schema
 from stages.settings import params
 from stages.tables import arrays as arrays_
-from stages.tables import table
+from stages.tables.table import Values, sha256
 
 GOLDEN_ROWS = 8
 COPIES = (  # files and folders that a release holds a copy of
@@ -26,8 +26,8 @@ COPIES = (  # files and folders that a release holds a copy of
 )
 
 
-def main(weights: Path, arrays: Path, schema: Path, source: Path, repository: Path, described: Path) -> None:
-    """Export the network, name the result by its content, and write its manifest."""
+def main(weights: Path, arrays: Path, schema: Path, table: Path, repository: Path, manifest: Path) -> None:
+    """Export the network, name the result by its content, and write its manifests."""
     arithmetic.portable()
     from serving.triton import repository as layout
     from serving.triton.config import Serving
@@ -37,16 +37,16 @@ def main(weights: Path, arrays: Path, schema: Path, source: Path, repository: Pa
     section = params.load("export").export
     fitted = Schema.load(schema)
     onnx = to_onnx(network.load(weights, fitted), fitted)
-    golden = golden_rows(fitted, arrays, source)
+    golden = golden_rows(fitted, arrays, table)
     serving = Serving(section.max_batch, section.instances, section.threads)
-    blank = Names(section.name, manifest.BLANK)
-    sources = {"weights": table.sha256(weights)} | arrays_.read_summary(arrays)["sha256"]
+    blank = Names(section.name, manifests.BLANK)
+    sources = {"weights": sha256(weights)} | arrays_.read_summary(arrays)["sha256"]
     with command.replacing(repository) as folder:
         layout.write(folder, blank, fitted, onnx, golden, serving, code=Path(__file__).parent.parent)
-        made = manifest.describe(folder, section.name, sources)
+        made = manifests.describe(folder, section.name, sources)
         rename(folder, blank, Names(section.name, made.id))
-        manifest.check(folder, made)
-    with command.replacing(described) as path:
+        manifests.check(folder, made)
+    with command.replacing(manifest) as path:
         path.write_text(made.text, encoding="utf-8")
     print(f"exported {section.name}_{made.id}: {len(onnx):,} bytes of network")
 
@@ -108,7 +108,7 @@ def golden_rows(schema: Schema, arrays: Path, source: Path) -> dict[str, Any]:
     rows = test.rows[:GOLDEN_ROWS]
     raw = {}
     for column, tensor in schema.inputs().items():
-        cells = [value for chunk in table.Values(source, column, rows) for value in chunk]
+        cells = [value for chunk in Values(source, column, rows) for value in chunk]
         values = [MISSING[tensor.dtype] if value is None else value for value in cells]
         raw[column] = [base64.b64encode(value).decode() for value in values] if tensor.dtype == "bytes" else values
     content = b"".join(block[:GOLDEN_ROWS].tobytes() for block in test.blocks)

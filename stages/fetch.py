@@ -15,10 +15,10 @@ from stages.core import command
 from stages.settings import params
 
 
-def main(folder: Path) -> None:
-    """Write `data.builtin` below FOLDER."""
+def main(builtin: Path) -> None:
+    """Write `data.builtin` below BUILTIN."""
     name = params.load("fetch").data.builtin
-    with command.replacing(folder) as partial:
+    with command.replacing(builtin) as partial:
         BUILTIN[name](partial / name)
 
 

@@ -45,8 +45,8 @@ def main(
     answers: Path,
     challenge: Path,
     times: Path,
-    profile: Path,
-    released: Path,
+    statistics: Path,
+    released_statistics: Path,
     arrays: Path,
     schema: Path,
     table: Path,
@@ -77,7 +77,7 @@ def main(
     _, same = measure(fitted, truth, ours, ours, (), set(listed.margins), listed.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), compare_with_itself(evidence, same)]
-    old, new = map(distributions.load, (released, profile))
+    old, new = map(distributions.load, (released_statistics, statistics))
     drifted = drift.figures(old, new, champion["state"], drift.Bounds(**listed.drift.model_dump()))
     disagreement = robustness.disagreement(answers, challenge, fitted, listed.max_disagreement, listed.level)
     cost = costs(read(times), listed.max_slower, listed.max_larger, listed.level)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.triton import manifest
+from serving.triton import manifest as manifests
 from serving.triton.names import Names
 from serving.triton.repository import schema_of
 from serving.triton.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
@@ -42,12 +42,12 @@ SLOW_REQUESTS, SLOW_MS = 3, 1000.0  # to the slow control: the most requests, an
 
 def main(
     repository: Path,
-    described: Path,
-    released: Path,
+    manifest: Path,
+    champion: Path,
     challenge: Path,
     arrays: Path,
     schema: Path,
-    source: Path,
+    table: Path,
     times: Path,
 ) -> None:
     """Time single samples from one client, then from several at once, and the control that is too slow.
@@ -56,17 +56,17 @@ def main(
     """
     listed = params.load("measure")
     section, slow = listed.measure, controls.slow(listed.gate.p99_ms)
-    fitted, made = Schema.load(schema), manifest.load(described)
-    samples = next(raw_rows(fitted, source, open_split(arrays, "test").rows[:SAMPLES], whole=True))
+    fitted, made = Schema.load(schema), manifests.load(manifest)
+    samples = next(raw_rows(fitted, table, open_split(arrays, "test").rows[:SAMPLES], whole=True))
     raw = list(batches(samples, 1))
     few = int(min(SLOW_REQUESTS, 1 + SLOW_MS // slow.delay_ms))
     answers = json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["state"] == "answers"
-    champion = Champion.load(released) if answers else None
-    with sandbox(repository, made, fitted, partial(add, slow, champion)) as box:
+    live = Champion.load(champion) if answers else None
+    with sandbox(repository, made, fitted, partial(add, slow, live)) as box:
         latency = latencies_ms(box, raw, section.requests)
         rate = throughput_per_s(box, raw, section.requests, section.clients)
         slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.added(slow.name))
-        compared = compare(box, champion, raw, section.requests) if champion else None
+        compared = compare(box, live, raw, section.requests) if live else None
     result = {
         "release": made.id,
         "host": fingerprint(),
@@ -108,9 +108,9 @@ class Champion:
     @classmethod
     def load(cls, released: Path) -> Champion:
         """The model of a manifest."""
-        made, repository = manifest.load(released), released.parent / "repository"
+        made, repository = manifests.load(released), released.parent / "repository"
         names = Names(made.name, made.id)
-        if not (faults := manifest.faults(repository, made)):
+        if not (faults := manifests.faults(repository, made)):
             return cls(names, repository)
         how = f"{remedy(repository, RESTORE)}; then {AFTERWARDS}"
         return cls(names, repository, f"{made.id} can no longer be served ({faults[0]}): {how}")

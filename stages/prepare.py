@@ -20,6 +20,8 @@ from stages.schema import Column, Schema, kind, target_kind
 from stages.settings import params, sections
 from stages.tables import splits, table
 from stages.tables.arrays import SPLITS, create_split
+from stages.tables.table import column as read_column
+from stages.tables.table import ids as read_ids
 
 THREADS = 2  # each holds one column of the training rows in memory
 FEW = 3  # faulty rows that an error names
@@ -27,13 +29,13 @@ FEW = 3  # faulty rows that an error names
 Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
 
 
-def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
+def main(table: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     """Turn the accepted rows of the table into arrays and a fitted schema."""
     parameters = params.load("prepare")
     declared = sections.declared(parameters.schema.features, parameters.schema.target)
-    ids, official = table.ids(source), table.column(source, "_split")
-    sound = np.flatnonzero(~set_aside(source, quarantine) | (official == "test"))  # keep results comparable with others
-    keys = read_keys(source, declared.target, parameters.split.by, parameters.split.column, sound)
+    ids, official = read_ids(table), read_column(table, "_split")
+    sound = np.flatnonzero(~set_aside(table, quarantine) | (official == "test"))  # keep results comparable with others
+    keys = read_keys(table, declared.target, parameters.split.by, parameters.split.column, sound)
     assigned = assign(
         ids[sound], official[sound], parameters.split.val, parameters.split.test, parameters.split.by, keys
     )
@@ -43,12 +45,12 @@ def main(source: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
         assigned, removed["of a group in a later split"] = remove(assigned, keys)
     rows = {split: sound[assigned == split] for split in SPLITS}
     check(rows)
-    fitted = fit(source, declared, rows["train"])
+    fitted = fit(table, declared, rows["train"])
     with command.replacing(schema) as whole:
         fitted.dump(whole)
     with command.replacing(arrays) as folder:
-        write(source, fitted, rows, folder)
-        write_summary(folder, rows, removed, {"table": source, "quarantine": quarantine, "schema": schema})
+        write(table, fitted, rows, folder)
+        write_summary(folder, rows, removed, {"table": table, "quarantine": quarantine, "schema": schema})
     counted = ", ".join(f"{len(rows[split]):,} {split}" for split in SPLITS)
     print(f"prepared {counted}; left out " + ", ".join(f"{n:,} {why}" for why, n in removed.items()))
 

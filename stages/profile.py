@@ -20,14 +20,14 @@ from stages.tables.distributions import Statistics, Summary, of_numbers, of_word
 MOST = 100_000  # rows of a split that are read, evenly spread: enough for shares to three thousandths
 
 
-def main(source: Path, arrays: Path, schema: Path, profile: Path) -> None:
+def main(table: Path, arrays: Path, schema: Path, statistics: Path) -> None:
     """Summarize the target, values and facts of the rows that became arrays."""
     rows = {split: spread(open_split(arrays, split).rows, MOST) for split in SPLITS}
-    statistics = summarize(source, distributions.described(Schema.load(schema)), rows)
-    with command.replacing(profile) as whole:
-        distributions.dump(statistics, whole)
+    summaries = summarize(table, distributions.described(Schema.load(schema)), rows)
+    with command.replacing(statistics) as whole:
+        distributions.dump(summaries, whole)
     counts = ", ".join(f"{len(positions):,} {split}" for split, positions in rows.items())
-    print(f"{len(statistics)} columns of {counts} rows")
+    print(f"{len(summaries)} columns of {counts} rows")
 
 
 def spread(rows: np.ndarray, most: int) -> np.ndarray:

@@ -34,8 +34,9 @@ def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
     if train.arithmetic == "portable":
         arithmetic.portable()
     if processes.must_launch(train.devices, train.num_nodes):
-        paths = (arrays, schema, weights, curves)
-        processes.launch("stages.train", paths, train.devices, train.num_nodes, train.threads)
+        paths = {"arrays": arrays, "schema": schema, "weights": weights, "curves": curves}
+        options = [word for name, path in paths.items() for word in (f"--{name}", path)]
+        processes.launch("stages.train", options, train.devices, train.num_nodes, train.threads)
         if os.environ.get("NODE_RANK", "0") == "0":
             remove_scratch()
     elif fit(sections, arrays, schema, weights, curves) and not processes.launched():

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.triton import manifest, parity
+from serving.triton import manifest as manifests
+from serving.triton import parity
 from serving.triton.sandbox import Raw, Sandbox, joined, raw_rows, sandbox, size
 from stages.core import command
 from stages.gating import controls, perturbations
@@ -32,12 +33,12 @@ COUNTED_S = 5
 
 
 def main(
-    repository: Path, described: Path, expected: Path, arrays: Path, schema: Path, source: Path, answers: Path
+    repository: Path, manifest: Path, expected: Path, arrays: Path, schema: Path, table: Path, answers: Path
 ) -> None:
     """Send requests in every way, compare with the checkpoint's predictions, and write the served answers."""
     listed = params.load("verify")
     largest = listed.export.max_batch
-    fitted, made = Schema.load(schema), manifest.load(described)
+    fitted, made = Schema.load(schema), manifests.load(manifest)
     rows = open_split(arrays, "test").rows
     reference = dict(np.load(expected, allow_pickle=False))
     bad, chosen = controls.wrong(fitted, reference, min(largest, len(rows))), controls.some_rows(len(rows))
@@ -46,8 +47,8 @@ def main(
     }
     planned = perturbations.chosen(fitted, degrees)
     with sandbox(repository, made, fitted, partial(controls.add, bad)) as box:
-        served = box.ask_all(raw_rows(fitted, source, rows), largest)
-        some = next(raw_rows(fitted, source, rows[:PARITY_ROWS], whole=True))
+        served = box.ask_all(raw_rows(fitted, table, rows), largest)
+        some = next(raw_rows(fitted, table, rows[:PARITY_ROWS], whole=True))
         checks = [compare(f"batches of {largest}", served, reference, fitted)]
         for few in sorted({1, min(ODD_BATCH, largest)}):
             checks.append(compare(f"batches of {few}", box.ask_all([some], few), reference, fitted))
@@ -57,7 +58,7 @@ def main(
         checks.append(compare(f"as {box.names.candidate}", by_id, reference, fitted))
         sent = len(rows) + size(some) * (len(checks) - 1)
         checks.append(counted(box, sent))
-        spread = next(raw_rows(fitted, source, rows[chosen], whole=True))
+        spread = next(raw_rows(fitted, table, rows[chosen], whole=True))
         wrong = ask_controls(box, bad, spread, largest)
         changed = [box.ask_all([change.apply(spread, rows[chosen])], largest) for change in planned]
     checks += [released(served, made.id), distinct_ids([served, together, by_id])]

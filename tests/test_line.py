@@ -162,8 +162,8 @@ def test_data_outside_the_project_are_rejected_with_the_command_to_import_them(d
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        ("file", "is a file of no format"),
-        ("empty", "is an empty folder of no format"),
+        ("file", "is a file in no known format"),
+        ("empty", "is an empty folder in no known format"),
         ("gone", "there is no "),
         ("..", "contains this project"),
     ],

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import errno
 import fcntl
-import functools
+import inspect
 import io
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +36,32 @@ def run(main: Callable[..., None]) -> None:
 
 def _run(main: Callable[..., None]) -> None:
     from stages.core import inputs, lockfile
+    from stages.core.declared import declared_paths
 
-    stage = Path(sys.argv[0]).stem
-    snapshot = inputs.take_snapshot(stage, sys.argv[1:], inputs.started())
+    stage, declared = Path(sys.argv[0]).stem, declared_paths()
+    paths = _arguments(stage, main, declared)
+    moved = {declared[name]: str(path) for name, path in paths.items() if declared.get(name, str(path)) != str(path)}
+    snapshot = inputs.take_snapshot(stage, sys.argv[1:], moved, inputs.started())
     recorded = snapshot if inputs.run_by_dvc(stage) else None
     if recorded is not None:
         lockfile.keep()
         inputs.verify(leave_out=stage)
         inputs.forget(stage)
+    main(**paths)
+    inputs.confirm()
+    if recorded is not None:
+        recorded.note()
 
-    @functools.wraps(main)
-    def confirmed(*arguments: Any, **options: Any) -> None:
-        main(*arguments, **options)
-        inputs.confirm()
-        if recorded is not None:
-            recorded.note()
 
-    import typer
-
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(confirmed)
-    app()
+def _arguments(stage: str, main: Callable[..., None], declared: Mapping[str, str]) -> dict[str, Path]:
+    """The paths that `main` takes, by name: from options of these names, else from the paths of dvc.yaml."""
+    parser = argparse.ArgumentParser(f"python -m stages.{stage}", description=main.__doc__)
+    for name in inspect.signature(main).parameters:
+        default = declared.get(name)
+        text = f"default: {default}" if default else "required"
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=Path, default=default and Path(default), required=default is None, help=text)
+    return vars(parser.parse_args())
 
 
 def reporting(app: Callable[[], object]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 from dataclasses import dataclass, field
 from functools import reduce
@@ -24,19 +26,21 @@ class Declared:
     made: frozenset[str] = field(compare=False)
 
 
+def declared_paths() -> dict[str, str]:
+    """Name -> path, as `vars` of dvc.yaml and `data.path` of params.yaml have them; empty where they cannot be read."""
+    with contextlib.suppress(*UNREADABLE):
+        graph, params = _tree(GRAPH), _tree(PARAMS)
+        return {**graph["vars"][0]["paths"], "data": params["data"]["path"]}
+    return {}
+
+
 def declared_stage(stage: str) -> Declared:
     """What dvc.yaml and params.yaml now declare of a stage.
 
     Raises:
         UNREADABLE: they cannot be read, or have no such stage.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        graph, params = (YAML(typ="safe").load(Path(name).read_text(encoding="utf-8")) for name in (GRAPH, PARAMS))
-    except YAMLError as error:
-        raise ValueError(str(error)) from error
+    graph, params = _tree(GRAPH), _tree(PARAMS)
     variables = params | {
         name: value for group in graph.get("vars", []) if isinstance(group, dict) for name, value in group.items()
     }
@@ -53,6 +57,26 @@ def declared_stage(stage: str) -> Declared:
         {key: _value(params, key) for key in entry.get("params", [])},
         frozenset(path for paths in outs.values() for path in paths),
     )
+
+
+def _tree(name: str) -> Any:
+    """A YAML file as DVC reads it. It must not be changed: the same text is parsed once.
+
+    Raises:
+        UNREADABLE: it cannot be read.
+    """
+    return _parsed(Path(name).read_text(encoding="utf-8"))
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _path(declaration: Any) -> str:

@@ -111,8 +111,10 @@ class Snapshot:
         lockfile.replace(NOTES / f"{self.stage}.json", json.dumps(note, default=str).encode())
 
 
-def take_snapshot(stage: str, arguments: Sequence[str], began: float) -> Snapshot | None:
-    """Record the inputs of a stage; None without a dvc.yaml that declares them. `began`: when this process started.
+def take_snapshot(stage: str, arguments: Sequence[str], given: Mapping[str, str], began: float) -> Snapshot | None:
+    """Record the inputs of a stage; None without a dvc.yaml that declares them.
+
+    `given`: path of dvc.yaml -> the path that was given instead of it. `began`: when this process started.
 
     Raises:
         Changed: an input changed since DVC read dvc.yaml, or while this process started.
@@ -125,7 +127,7 @@ def take_snapshot(stage: str, arguments: Sequence[str], began: float) -> Snapsho
     words = shlex.split(declared.cmd)[3:]
     if run_by_dvc(stage) and words != list(arguments):
         raise Changed(f"the command of {stage} changed since DVC read {GRAPH} and {PARAMS}: run again")
-    elsewhere = {path: place for path, place in zip(words, arguments, strict=False) if path != place}
+    elsewhere = dict(given)
     if not Path(__file__).is_relative_to(Path.cwd()):
         if run_by_dvc(stage):
             raise Misuse(f"the code that runs lies in {ROOT}, which DVC does not look at: unset PYTHONSAFEPATH")
@@ -341,10 +343,10 @@ def _show(value: Any) -> str:
 
 def started() -> float:
     """When this process started, in seconds since the epoch, rounded up; now if the system does not tell."""
-    now = time.time()
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) + 1
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):
-        return now
+        return time.time()
+    now = time.time()  # last, so that a pause between the two clocks makes the process no older than it is
     return now - age if 0 <= age < BEGINS_S else now

@@ -318,7 +318,8 @@ def test_an_edit_as_a_stage_ends_fails_it_and_is_not_recorded(project: Project) 
     (project.folder / "stages/left.py").write_text(EDITED)
     (project.folder / "params.yaml").write_text("a: {b: 1}\n")
     graph = GRAPH.replace(
-        "cmd: sh do/left.sh && cp seed out/left", "cmd: python -m stages.left seed out/left\n    params: [a.b]"
+        "cmd: sh do/left.sh && cp seed out/left",
+        "cmd: python -m stages.left --seed seed --left out/left\n    params: [a.b]",
     )
     (project.folder / "dvc.yaml").write_text(graph)
     (project.folder / "edit").touch()

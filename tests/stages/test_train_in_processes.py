@@ -12,12 +12,12 @@ from stages import train
 from stages.core.errors import UserError
 from stages.training import processes
 from tests.support.project import ROOT, environment
-from tests.support.training import ARGUMENTS, curves, outputs, settle, weights
+from tests.support.training import ARGUMENTS, OPTIONS, curves, outputs, settle, weights
 
 # sample-keyed augmentation, an odd number of val samples for an even number of processes, a shorter step at the end
 CHANGES = {"epochs": 40, "optimizer": "momentum", "learning_rate": 0.02, "average": 0.9, "accumulate": 4}
 CHANGES |= {"augment": {"image": {"shift": 0.2, "flip": True}}}
-COMMAND = [sys.executable, "-m", "stages.train", *ARGUMENTS]
+COMMAND = [sys.executable, "-m", "stages.train", *OPTIONS]
 
 
 def start(folder):

@@ -16,7 +16,7 @@ from stages.settings import params
 from stages.training.callbacks import Recorder
 from stages.training.learner import Learner
 from tests.support.project import ROOT, environment
-from tests.support.training import ARGUMENTS, curves, outputs, settle, val_loss
+from tests.support.training import ARGUMENTS, OPTIONS, curves, outputs, settle, val_loss
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_killed_run_resumes_and_writes_the_bytes_of_an_uninterrupted_one(tmp_p
     model = {"encoders": {"image": {"name": "cnn", "width": 4, "dropout": 0.2}}}
     whole = trained("whole", EVERYTHING, **model)
     folder = settle(tmp_path / "killed", EVERYTHING, model)
-    command = [sys.executable, "-m", "stages.train", *ARGUMENTS]
+    command = [sys.executable, "-m", "stages.train", *OPTIONS]
     with subprocess.Popen(command, cwd=folder, env=environment(ROOT), stdout=subprocess.PIPE, text=True) as first:
         while not first.stdout.readline().startswith("epoch 3/"):
             assert first.poll() is None
@@ -85,7 +85,7 @@ def test_an_edit_during_training_fails_the_run_which_resumes_once_it_is_undone(t
     folder = settle(tmp_path / "edited", edited, model)
     path = folder / "params.yaml" if what == "learning rate" else folder / "arrays/train/00.npy"
     before = path.read_bytes()
-    command = [sys.executable, "-m", "stages.train", *ARGUMENTS]
+    command = [sys.executable, "-m", "stages.train", *OPTIONS]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=folder, env=environment(ROOT), **streams) as first:
         while not first.stdout.readline().startswith("epoch 3/"):

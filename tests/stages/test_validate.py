@@ -26,7 +26,7 @@ from stages.validation import report as findings
 from stages.validation.expectations import target_class
 from tests.support.project import ROOT
 
-LIMITS = {"quarantined": 0.1, "rejected": 0.1}
+LIMITS = dict.fromkeys(("quarantined", "rejected"), 0.1)
 PLAIN = {"width": 40, "height": 30, "mode": "RGB", "frames": 1, "brightness": 120.5, "contrast": 50.25}
 
 
@@ -291,6 +291,7 @@ def stage(tmp_path, monkeypatch):
 
 
 PATHS = [Path(name) for name in ("table.parquet", "rejects.csv", "reports/validation", "quarantine.csv")]
+OPTIONS = map("--{}={}".format, ("table", "rejects", "validation", "quarantine"), PATHS)
 
 
 def files(here):
@@ -351,14 +352,13 @@ def test_a_refused_table_has_a_report_with_reproducible_bytes(stage, capsys):
     printed = capsys.readouterr().out
     there = stage("second", rows)
     again = subprocess.run(
-        [sys.executable, "-m", "stages.validate", *map(str, PATHS)],
+        [sys.executable, "-m", "stages.validate", *OPTIONS],
         cwd=there,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"},
         capture_output=True,
         text=True,
     )
-    assert again.returncode == 3, again.stderr
-    assert again.stdout == printed
+    assert (again.returncode, again.stdout) == (3, printed), again.stderr
     assert again.stderr.count("\n") == 1
     assert again.stderr.startswith("error: the data are refused: ")
     assert again.stderr.endswith(": see reports/validation/index.html\n")

@@ -16,6 +16,7 @@ from stages.tables.arrays import create_split, open_split
 from tests.support.project import ROOT
 
 ARGUMENTS = ("arrays", "schema.json", "weights.safetensors", "curves.csv")
+OPTIONS = ["--arrays=arrays", "--schema=schema.json", "--weights=weights.safetensors", "--curves=curves.csv"]
 MLP = {
     "encoders": {"image": {"name": "mlp", "hidden": [16]}},
     "head": {},

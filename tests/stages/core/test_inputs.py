@@ -19,14 +19,14 @@ from tests.support.project import ROOT, Clone, environment
 
 GRAPH = """
 vars:
-  - paths: {made: made, out: out.txt}
+  - paths: {made: made, out: out.txt, raw: raw, other: other}
 stages:
   make:
     cmd: mkdir ${paths.made} && cp raw ${paths.made}/a && cp raw ${paths.made}/b
     deps: [raw]
     outs: ["${paths.made}"]
   copy:
-    cmd: python -m stages.copy ${paths.made} ${data.path} ${paths.out}
+    cmd: python -m stages.copy
     params: [train.rate, train.options]
     deps:
       - ${paths.made}
@@ -36,7 +36,7 @@ stages:
       - stages/schema/kinds
     outs: ["${paths.out}"]
   other:
-    cmd: python -m stages.other raw other
+    cmd: python -m stages.other
     deps: [raw]
     outs: [other]
 """
@@ -80,7 +80,7 @@ def main(raw: Path, other: Path) -> None:
 if __name__ == "__main__":
     command.run(main)
 """
-BY_HAND = [sys.executable, "-m", "stages.copy", "made", "data", "out.txt"]
+BY_HAND = [sys.executable, "-m", "stages.copy"]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ UNRELATED = {
     "comment": edit("params.yaml", "# the first", "# another first"),
     "another way to write it": edit("params.yaml", "1e-3", "0.001"),
     "another section": edit("params.yaml", "keep: 3", "keep: 4"),
-    "another stage": edit("dvc.yaml", "stages.other raw", "stages.other ./raw"),
+    "another stage": edit("dvc.yaml", "python -m stages.other", "python  -m stages.other"),
     "another stage's lock": lambda folder: lockfile.move_last(["make"], folder),
     "touched": touched("data/1", "made/a", "made/b", "stages/core/command.py", "params.yaml", "dvc.lock"),
     "compiled": lambda folder: (folder / "stages/schema/kinds/new.pyc").touch(),
@@ -271,7 +271,7 @@ def test_files_changed_between_the_stages_end_and_dvcs_record(project: Clone, ki
 def test_a_file_recorded_by_dvc_is_not_hashed_at_the_start(project: Clone, monkeypatch) -> None:
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(inputs, "_current", None)
-    snapshot = inputs.take_snapshot("copy", ["made", "data", "out.txt"], time.time() + 1)
+    snapshot = inputs.take_snapshot("copy", [], {}, time.time() + 1)
     assert "made" not in snapshot.hashes and {"data", "stages/schema/kinds"} < snapshot.hashes.keys()
     assert inputs.recorded("made/a", snapshot.lock) == {"": inputs.recorded("made", snapshot.lock)["a"]}
     assert list(snapshot.changes()) == []
@@ -284,12 +284,12 @@ def test_code_that_changes_while_the_process_starts_is_an_error(project: Clone, 
         (inputs.ROOT / "stages/core/command.py").stat().st_ctime
     )  # this process runs no code of the project's folder
     with pytest.raises(inputs.Changed, match="changed as the stage started"):
-        inputs.take_snapshot("copy", [], began - 1)
+        inputs.take_snapshot("copy", [], {}, began - 1)
 
 
 def test_a_command_that_was_edited_after_dvc_read_it_is_an_error(project: Clone) -> None:
     surroundings = environment(project.folder) | {"DVC_STAGE": "copy", "DVC_ROOT": str(project.folder)}
-    command = [*BY_HAND[:3], "made", "raw", "out.txt"]
+    command = [*BY_HAND, "--data", "raw"]
     done = subprocess.run(command, cwd=project.folder, env=surroundings, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "changed since DVC read" in done.stderr

@@ -33,7 +33,7 @@ def line(tmp_path_factory):
     except UserError as error:
         pytest.skip(str(error))
     made = clone(tmp_path_factory.mktemp("mixture") / "clone")
-    made.run(sys.executable, "-m", "stages.fetch", "data/builtin")
+    made.run(sys.executable, "-m", "stages.fetch")
     chance, folder = random.Random(0), made.folder / "data/raw/mixed"
     folder.mkdir(parents=True)
     rows = []

@@ -29,33 +29,32 @@ def dependency_faults(root: Path) -> list[str]:
 
 
 def path_faults(root: Path) -> list[str]:
-    """Each path is written once, outputs do not overlap, and commands use exactly the paths that DVC knows."""
-    tree = graph(root)
+    """Each path is written once, outputs do not overlap, and `main` takes exactly the paths that DVC knows."""
+    tree, text = graph(root), (root / "dvc.yaml").read_text(encoding="utf-8")
     paths = dict(tree["vars"][0]["paths"])
+    names = {path: name for name, path in paths.items()} | {"${data.path}": "data"}
     outs: dict[str, str] = {}
     faults = []
     for verb, stage in tree["stages"].items():
         at = f"dvc.yaml:{stage.lc.line + 1}: {verb}"
-        start, *arguments = stage["cmd"].removeprefix("python -m ").split()
-        if start != f"stages.{verb}" or not stage["cmd"].startswith("python -m "):
+        if stage["cmd"] != f"python -m stages.{verb}":
             faults.append(f"{at} runs {stage['cmd']}")
         code = (*PROJECT, "requirements.lock", RECORD.format(verb))
         data, made = [path for path in stage["deps"] if path not in code], plain(stage["outs"])
-        for argument in arguments:
-            if argument not in [*data, *made]:
-                faults.append(f"{at}: {argument} of its command is neither among deps nor outs")
-        faults += [f"{at}: its command does not take {path}" for path in [*data, *made] if path not in arguments]
-        for path in [*data, *made]:
-            if not re.fullmatch(r"\$\{paths\.\w+\}|\$\{data\.path\}", path):
-                faults.append(f"{at}: {path} belongs under vars")
+        faults += [f"{at}: {path} belongs under vars" for path in [*data, *made] if path not in names]
+        known, taken = {names[path] for path in [*data, *made] if path in names}, parameters(root, verb)
+        faults += [f"{at}: its main takes {name}, which is neither among deps nor outs" for name in taken - known]
+        faults += [f"{at}: its main does not take {name}" for name in known - taken]
         for out in made:
-            if not out.startswith("${paths."):
+            if "${data" in out:
                 faults.append(f"{at}: the output {out} depends on params")
             elif out in outs:
                 faults.append(f"{at}: {out} is {outs[out]}'s output")
             outs[out] = verb
     used = json.dumps(tree["stages"])
-    faults += [f"dvc.yaml:1: no stage uses the path {name}" for name in paths if f"${{paths.{name}}}" not in used]
+    faults += [f"dvc.yaml:1: no stage uses the path {name}" for name, path in paths.items() if f'"{path}"' not in used]
+    written = {name: len(re.findall(rf"(?<![\w/]){re.escape(path)}(?![\w/])", text)) for name, path in paths.items()}
+    faults += [f"dvc.yaml:1: {paths[name]} is written {count} times" for name, count in written.items() if count != 1]
     for name, path in paths.items():
         others = (other for other in paths if name < other)
         faults += [f"dvc.yaml:1: {name} and {other} overlap" for other in others if overlap(path, paths[other])]
@@ -69,6 +68,14 @@ def path_faults(root: Path) -> list[str]:
                 ]
                 faults += [f"{file}:{node.lineno}: writes the path {path} again" for path in again]
     return faults
+
+
+def parameters(root: Path, verb: str) -> set[str]:
+    """The names of the paths that a stage's `main` takes."""
+    file = root / f"stages/{verb}.py"
+    tree = ast.parse(file.read_text(encoding="utf-8")) if file.exists() else ast.Module([], [])
+    mains = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    return {argument.arg for node in mains for argument in node.args.args}
 
 
 def plain(outs: list[Any]) -> list[str]:
