@@ -174,4 +174,4 @@ def track(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run_with_options(main)

@@ -101,4 +101,4 @@ def shorten(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run_with_options(main)

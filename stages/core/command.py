@@ -34,6 +34,16 @@ def run(main: Callable[..., None]) -> None:
     reporting(lambda: _run(main))
 
 
+def run_with_options(main: Callable[..., None]) -> None:
+    """Run a `main` that is no stage, with the options of its signature; exit with the code of an error."""
+    import typer
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    die_with_parent()
+    reporting(app)
+
+
 def _run(main: Callable[..., None]) -> None:
     from stages.core import inputs, lockfile
     from stages.core.declared import declared_paths
@@ -54,14 +64,22 @@ def _run(main: Callable[..., None]) -> None:
 
 
 def _arguments(stage: str, main: Callable[..., None], declared: Mapping[str, str]) -> dict[str, Path]:
-    """The paths that `main` takes, by name: from options of these names, else from the paths of dvc.yaml."""
+    """The paths that `main` takes, by name: those of the command line, else the paths of dvc.yaml."""
     parser = argparse.ArgumentParser(f"python -m stages.{stage}", description=main.__doc__)
-    for name in inspect.signature(main).parameters:
-        default = declared.get(name)
-        text = f"default: {default}" if default else "required"
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=Path, default=default and Path(default), required=default is None, help=text)
-    return vars(parser.parse_args())
+    parser.add_argument("paths", nargs="*", type=Path, help="paths in the order of the options")
+    names = list(inspect.signature(main).parameters)
+    for name in names:
+        text = f"default: {declared[name]}" if name in declared else "required"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="PATH", help=text)
+    options = vars(parser.parse_args())
+    given = options.pop("paths")
+    if len(given) > len(names):
+        parser.error(f"{len(given)} paths, but at most {len(names)} are taken")
+    paths = {name: Path(path) for name, path in declared.items() if name in names}
+    paths |= dict(zip(names, given, strict=False)) | {name: path for name, path in options.items() if path is not None}
+    if missing := [name for name in names if name not in paths]:
+        parser.error(f"--{missing[0].replace('_', '-')} is required")
+    return paths
 
 
 def reporting(app: Callable[[], object]) -> None:
