@@ -42,8 +42,9 @@ environments: .venv/complete .venv-triton/complete
 	.venv/bin/python $(INSTALL) -r requirements.lock
 	touch $@
 
-.venv/complete: .venv/installed pyproject.toml
+.venv/complete: .venv/installed pyproject.toml flows/entry/millrace.sh
 	.venv/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
+	install -m 755 flows/entry/millrace.sh .venv/bin/millrace
 	touch $@
 
 .venv-triton/complete: serving/triton/runtime/requirements.lock

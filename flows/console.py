@@ -35,9 +35,9 @@ def show_outcome(store: Store, name: str, outcome: Outcome) -> None:
     """Print which release is live, and what the release did."""
     starting = store.server() is not None
     waiting = "the starting server will serve it" if starting else "`millrace serve` starts the server"
-    where = "answers" if outcome.live else f"is ready: {waiting}"
     before = f", after {outcome.before}" if outcome.before not in (None, outcome.release) else ""
-    print(f"{name}: release {outcome.release} {where}{before}")
+    where = f"answers{before}" if outcome.live else f"is ready{before}: {waiting}"
+    print(f"{name}: release {outcome.release} {where}")
     for line in outcome.notices:
         print(f"  {line}")
 

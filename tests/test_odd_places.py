@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,23 @@ def test_a_folder_name_is_never_run_as_code(a_server, odd, monkeypatch):
         assert (infer(client, "first", np.ones((1, 4), np.float32)) != before).any()
         looked = [odd, Path.cwd(), Path(f"/proc/{endpoint.process.pid}/cwd").resolve()]
         assert not [folder for folder in looked if (folder / "pwned").exists()]
+
+
+def test_the_command_runs_in_a_folder_of_any_name_and_after_a_move(odd):
+    for name in ("flows", "stages", "serving"):
+        shutil.copytree(ROOT / name, odd / name, ignore=shutil.ignore_patterns("__pycache__"))
+    environment, own = Path(sys.prefix), odd / ".venv"
+    (own / "bin").mkdir(parents=True)
+    (own / "bin/python").symlink_to(sys.executable)
+    (own / "lib").symlink_to(environment / "lib")
+    shutil.copy(environment / "pyvenv.cfg", own)
+    shutil.copy(odd / "flows/entry/millrace.sh", own / "bin/millrace")
+    (own / "bin/millrace").chmod(0o755)
+    for folder in (odd, odd.with_name("moved 'elsewhere\"")):
+        odd.rename(folder)
+        result = subprocess.run([folder / ".venv/bin/millrace", "--help"], cwd=folder, capture_output=True, text=True)
+        assert result.returncode == 0 and "rollback" in result.stdout, result.stderr
+        assert not (folder / "pwned").exists()
 
 
 def mounted(folder: Path, options: str, code: str, **variables: str) -> subprocess.CompletedProcess[str]:

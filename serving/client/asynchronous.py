@@ -12,7 +12,7 @@ from serving.client import transport
 from serving.client.client import File, Settings
 from serving.client.errors import RowError
 from serving.client.model_info import Answer, AnyFrame, Raw, Row, Served
-from serving.client.request import Batch, Request, in_order_async, is_stream, located, stream_async
+from serving.client.request import Batch, Request, in_order_async, is_stream, located, rows_before, stream_async
 from serving.client.retries import pauses
 
 
@@ -86,9 +86,17 @@ class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitabl
         return request.result(answers)
 
     async def _streamed(self, rows: Any, probabilities: bool) -> AsyncIterator[Answer]:
-        batches = stream_async(rows, await self.describe())
-        async for some in in_order_async(batches, lambda batch: self._ask(batch, probabilities, RowError.at)):
-            for answer in some:
+        async def ask(batch: Batch) -> list[Any]:
+            try:
+                return await self._ask(batch, probabilities, RowError.at)
+            except RowError as error:
+                before = rows_before(batch, error)
+                return [*(await ask(before) if before else ()), error]
+
+        async for answers in in_order_async(stream_async(rows, await self.describe()), ask):
+            for answer in answers:
+                if isinstance(answer, RowError):
+                    raise answer
                 yield answer
 
     async def _ask(

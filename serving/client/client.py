@@ -13,7 +13,7 @@ from serving.client import transport
 from serving.client.connection import NAMES, Address, Tls, checked
 from serving.client.errors import RowError, Unavailable, explained
 from serving.client.model_info import Answer, AnyFrame, Outputs, Raw, Row, Served
-from serving.client.request import IN_FLIGHT, Batch, Request, in_order, is_stream, located, stream
+from serving.client.request import IN_FLIGHT, Batch, Request, in_order, is_stream, located, rows_before, stream
 from serving.client.retries import pauses
 from serving.triton import wire
 
@@ -190,14 +190,21 @@ class Client(Settings[transport.Transport, Callable[[], str]]):
         return Served.of(self._call(lambda triton, given: triton.config(model, *given)))
 
     def _streamed(self, rows: Iterator[Row], probabilities: bool) -> Iterator[Answer]:
-        def ask(batch: Batch) -> list[Answer]:
-            return self._ask(batch, probabilities, RowError.at)
+        def ask(batch: Batch) -> list[Any]:
+            try:
+                return self._ask(batch, probabilities, RowError.at)
+            except RowError as error:
+                before = rows_before(batch, error)
+                return [*(ask(before) if before else ()), error]
 
-        def submit(batch: Batch) -> Future[list[Answer]]:
+        def submit(batch: Batch) -> Future[list[Any]]:
             return pool.submit(ask, batch)
 
         with _workers() as pool:
-            yield from in_order(stream(rows, self.describe()), submit)
+            for answer in in_order(stream(rows, self.describe()), submit):
+                if isinstance(answer, RowError):
+                    raise answer
+                yield answer
 
     def _ask(self, batch: Batch, probabilities: bool, with_place: Callable[[RowError, int], RowError]) -> list[Answer]:
         if batch.error is not None:

@@ -53,6 +53,12 @@ def answer(
     Raises:
         UserError: the server does not answer, or `values` or `output` cannot be used.
     """
+    if output is not None and any(
+        Path(value).exists() and Path(value).samefile(output) for value in values if output.exists()
+    ):
+        raise Misuse(f"--output {output} is one of the inputs, which it would replace: name another file")
+    if "" in values:
+        raise Misuse("an input is empty, such as an unset variable of a shell: name a file, a folder or a value")
     if output is not None and output.suffix not in ENDINGS:
         raise Misuse(f"--output {output} must end in {', '.join(ENDINGS)}")
     try:
@@ -149,7 +155,7 @@ def _writing(output: Path | None, cells: dict[str, type]) -> Iterator[Write]:
 
 def _print(answer: Answer) -> None:
     if "error" not in answer:
-        print(json.dumps(answer, ensure_ascii=False), flush=True)
+        print(json.dumps(answer, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"), flush=True)
 
 
 @contextlib.contextmanager

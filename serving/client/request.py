@@ -105,6 +105,12 @@ def located(error: RowError, batch: Batch, with_place: Callable[[RowError, int],
     return with_place(RowError(reason, column), batch.first + number)
 
 
+def rows_before(batch: Batch, error: RowError) -> Batch | None:
+    """The rows of a batch before the one that the server rejects; None if there are none, or the row is unknown."""
+    count = 0 if error.row is None or batch.error is not None else error.row - batch.first
+    return Batch(batch.first, {name: values[:count] for name, values in batch.raw.items()}) if count > 0 else None
+
+
 def stream(rows: Iterable[Row], served: Served) -> Iterator[Batch]:
     """Yield batches as rows come. The error of a row, or of the iterator itself, comes after the rows before it."""
     batcher = _Batcher(served, RowError.at)

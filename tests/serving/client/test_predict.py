@@ -105,6 +105,7 @@ def test_a_projects_options_describe_how_tables_are_written(toy: Toy, fresh: Any
     [
         (["{"], 1, "error: {: is not JSON"),
         (['{"ammount": 1}'], 1, "unknown column 'ammount': did you mean 'amount'?"),
+        ([""], 2, "an input is empty"),
         (["gone.csv"], 1, "gone.csv cannot be read: there is no such file"),
         (["misspelt.csv"], 1, "misspelt.csv has no column 'amount': rename 'ammount', if it is that column"),
         (["other.csv"], 1, "other.csv has none of the model's columns: amount, town, remark"),
@@ -129,3 +130,10 @@ def test_mistakes_are_reported_in_one_line(
     assert answers == []
     assert words in output
     assert not (tmp_path / "out.txt").exists()
+
+
+def test_an_input_is_not_overwritten(toy: Toy, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("amount\n1\n")
+    _, message = predict(toy, tmp_path, "t.csv", "--output", "./t.csv", code=2)
+    assert "is one of the inputs" in message
+    assert (tmp_path / "t.csv").read_text() == "amount\n1\n"

@@ -18,6 +18,7 @@ from serving.client import (
     RowError,
 )
 from serving.client.request import IN_FLIGHT
+from stages.schema import kind
 from tests.support.toy_client import EACH_WAY, LABELS, MAX_BATCH, OLD, Toy, rows
 
 
@@ -101,3 +102,27 @@ def test_an_abandoned_stream_leaves_no_thread_behind(toy: Toy) -> None:
         while any(thread.name.startswith("millrace-client") for thread in threading.enumerate()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+@EACH_WAY
+@pytest.mark.parametrize("before", [1, 3, MAX_BATCH, MAX_BATCH + 2])
+def test_the_rows_before_one_that_the_server_rejects_are_answered(
+    toy: Toy, protocol: str, asynchronous: bool, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind("number"), "raw", lambda value: value)  # so that the client does not reject it first
+    given = [*[{"amount": 1.0}] * before, {"amount": float("inf")}, *[{"amount": 1.0}] * 3]
+    received: list[dict[str, Any]] = []
+
+    async def ask() -> None:
+        async with AsyncClient(toy.address(protocol), "toy") as client:
+            async for answer in client.predict(row for row in given):
+                received.append(answer)
+
+    with pytest.raises(RowError) as caught:
+        if asynchronous:
+            asyncio.run(ask())
+        else:
+            with Client(toy.address(protocol), "toy") as client:
+                for answer in client.predict(row for row in given):
+                    received.append(answer)
+    assert (len(received), caught.value.row, caught.value.column) == (before, before, "amount")
