@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from ruamel.yaml import YAML
 
 from flows.report import page as report
 from stages import challenge, evaluate, export, gate, ingest, measure, prepare, profile, train, verify
@@ -25,9 +24,8 @@ TINTS = {"red": (170, 60, 60), "green": (60, 170, 60), "blue": (60, 60, 170)}
 
 def run(stage):
     """Run a stage on its paths in dvc.yaml, in this folder and this process."""
-    command = YAML(typ="safe").load(Path("dvc.yaml"))["stages"][stage.__name__.removeprefix("stages.")]["cmd"]
     paths = params.paths()
-    stage.main(*(Path(paths[name]) for name in re.findall(r"\$\{paths\.(\w+)\}", command)))
+    stage.main(*(Path(paths[name]) for name in inspect.signature(stage.main).parameters))
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ def test_only_requests_to_an_unavailable_server_are_repeated(toy: Toy, monkeypat
         (["StatusCode.UNAUTHENTICATED"], AccessDenied, 1),
         (["403"], AccessDenied, 1),
     ]:
-        for module in ("client", "errors"):
+        for module in ("client", "retries"):
             monkeypatch.setattr(f"serving.client.{module}.time", Time())
         client = Client("127.0.0.1:1", "toy")
         client._connections[os.getpid()] = failing = Failing(toy, *statuses)  # type: ignore[assignment]
