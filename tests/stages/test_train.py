@@ -17,19 +17,6 @@ from stages.training.learner import Learner
 from tests.support.training import ARGUMENTS, curves, outputs, settle, val_loss, weights
 
 
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """Train in the folder `name`, which is made if it is missing, and return it."""
-
-    def run(name="run", changes=None, **model):
-        folder = settle(tmp_path / name, changes, model)
-        monkeypatch.chdir(folder)
-        train.main(*map(folder.joinpath, ARGUMENTS))
-        return folder
-
-    return run
-
-
 def test_averaged_weights_are_the_moving_average_over_all_steps(trained, monkeypatch):
     steps = []
 

@@ -16,21 +16,7 @@ from stages.settings import params
 from stages.training.callbacks import Recorder
 from stages.training.learner import Learner
 from tests.support.project import ROOT, environment
-from tests.support.training import ARGUMENTS, OPTIONS, curves, outputs, settle, val_loss
-
-
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """Train in the folder `name`, which is made if it is missing, and return it."""
-
-    def run(name="run", changes=None, **model):
-        folder = settle(tmp_path / name, changes, model)
-        monkeypatch.chdir(folder)
-        train.main(*map(folder.joinpath, ARGUMENTS))
-        return folder
-
-    return run
-
+from tests.support.training import OPTIONS, curves, outputs, settle, val_loss
 
 EVERYTHING = {
     "epochs": 40,
