@@ -27,6 +27,7 @@ lint: setup
 	@.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/deptry .
 
 setup:
 	@$(ALONE) $(MAKE) --no-print-directory -s environments
