@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks import pages
 from benchmarks.workspace import ROOT
-from stages.core.command import protect_printing
 from stages.core.host import fingerprint
+from stages.core.printing import protect_printing
 
 NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "faults", "peers", "presets")
 NAMES += ("error_rates", "latency_rates", "fuzz")

@@ -13,12 +13,13 @@ import typer
 
 from flows.console import child, read, share, show, show_committed, show_outcome, stamp
 from flows.project import enclosing, laid_out, only, opened, project
-from stages.core.command import holding, reporting
+from stages.core.command import reporting
 from stages.core.errors import Misuse, NeedsPerson, Refused
+from stages.core.locks import holding
 
 PASSED, FAILED = 0, 1
 ENDS = {"pass": PASSED, "refuse": Refused.code, "needs a person": NeedsPerson.code}
-REPRO = [sys.executable, "-m", "stages.core.printing", "dvc", "repro"]
+REPRO = [sys.executable, "-m", "stages.core.run_module", "dvc", "repro"]
 REPORT = [sys.executable, "-m", "flows.report.page"]
 
 app = typer.Typer(

@@ -23,6 +23,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from stages.core.locks import holding
+from stages.core.printing import protect_printing
+
 os.environ.setdefault("DO_NOT_TRACK", "1")  # read while Prefect is imported
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
@@ -43,7 +46,6 @@ from flows.artifacts import publish, publish_card, read_json
 from flows.report import page as report
 from stages.core import inputs, interrupts, lockfile
 from stages.core.children import Children, loopback_direct
-from stages.core.command import holding, protect_printing
 from stages.core.errors import NeedsPerson, Refused, UserError
 
 os.environ.update(loopback_direct())  # read whenever Prefect opens a connection

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from stages.core.printing import protect_printing
+
 os.environ.setdefault("DO_NOT_TRACK", "1")  # read while Prefect is imported
 
 from prefect import get_client
@@ -24,7 +26,6 @@ from prefect.states import Cancelled
 
 from flows.pipeline import GRAPH, answers, pipeline
 from stages.core import interrupts
-from stages.core.command import protect_printing
 from stages.core.errors import UserError
 
 EXAMPLE = "http://127.0.0.1:4200/api"

@@ -19,6 +19,7 @@ from serving.triton.repository import largest_batch, schema_of
 from serving.triton.sandbox import raw_rows, sandbox
 from stages.core import command
 from stages.core.errors import Late, UserError
+from stages.core.files import replacing
 from stages.evaluation import sample_sheet
 from stages.schema import Schema, target_kind
 from stages.tables.arrays import open_split
@@ -41,7 +42,7 @@ def main(
     """Serve the champion as `verify` serves the candidate; write its state, its predictions and where they differ."""
     rows, fitted = open_split(arrays, "test").rows, Schema.load(schema)
     state, predictions = ask(champion, manifests.load(manifest), fitted, table, rows)
-    with command.replacing(challenge) as folder:
+    with replacing(challenge) as folder:
         folder.mkdir()
         (folder / "challenge.json").write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
         np.savez(folder / "answers.npz", **predictions)  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own

@@ -7,13 +7,14 @@ import stages.core.interrupts  # noqa: F401
 from pathlib import Path
 
 from stages.core import closure, command
+from stages.core.files import replacing
 from stages.settings import choices, params
 
 
 def main(code: Path) -> None:
     """Write `STAGE.json` for each other stage of dvc.yaml."""
     chosen = choices.modules(params.load("code"))
-    with command.replacing(code) as whole:
+    with replacing(code) as whole:
         whole.mkdir()
         for stage in params.stages():
             if stage != Path(__file__).stem:

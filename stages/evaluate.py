@@ -14,6 +14,7 @@ import numpy as np
 
 from stages import trees
 from stages.core import arithmetic, command
+from stages.core.files import replacing
 from stages.evaluation import plots as evaluation_plots
 from stages.evaluation import sample_sheet, samples
 from stages.evaluation import suspects as suspect_samples
@@ -57,15 +58,15 @@ def main(
     if is_table(fitted):
         baseline = predict_with_trees(fitted, arrays, splits["test"])
         figures["trees"] = measure(definitions, fitted, baseline, splits["test"].target)
-    with command.replacing(metrics) as path:
+    with replacing(metrics) as path:
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    with command.replacing(expected) as path, path.open("wb") as file:
+    with replacing(expected) as path, path.open("wb") as file:
         np.savez(file, **outputs["test"])  # type: ignore[arg-type]  # numpy takes a name `allow_pickle` for its own
     found = suspect_samples.find(net, fitted, arrays)
-    with command.replacing(suspects) as path:
+    with replacing(suspects) as path:
         suspect_samples.write(found, fitted, table, path)
     test, predictions = splits["test"], outputs["test"]
-    with command.replacing(plots) as folder:
+    with replacing(plots) as folder:
         folder.mkdir()
         for name, figure in evaluation_plots.of(fitted.target).plots(predictions, test.target, fitted.target).items():
             sample_sheet.save(figure, folder / f"{name}.png")

@@ -11,10 +11,11 @@ from typing import Any
 
 from serving.triton import manifest as manifests
 from stages.core import arithmetic, command
+from stages.core.files import replacing, sha256
 from stages.schema import MISSING, Schema
 from stages.settings import params
 from stages.tables import arrays as arrays_
-from stages.tables.table import Values, sha256
+from stages.tables.table import Values
 
 GOLDEN_ROWS = 8
 COPIES = (  # files and folders that a release holds a copy of
@@ -41,12 +42,12 @@ def main(weights: Path, arrays: Path, schema: Path, table: Path, repository: Pat
     serving = Serving(section.max_batch, section.instances, section.threads)
     blank = Names(section.name, manifests.BLANK)
     sources = {"weights": sha256(weights)} | arrays_.read_summary(arrays)["sha256"]
-    with command.replacing(repository) as folder:
+    with replacing(repository) as folder:
         layout.write(folder, blank, fitted, onnx, golden, serving, code=Path(__file__).parent.parent)
         made = manifests.describe(folder, section.name, sources)
         rename(folder, blank, Names(section.name, made.id))
         manifests.check(folder, made)
-    with command.replacing(manifest) as path:
+    with replacing(manifest) as path:
         path.write_text(made.text, encoding="utf-8")
     print(f"exported {section.name}_{made.id}: {len(onnx):,} bytes of network")
 

@@ -12,13 +12,14 @@ import numpy as np
 from PIL import Image
 
 from stages.core import command
+from stages.core.files import replacing
 from stages.settings import params
 
 
 def main(builtin: Path) -> None:
     """Write `data.builtin` below BUILTIN."""
     name = params.load("fetch").data.builtin
-    with command.replacing(builtin) as partial:
+    with replacing(builtin) as partial:
         BUILTIN[name](partial / name)
 
 

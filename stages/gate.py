@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from stages.core import command
+from stages.core.files import replacing
 from stages.gating import drift, robustness, slices
 from stages.gating.controls import some_rows
 from stages.gating.evidence import (
@@ -83,7 +84,7 @@ def main(
     cost = costs(read(times), listed.max_slower, listed.max_larger, listed.level)
     evidence = replace(evidence, slices=parts, figures=[*disagreement, *cost, *changed, *drifted], controls=controls)
     result = judge(evidence, policy)
-    with command.replacing(verdict) as path:
+    with replacing(verdict) as path:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     show(result, read(times))
 

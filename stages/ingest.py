@@ -27,7 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.core import command
+from stages.core.children import die_with_parent
 from stages.core.errors import UserError
+from stages.core.files import replacing
+from stages.core.progress import counting
 from stages.schema import Column, Schema, kind, target_kind
 from stages.settings import params, sections
 from stages.tables import arrow, sources
@@ -59,7 +62,7 @@ def main(data: Path, table: Path, rejects: Path) -> None:
     parameters = params.load("ingest")
     schema = sections.declared(parameters.schema.features, parameters.schema.target)
     started = time.monotonic()
-    with command.replacing(table) as rows, command.replacing(rejects) as faults:
+    with replacing(table) as rows, replacing(rejects) as faults:
         by = parameters.split.by, parameters.split.column
         keep = tuple(parameters.schema.keep)
         tally = ingest(data, parameters.data.format, parameters.data.options, schema, rows, faults, _cores(), *by, keep)
@@ -105,7 +108,7 @@ def ingest(
     with (
         open(rejects, "w", newline="", encoding="utf-8", errors="backslashreplace") as opened,
         _Table(table, arrow_schema(schema, by, keep)) as rows,
-        command.counting("samples") as count,
+        counting("samples") as count,
     ):
         faults = csv.writer(opened, lineterminator="\n")
         faults.writerow(Reject._fields)
@@ -332,7 +335,7 @@ def _in_order(task: Callable[[Any], Any], chunks: Iterator[Any], workers: int) -
 
 def _begin() -> None:
     """Set up a worker: it dies with its parent, leaves Ctrl-C to it, and reports faults only as rejects."""
-    command.die_with_parent()
+    die_with_parent()
     gc.freeze()  # keep the garbage collector from scanning the parent's objects
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")

@@ -23,6 +23,7 @@ from serving.triton.repository import schema_of
 from serving.triton.sandbox import Raw, Sandbox, batches, raw_rows, sandbox
 from stages.core import command
 from stages.core.dvc_files import remedy
+from stages.core.files import replacing
 from stages.core.host import fingerprint
 from stages.gating import controls
 from stages.gating.controls import Control
@@ -76,7 +77,7 @@ def main(
         "champion": compared,
         "slow": slow.described() | {"requests": few, "evidence": {"p99_ms": percentiles(slowly)["p99_ms"]}},
     }
-    with command.replacing(times) as path:
+    with replacing(times) as path:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     p50, p99 = (percentiles(latency)[name] for name in ("p50_ms", "p99_ms"))
     print(f"one client: p50 {p50} ms, p99 {p99} ms; {section.clients} clients: {rate:,.0f} requests/s")

@@ -16,6 +16,7 @@ import numpy as np
 
 from stages.core import command
 from stages.core.errors import UserError
+from stages.core.files import replacing, sha256
 from stages.schema import Column, Schema, kind, target_kind
 from stages.settings import params, sections
 from stages.tables import splits, table
@@ -46,9 +47,9 @@ def main(table: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     rows = {split: sound[assigned == split] for split in SPLITS}
     check(rows)
     fitted = fit(table, declared, rows["train"])
-    with command.replacing(schema) as whole:
+    with replacing(schema) as whole:
         fitted.dump(whole)
-    with command.replacing(arrays) as folder:
+    with replacing(arrays) as folder:
         write(table, fitted, rows, folder)
         write_summary(folder, rows, removed, {"table": table, "quarantine": quarantine, "schema": schema})
     counted = ", ".join(f"{len(rows[split]):,} {split}" for split in SPLITS)
@@ -204,11 +205,11 @@ def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarr
 
 def write_summary(folder: Path, rows: dict[str, np.ndarray], removed: dict[str, int], read: dict[str, Path]) -> None:
     """Write `summary.json`: counts, and the SHA-256 of every file read and written."""
-    written = {path.relative_to(folder).as_posix(): table.sha256(path) for path in sorted(folder.rglob("*.npy"))}
+    written = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*.npy"))}
     summary = {
         "rows": {split: len(positions) for split, positions in rows.items()},
         "removed": removed,
-        "sha256": {name: table.sha256(path) for name, path in read.items()} | written,
+        "sha256": {name: sha256(path) for name, path in read.items()} | written,
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from stages.core import command
+from stages.core.files import replacing
 from stages.schema import Schema
 from stages.tables import distributions, table
 from stages.tables.arrays import SPLITS, open_split
@@ -24,7 +25,7 @@ def main(table: Path, arrays: Path, schema: Path, statistics: Path) -> None:
     """Summarize the target, values and facts of the rows that became arrays."""
     rows = {split: spread(open_split(arrays, split).rows, MOST) for split in SPLITS}
     summaries = summarize(table, distributions.described(Schema.load(schema)), rows)
-    with command.replacing(statistics) as whole:
+    with replacing(statistics) as whole:
         distributions.dump(summaries, whole)
     counts = ", ".join(f"{len(positions):,} {split}" for split, positions in rows.items())
     print(f"{len(summaries)} columns of {counts} rows")

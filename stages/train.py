@@ -17,9 +17,10 @@ from typing import Any
 
 from stages.core import arithmetic, command, inputs
 from stages.core.errors import Busy, Misuse
+from stages.core.files import replacing, sha256
+from stages.core.locks import holding
 from stages.evaluation.metrics import of as metrics_of
 from stages.settings import params
-from stages.tables.table import sha256
 from stages.training import devices, processes
 from stages.training.earlier_weights import pinned
 
@@ -45,7 +46,7 @@ def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
 
 def remove_scratch() -> None:
     """Remove the checkpoints of this training and of earlier ones, unless the inputs have changed meanwhile."""
-    with contextlib.suppress(Busy), command.holding(SCRATCH.with_suffix(".lock"), "training"):
+    with contextlib.suppress(Busy), holding(SCRATCH.with_suffix(".lock"), "training"):
         inputs.confirm()
         shutil.rmtree(SCRATCH, ignore_errors=True)
 
@@ -66,7 +67,7 @@ def fit(sections: Any, arrays: Path, schema: Path, weights: Path, curves: Path) 
     callbacks, kept = make_callbacks(train, scratch)
     trainer = make_trainer(train, scratch, on_gpu, callbacks)
     first = trainer.is_global_zero
-    with command.holding(SCRATCH.with_suffix(".lock"), "training") if first else contextlib.nullcontext():
+    with holding(SCRATCH.with_suffix(".lock"), "training") if first else contextlib.nullcontext():
         last = resumable(scratch / "last.ckpt", verbose=first)
         with processes.explain_lost_connection():
             trainer.fit(learner, data, ckpt_path=last, weights_only=True)
@@ -229,9 +230,9 @@ def write(
     """Write the network's weights as safetensors, and a line of the curves for each epoch."""
     from stages.networks import network
 
-    with command.replacing(weights) as path:
+    with replacing(weights) as path:
         network.save(path, state_dict, spec)
-    with command.replacing(curves) as path, path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(curves) as path, path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.core import command
 from stages.core.errors import Refused, UserError
+from stages.core.files import replacing
 from stages.schema import Schema, kind
 from stages.settings import params, sections
 from stages.tables.table import keys
@@ -42,9 +43,9 @@ def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None
     limits = {"quarantined": parameters.validate.max_quarantined, "rejected": parameters.validate.max_rejected}
     leaks = (parameters.validate.warn_leakage, parameters.validate.max_leakage)
     report = check(rows, rejected, declared, suite, parameters.validate.min_rows, limits, leaks)
-    with command.replacing(quarantine) as whole:
+    with replacing(quarantine) as whole:
         write_quarantine(whole, table, report.quarantined)
-    with command.replacing(validation) as folder:
+    with replacing(validation) as folder:
         write_report(folder, report, rows, rejected, declared.target.name)
     print(summary(report))
     if report.failed:

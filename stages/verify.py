@@ -18,6 +18,7 @@ from serving.triton import manifest as manifests
 from serving.triton import parity
 from serving.triton.sandbox import Raw, Sandbox, joined, raw_rows, sandbox, size
 from stages.core import command
+from stages.core.files import replacing
 from stages.gating import controls, perturbations
 from stages.gating.controls import Control
 from stages.gating.evidence import PARITY
@@ -64,7 +65,7 @@ def main(
     checks += [released(served, made.id), distinct_ids([served, together, by_id])]
     right = {output: reference[output][chosen] for output in fitted.outputs()}
     records = [record(control, wrong.get(control.name), right, fitted) for control in bad]
-    with command.replacing(answers) as folder:
+    with replacing(answers) as folder:
         write(folder, served, {"release": made.id, "samples": len(rows), "checks": checks})
         write_controls(folder, wrong, records, fitted)
         write_changed(folder, planned, changed, fitted)

@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 from flows.intake import guess
 from stages.core import command
 from stages.core.errors import Misuse, UserError
+from stages.core.files import replacing
 from stages.evaluation import metrics
 from stages.schema import Column
 from stages.settings import params, sections
@@ -158,7 +159,7 @@ def copy_in(path: Path, folder: Path) -> None:
         raise Misuse(
             f"{folder} exists: {read_again}; for other data give another name, `{other_name}`, or remove it first"
         )
-    with command.replacing(folder) as scratch:
+    with replacing(folder) as scratch:
         if path.is_dir():
             shutil.copytree(path, scratch, symlinks=True)
         else:

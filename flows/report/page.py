@@ -17,8 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flows.report.summary import gather
 from stages.core import interrupts
-from stages.core.command import protect_printing, replacing
 from stages.core.errors import UserError
+from stages.core.files import replacing
+from stages.core.printing import protect_printing
 from stages.settings import params
 
 PAGE, CARD = "index.html", "card.md"  # in the folder of the verdict

@@ -17,8 +17,9 @@ import numpy as np
 from serving.client import AccessDenied, Answer, AsyncClient, Served, ServerError, TlsError, Unavailable, inputs
 from serving.client.model_info import flat
 from serving.client.request import in_order_async
-from stages.core import command
 from stages.core.errors import Misuse, UserError
+from stages.core.files import replacing
+from stages.core.progress import counting
 from stages.settings import sections
 from stages.tables import sources
 
@@ -140,7 +141,7 @@ def _cells(served: Served, probabilities: bool) -> dict[str, type[Any]]:
 
 def _progress(output: Path | None) -> contextlib.AbstractContextManager[Callable[[int], None]]:
     """Show progress, unless the printed answers show it."""
-    return contextlib.nullcontext(lambda more: None) if output is None else command.counting("rows")
+    return contextlib.nullcontext(lambda more: None) if output is None else counting("rows")
 
 
 @contextlib.contextmanager
@@ -149,7 +150,7 @@ def _writing(output: Path | None, cells: dict[str, type]) -> Iterator[Write]:
     if output is None:
         yield _print
         return
-    with command.replacing(output) as path, _WRITERS[output.suffix](path, cells) as write:
+    with replacing(output) as path, _WRITERS[output.suffix](path, cells) as write:
         yield write
 
 

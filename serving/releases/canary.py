@@ -28,8 +28,8 @@ from serving.triton.admin import Admin
 from serving.triton.names import Names
 from serving.triton.repository import ENCODE_CODE, contract, golden
 from serving.triton.wire import PROBE, REHEARSAL
-from stages.core.command import counting
 from stages.core.errors import Misuse, Refused, UserError
+from stages.core.progress import counting
 
 CODE = Path(__file__).resolve().parents[2]
 PREFIX = "millrace_canary_"  # of the router's metrics

@@ -14,8 +14,8 @@ from serving.releases.store import LATER, RECORD, Store, parts
 from serving.triton import manifest as manifests
 from serving.triton.names import Names
 from stages.core.children import child_environment
-from stages.core.command import replacing
 from stages.core.errors import UserError
+from stages.core.files import replacing
 from stages.core.lockfile import TMP
 
 POINTER = "repository.dvc"

@@ -26,8 +26,9 @@ from serving.releases import ledger
 from serving.triton import manifest as manifests
 from serving.triton.manifest import Manifest
 from serving.triton.names import Names
-from stages.core.command import holder, holding, replacing
 from stages.core.errors import UserError
+from stages.core.files import replacing
+from stages.core.locks import holder, holding
 
 RESTORE = (
     "`millrace release --from-champion` restores the release in champion/"

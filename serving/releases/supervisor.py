@@ -27,8 +27,8 @@ from serving.triton.admin import Admin, administered, announcement
 from serving.triton.launcher import Endpoint, running
 from serving.triton.names import Names
 from serving.triton.scratch import scratch
-from stages.core.command import holding
 from stages.core.errors import Busy, Misuse, UserError
+from stages.core.locks import holding
 
 AGAIN_S = 0.25  # between two probes, after one without the right answer
 LONGEST_WAIT_S = 30.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ How = Literal["spare", "ask", "end"]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 GUARD = Path(__file__).with_name("guard.py")
 RUNS = ("stages/core/guard.py",)
+_PR_SET_PDEATHSIG = 1
 
 
 class Children:
@@ -106,3 +109,9 @@ def loopback_direct() -> dict[str, str]:
     if "*" not in hosts:  # it must stand alone
         hosts += [host for host in LOOPBACK if host not in hosts]
     return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(hosts))
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent ends for any reason."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

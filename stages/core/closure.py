@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.core import files
 from stages.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -298,7 +299,7 @@ def locked(path: Path) -> dict[str, str]:
 
 def sha256(path: Path) -> str:
     """The first 16 hex digits of the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return files.sha256(path)[:16]
 
 
 def matches(content: bytes, digests: Iterable[str]) -> bool:

@@ -1,28 +1,20 @@
-"""What every stage's command shares: typed paths as arguments, one-line errors, outputs that are never half written."""
+"""Run a stage's `main`, or another command: typed paths as arguments, and one-line errors."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import errno
-import fcntl
 import inspect
-import io
 import os
 import shutil
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from stages.core import interrupts
-from stages.core.errors import Busy, UserError
-
-BAR_S, LINE_S = 0.1, 5.0  # seconds between two reports of progress: on a terminal, elsewhere
-_PR_SET_PDEATHSIG = 1
+from stages.core.children import die_with_parent
+from stages.core.errors import UserError
+from stages.core.printing import protect_printing
 
 
 def run(main: Callable[..., None]) -> None:
@@ -103,146 +95,9 @@ def reporting(app: Callable[[], object]) -> None:
         sys.exit(1)
 
 
-def protect_printing() -> None:
-    """Keep `print` from failing: escape characters that the terminal cannot show, drop output that nobody reads."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        stream = getattr(sys, name)
-        if stream is None:
-            _discard(number)
-            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
-        elif stream is getattr(sys, f"__{name}__"):
-            stream.flush()
-            lossy = _LossyStream(number, "w", closefd=False)
-            line_buffering, write_through = stream.line_buffering or number == 2, stream.write_through  # python -u
-            buffer = lossy if write_through else io.BufferedWriter(lossy)
-            replacement = io.TextIOWrapper(
-                buffer, stream.encoding, "backslashreplace", line_buffering=line_buffering, write_through=write_through
-            )
-            setattr(sys, name, replacement)
-
-
-class _LossyStream(io.FileIO):
-    """A stream that drops what it cannot write, because its reader is gone or the disk is full."""
-
-    def write(self, content: Any) -> int:
-        with contextlib.suppress(OSError):
-            return super().write(content)
-        return len(content)
-
-
-def _discard(number: int) -> None:
-    """Open a closed descriptor on the null device, for child processes as well."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    if nothing == number:
-        os.set_inheritable(number, True)
-    else:
-        os.dup2(nothing, number)
-        os.close(nothing)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent ends for any reason."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write a file or folder to; it replaces `path` if the block raises nothing."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    _remove(partial)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        if partial.is_dir():
-            _remove(path)
-        os.replace(partial, path)
-    finally:
-        _remove(partial)
-
-
-@contextlib.contextmanager
-def holding(lock: Path, doing: str) -> Iterator[None]:
-    """Hold a lock file until the block ends; `doing` is what it protects, for messages.
-
-    Raises:
-        Busy: another process holds the lock; the message names it.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "?"
-            raise Busy(f"{doing} is at work here already (process {holder}): wait for it, or end it") from None
-        with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
-            os.ftruncate(file.fileno(), 0)
-            os.write(file.fileno(), str(os.getpid()).encode())
-        yield
-
-
-def holder(lock: Path) -> int | None:
-    """The id of the process that holds a lock, 0 if it has not written its id yet, None if the lock is free."""
-    if not lock.exists():
-        return None
-    with lock.open(encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return int(file.read() or 0)
-    return None
-
-
-@contextlib.contextmanager
-def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Report progress in a bar on a terminal, elsewhere in a line every few seconds.
-
-    Yields a function to call with the number of items done since the last call; `what` names the items.
-    """
-    terminal = sys.stderr.isatty()
-    with _bar() if terminal else contextlib.nullcontext(_line) as report:
-        done, started = 0, time.monotonic()
-        reported = started
-
-        def count(more: int) -> None:
-            nonlocal done, reported
-            done += more
-            now = time.monotonic()
-            if now - reported >= (BAR_S if terminal else LINE_S):
-                report(f"{done:,} {what}, {done / (now - started):,.0f}/s")
-                reported = now
-
-        yield count
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[str], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    # no refresh thread: a stage must not fork its workers while one runs
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
-        task = bar.add_task("", total=None)  # items are read lazily: their number is unknown
-        yield lambda text: bar.update(task, description=text, refresh=True)
-
-
 def _is_full(error: OSError) -> bool:
     """Whether an error means that the disk is full; if a tree was being copied, for any of its files."""
     codes = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, shutil.Error):
         return any(os.strerror(code) in str(error) for code in codes)
     return error.errno in codes
-
-
-def _line(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -16,8 +16,8 @@ from ruamel.yaml.error import CommentMark, MarkedYAMLError, YAMLError
 from ruamel.yaml.tokens import CommentToken
 
 from stages.core import lockfile
-from stages.core.command import replacing
 from stages.core.errors import Misuse
+from stages.core.files import replacing
 from stages.core.words import nearest
 from stages.settings.sections import Params, explain
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -99,9 +98,3 @@ class Values:
         for first, piece in pieces(self.path, [self.name]):
             if len(rows := select(first, piece, self.positions)):
                 yield raw(rows.column(0))
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

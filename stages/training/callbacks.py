@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from stages.core import inputs
-from stages.core.command import replacing
+from stages.core.files import replacing
 
 
 class Recorder(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.core.errors import Misuse
-from stages.tables.table import sha256
+from stages.core.files import sha256
 
 
 def pinned(path: Path, expected: str) -> Path:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-from stages.core.command import die_with_parent
+from stages.core.children import die_with_parent
 from stages.core.errors import UserError
 
 LAUNCHED = "MILLRACE_LAUNCHED"

@@ -21,7 +21,7 @@ from flows import artifacts, pipeline, schedule
 from flows.pipeline import Stage, conclude, judge, waits
 from stages.core import lockfile
 from stages.core.children import child_environment
-from stages.core.command import holding
+from stages.core.locks import holding
 from tests.support.project import ROOT
 
 PATIENCE_S = 60  # seconds to wait for an expected event

@@ -9,9 +9,9 @@ import torch
 
 from stages import train
 from stages.core.errors import UserError
+from stages.core.files import sha256
 from stages.settings import params
 from stages.tables.arrays import open_split
-from stages.tables.table import sha256
 from stages.training.batches import Batches
 from stages.training.learner import Learner
 from tests.support.training import ARGUMENTS, curves, outputs, settle, val_loss, weights

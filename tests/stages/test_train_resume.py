@@ -10,8 +10,8 @@ import tempfile
 import pytest
 
 from stages import train
-from stages.core.command import holding
 from stages.core.errors import UserError
+from stages.core.locks import holding
 from stages.settings import params
 from stages.training.callbacks import Recorder
 from stages.training.learner import Learner

@@ -160,7 +160,7 @@ RELATED = {
     "params broken": (edit("params.yaml", "train:", "train"), "can no longer be read"),
     "graph": (edit("dvc.yaml", "params: [train.rate, ", "params: ["), "copy in dvc.yaml changed"),
     "graph's deps": (edit("dvc.yaml", "      - stages/schema/kinds\n", ""), "copy in dvc.yaml changed"),
-    "code": (edit("stages/core/command.py", "import time", "import time  #"), "stages/core/command.py changed"),
+    "code": (edit("stages/core/command.py", "import sys", "import sys  #"), "stages/core/command.py changed"),
     "new code": (
         lambda folder: (folder / "stages/schema/kinds/new.py").touch(),
         "stages/schema/kinds/new.py was added",
