@@ -23,9 +23,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from stages.core.locks import holding
-from stages.core.printing import protect_printing
-
 os.environ.setdefault("DO_NOT_TRACK", "1")  # read while Prefect is imported
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
@@ -47,6 +44,8 @@ from flows.report import page as report
 from stages.core import inputs, interrupts, lockfile
 from stages.core.children import Children, loopback_direct
 from stages.core.errors import NeedsPerson, Refused, UserError
+from stages.core.locks import holding
+from stages.core.printing import protect_printing
 
 os.environ.update(loopback_direct())  # read whenever Prefect opens a connection
 

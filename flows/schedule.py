@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from stages.core.printing import protect_printing
-
 os.environ.setdefault("DO_NOT_TRACK", "1")  # read while Prefect is imported
 
 from prefect import get_client
@@ -27,6 +25,7 @@ from prefect.states import Cancelled
 from flows.pipeline import GRAPH, answers, pipeline
 from stages.core import interrupts
 from stages.core.errors import UserError
+from stages.core.printing import protect_printing
 
 EXAMPLE = "http://127.0.0.1:4200/api"
 
