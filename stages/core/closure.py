@@ -27,7 +27,7 @@ PROJECT = ("stages", "serving", "flows")
 COPIES, RUNS = "COPIES", "RUNS"
 # The code that parses values is no dependency. The values are, under `params` in dvc.yaml.
 PARSING = "stages.settings."
-LOOKUPS = ("importlib.import_module", "import_module", "__import__")
+LOOKUPS = ("importlib.import_module", "import_module", "__import__", "load_module")
 LATE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SERVER_LOCK = "serving/triton/runtime/requirements.lock"  # read where a closure starts the server
 SERVER = "server: "  # prefix of a package in the server's own environment
@@ -157,7 +157,7 @@ def imports(file: str, root: Path, typing: bool = False) -> list[Import]:
     package = file.removesuffix(".py").replace("/", ".").rpartition(".")[0]
     text = _text(root / file)
     result = []
-    for node, late, checking in _walk(_tree(text), whole="import_module" in text or "__import__" in text):
+    for node, late, checking in _walk(_tree(text), whole=any(name in text for name in LOOKUPS)):
         if checking and not typing:
             continue
         if isinstance(node, ast.Import):

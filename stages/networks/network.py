@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints
 
 import safetensors
 import safetensors.torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from stages.core.lookup import load_module
 from stages.core.words import modules
 from stages.networks import augmentations, encoders, heads, trunks
 from stages.networks.draws import Draws
@@ -149,26 +149,54 @@ def augmenter(
     return augment
 
 
-def _encoder(name: str) -> Any:
-    return importlib.import_module(f"stages.networks.encoders.{name}")
+class _Encoders(Protocol):
+    """A module of `encoders`."""
+
+    Encoder: type[nn.Module]
 
 
-def _trunk(name: str) -> Any:
-    return importlib.import_module(f"stages.networks.trunks.{name}")
+class _Trunks(Protocol):
+    """A module of `trunks`."""
+
+    Trunk: type[nn.Module]
 
 
-def _head(name: str) -> Any:
-    return importlib.import_module(f"stages.networks.heads.target_{name}")
+class _Heads(Protocol):
+    """A module of `heads`."""
+
+    Head: type[nn.Module]
 
 
-# By role: the package of its modules, the prefix of their names, and the function that imports one.
+class _Augmentations(Protocol):
+    """A module of `augmentations`."""
+
+    Options: Callable[..., Any]
+
+    def augment(self, x: Tensor, options: Any, draws: Draws) -> Tensor:
+        """Change a batch of a block, [N, *shape], at random."""
+        ...
+
+
+def _encoder(name: str) -> type[nn.Module]:
+    return load_module(f"stages.networks.encoders.{name}", _Encoders).Encoder
+
+
+def _trunk(name: str) -> type[nn.Module]:
+    return load_module(f"stages.networks.trunks.{name}", _Trunks).Trunk
+
+
+def _head(name: str) -> type[nn.Module]:
+    return load_module(f"stages.networks.heads.target_{name}", _Heads).Head
+
+
+# By role: the package of its modules, the prefix of their names, and the function that loads a module's class.
 _PARTS = {"Encoder": (encoders, "", _encoder), "Trunk": (trunks, "", _trunk), "Head": (heads, "target_", _head)}
 
 
 def _class(role: str, name: str, where: str) -> type[nn.Module]:
-    package, prefix, load_part = _PARTS[role]
+    package, prefix, load_class = _PARTS[role]
     _check(name, [module.removeprefix(prefix) for module in modules(package)], where, role.lower())
-    return getattr(load_part(name), role)
+    return load_class(name)
 
 
 def _options(role: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -193,7 +221,7 @@ def _part(role: str, spec: Mapping[str, Any], where: str) -> Callable[..., Any]:
 def _augment(kind_name: str, given: Mapping[str, Any], where: str) -> Callable[[Tensor, Draws], Tensor]:
     if kind_name not in modules(augmentations):
         raise ValueError(f"{where}: there is no augmentation for the kind {kind_name!r}")
-    module = importlib.import_module(f"stages.networks.augmentations.{kind_name}")
+    module = load_module(f"stages.networks.augmentations.{kind_name}", _Augmentations)
     for name in given:
         _check(name, list(inspect.signature(module.Options).parameters), where, "option")
     options = _value(module.Options, given, where)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from stages import schema
+from stages.core.lookup import load_module
 from stages.core.words import modules, nearest
 from stages.gating import perturbations
 from stages.schema import kinds, views
@@ -374,13 +375,8 @@ def _column(name: str, declaration: dict[str, Any], key: str, prefix: str) -> sc
         )
     kind = prefix + declaration["kind"]
     chosen = {option: value for option, value in declaration.items() if option != "kind"}
-    module: Any = schema.target_kind(kind) if prefix else schema.kind(kind)
-    protocol = schema.Target if prefix else schema.Kind
-    parts = [*protocol.__annotations__, *(part for part in vars(protocol) if not part.startswith("_"))]
-    if lacking := [part for part in parts if not hasattr(module, part)]:
-        raise ValueError(
-            f"stages/schema/kinds/{kind}.py lacks {', '.join(lacking)}: see what the other files there have"
-        )
+    protocol: Any = schema.Target if prefix else schema.Kind
+    module = load_module(f"stages.schema.kinds.{kind}", protocol)
     views.of(kind)
     options(module, chosen, key)
     return schema.Column(name, kind, chosen)

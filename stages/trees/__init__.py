@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 
+from stages.core.lookup import load_module
 from stages.schema import Column
 
 
@@ -20,4 +20,4 @@ class Trees(Protocol):
 
 def of(target: Column) -> Trees:
     """The trees of a target's kind."""
-    return cast(Trees, importlib.import_module(f"stages.trees.{target.kind}"))
+    return load_module(f"stages.trees.{target.kind}", Trees)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from stages.core.lookup import load_module
 from stages.schema import Column
 
 if TYPE_CHECKING:
@@ -43,4 +43,4 @@ class Metrics(Protocol):
 
 def of(target: Column) -> Metrics:
     """The metrics of a target's kind."""
-    return cast(Metrics, importlib.import_module(f"stages.evaluation.metrics.{target.kind}"))
+    return load_module(f"stages.evaluation.metrics.{target.kind}", Metrics)

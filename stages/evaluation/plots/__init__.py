@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from stages.core.lookup import load_module
 from stages.schema import Column
 
 if TYPE_CHECKING:
@@ -24,4 +24,4 @@ class Plots(Protocol):
 
 def of(target: Column) -> Plots:
     """The plots of a target's kind."""
-    return cast(Plots, importlib.import_module(f"stages.evaluation.plots.{target.kind}"))
+    return load_module(f"stages.evaluation.plots.{target.kind}", Plots)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 
+from stages.core.lookup import load_module
 from stages.schema import Column
 
 
@@ -29,4 +29,4 @@ class Samples(Protocol):
 
 def of(target: Column) -> Samples:
     """The functions for a target's kind."""
-    return cast(Samples, importlib.import_module(f"stages.evaluation.samples.{target.kind}"))
+    return load_module(f"stages.evaluation.samples.{target.kind}", Samples)

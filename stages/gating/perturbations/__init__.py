@@ -5,14 +5,14 @@ A kind that may be missing has the change `missing`; a kind without a module has
 
 from __future__ import annotations
 
-import importlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from stages.core.lookup import NoModule, load_module
 from stages.schema import Column, Schema, kind
 
 Make = Callable[[Any, float, np.random.Generator, Mapping[str, Any]], Any]
@@ -27,6 +27,12 @@ class Perturbation:
 
     make: Make
     most: float = 1.0
+
+
+class Perturbations(Protocol):
+    """A module of this package."""
+
+    CHANGES: Mapping[str, Perturbation]
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,8 @@ class PlannedPerturbation:
 def of(name: str) -> dict[str, Perturbation]:
     """The changes of a kind, by name."""
     try:
-        changes: dict[str, Perturbation] = importlib.import_module(f"stages.gating.perturbations.{name}").CHANGES
-    except ModuleNotFoundError as error:
-        if error.name != f"stages.gating.perturbations.{name}":
-            raise
+        changes = load_module(f"stages.gating.perturbations.{name}", Perturbations).CHANGES
+    except NoModule:
         changes = {}
     return {**changes, **({"missing": Perturbation(_missing)} if kind(name).OPTIONAL else {})}
 

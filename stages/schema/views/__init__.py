@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
+
+from stages.core.lookup import load_module
 
 LETTERS = 24  # of a text that is drawn in one line
 
@@ -27,17 +28,7 @@ def of(kind: str) -> View:
     Raises:
         ValueError: its file is missing or lacks a part.
     """
-    file = f"stages/schema/views/{kind}.py"
-    try:
-        module = importlib.import_module(f"stages.schema.views.{kind}")
-    except ModuleNotFoundError as error:
-        if error.name != f"stages.schema.views.{kind}":
-            raise
-        raise ValueError(f"{file} is missing: see the other files there") from None
-    parts = ("likely",) if kind.startswith("target_") else ("likely", "draw")
-    if lacking := [part for part in parts if not hasattr(module, part)]:
-        raise ValueError(f"{file} lacks {', '.join(lacking)}: see what the other files there have")
-    return cast(View, module)
+    return load_module(f"stages.schema.views.{kind}", View, optional=("draw",) if kind.startswith("target_") else ())
 
 
 def draw_text(text: str, axes: Any) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import pkgutil
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from stages.core.errors import UserError
+from stages.core.lookup import load_module
 from stages.schema import Column, Schema, kind
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Holding(Protocol):
 
 def source(name: str) -> Source:
     """The module of a format."""
-    return cast(Source, importlib.import_module(f"stages.tables.sources.{file(name)}"))
+    return load_module(f"stages.tables.sources.{file(name)}", Source)
 
 
 def file(name: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
+
+from stages.core.lookup import load_module
 
 Suite = list[tuple[str, dict[str, Any]]]  # Great Expectations' names with their arguments
 
@@ -29,13 +30,4 @@ def of(kind: str) -> Expectations:
     Raises:
         ValueError: its file is missing or lacks a part.
     """
-    file = f"stages/validation/expectations/{kind}.py"
-    try:
-        module = importlib.import_module(f"stages.validation.expectations.{kind}")
-    except ModuleNotFoundError as error:
-        if error.name != f"stages.validation.expectations.{kind}":
-            raise
-        raise ValueError(f"{file} is missing: see the other files there") from None
-    if lacking := [part for part in ("Options", "expectations", "infer") if not hasattr(module, part)]:
-        raise ValueError(f"{file} lacks {', '.join(lacking)}: see what the other files there have")
-    return cast(Expectations, module)
+    return load_module(f"stages.validation.expectations.{kind}", Expectations)
