@@ -21,6 +21,7 @@ GOLDEN_ROWS = 8
 COPIES = (  # files and folders that a release holds a copy of
     "stages/__init__.py",
     "stages/schema/__init__.py",
+    "stages/schema/spelling.py",
     "stages/schema/kinds",
     "serving/triton/backends/encode.py",
     "serving/triton/backends/python/batchstrategy.so",

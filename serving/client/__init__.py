@@ -8,7 +8,8 @@
         client.predict(row for row in endless)          # an iterator of answers, which reads a few requests ahead
 
 Each kind of column takes the same values as in training. None, NaN and an absent column are missing values. A category
-that was not in the training data is an unknown one. Categories are compared as text, so 1.0 is not the same as 1.
+that was not in the training data is an unknown one, which the answer counts: {..., "unknown_words": {"town": 1}}. Whole
+numbers, booleans and times that are categories may be written in several ways: 2 and 2.0, True and TRUE.
 """
 
 from serving.client.asynchronous import AsyncClient

@@ -61,7 +61,7 @@ class AsyncClient(Settings[transport.AsyncTransport, Callable[[], str | Awaitabl
         outputs = self._outputs(served, result)
         if other := self._replaced(served, outputs):
             self._served = served = await self._described(other)
-        return served.answers(outputs, probabilities)
+        return served.answers(outputs, probabilities, raw)
 
     async def describe(self) -> Served:
         """As `Client.describe`."""

@@ -177,7 +177,7 @@ class Client(Settings[transport.Transport, Callable[[], str]]):
         outputs = self._outputs(served, result)
         if other := self._replaced(served, outputs):
             self._served = served = self._described(other)
-        return served.answers(outputs, probabilities)
+        return served.answers(outputs, probabilities, raw)
 
     def describe(self) -> Served:
         """Return the server's description of the model. It is requested once, and again after a new release."""

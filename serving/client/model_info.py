@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from serving.client.errors import RowError, ServerError
-from stages.schema import Kind, Schema, Tensor, kind, target_kind
+from stages.schema import Kind, Schema, Tensor, Vocabulary, kind, target_kind
 
 Answer = dict[str, Any]  # the target kind's keys, such as label and probability, and the identifiers
 Row = Mapping[str, Any]  # {column: a plain Python value}
@@ -93,8 +93,15 @@ class Served:
                 raise RowError(f"unknown column {name!r}: {self.nearest(name)}", str(name))
         return {name: self._cell(name, module, row) for name, module in self._kinds.items()}
 
-    def answers(self, outputs: Outputs, probabilities: bool = False) -> list[Answer]:
-        """Convert outputs to an answer for each row; with `probabilities`, also with the probability of each class."""
+    def answers(self, outputs: Outputs, probabilities: bool = False, raw: Raw | None = None) -> list[Answer]:
+        """Convert outputs to an answer for each row.
+
+        Args:
+            outputs: of the model.
+            probabilities: whether an answer has the probability of each class.
+            raw: the rows, so that an answer counts the words that the model does not know, if there are any.
+        """
+        unknown = self.unknown_words(raw) if raw else []
         answers = target_kind(self.schema.target.kind).predictions(outputs, self.schema.target.fitted)
         for row, answer in enumerate(answers):
             for name, tensor in self.outputs.items():
@@ -103,7 +110,27 @@ class Served:
             answer["release"] = self.release
             if "answer_id" in outputs:  # releases of earlier versions do not have it
                 answer["answer_id"] = str(outputs["answer_id"][row])
+            if unknown and unknown[row]:
+                answer["unknown_words"] = unknown[row]
         return answers
+
+    def unknown_words(self, raw: Raw) -> list[dict[str, int]]:
+        """Count the words of each row that the model does not know, by column; {} if it knows all of them."""
+        counts: list[dict[str, int]] = [{} for values in [*raw.values()][:1] for _ in values]
+        for name, is_unknown in self._vocabularies.items():
+            for count, value in zip(counts, raw[name], strict=True):
+                if is_unknown(value):
+                    count[name] = 1
+        return counts
+
+    @cached_property
+    def _vocabularies(self) -> dict[str, Callable[[Any], bool]]:
+        """Column -> whether the model does not know a value, for the columns of which the server tells that."""
+        described = [(column, self._kinds[column.name]) for column in self.schema.features if column.fitted]
+        found = {
+            column.name: module.unknown(column.fitted) for column, module in described if isinstance(module, Vocabulary)
+        }
+        return {name: is_unknown for name, is_unknown in found.items() if is_unknown}
 
     def nearest(self, name: object) -> str:
         """Return a hint for a column that does not exist."""

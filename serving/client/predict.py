@@ -17,6 +17,7 @@ import numpy as np
 from serving.client import AccessDenied, Answer, AsyncClient, Served, ServerError, TlsError, Unavailable, inputs
 from serving.client.model_info import flat
 from serving.client.request import in_order_async
+from serving.client.unknown_words import UnknownWords
 from stages.core.errors import Misuse, UserError
 from stages.core.files import replacing
 from stages.core.progress import counting
@@ -79,14 +80,14 @@ async def _answer(
     output: Path | None,
     probabilities: bool,
 ) -> bool:
-    count, failed = 0, False
+    count, failed, words = 0, False, UnknownWords()
     async with client:
         served = await client.describe()  # with the client's own retry_s: somebody waits at a terminal
         client.retry_s = RETRY_S  # longer, so that a restart does not interrupt a long table
         rows = inputs.rows(values, served, table_format)
         with _writing(output, _cells(served, probabilities)) as write, _progress(output) as progress:
             batches = _batches(rows, max(1, served.max_batch))
-            async for answers in in_order_async(batches, lambda batch: _of_batch(client, batch, probabilities)):
+            async for answers in in_order_async(batches, lambda batch: _of_batch(client, batch, probabilities, words)):
                 for row_answer in answers:
                     if "error" in row_answer:
                         failed = True
@@ -96,6 +97,8 @@ async def _answer(
                 count += len(answers)
             if not count:
                 raise UserError(f"{', '.join(values)}: there is no row to predict")
+    for warning in words.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
     return not failed
 
 
@@ -104,8 +107,10 @@ async def _batches(rows: Iterator[inputs.Input], size: int) -> AsyncIterator[lis
         yield batch
 
 
-async def _of_batch(client: AsyncClient, batch: list[inputs.Input], probabilities: bool) -> list[Answer]:
-    """Return for each row its `input` with its answer, or with an `error`."""
+async def _of_batch(
+    client: AsyncClient, batch: list[inputs.Input], probabilities: bool, words: UnknownWords
+) -> list[Answer]:
+    """Return for each row its `input` with its answer, or with an `error`; count its `words`."""
     served = await client.describe()
     answers: list[Answer] = []
     valid: list[dict[str, Any]] = []
@@ -117,7 +122,10 @@ async def _of_batch(client: AsyncClient, batch: list[inputs.Input], probabilitie
             valid.append(served.raw(row))
         except ValueError as error:
             answers[-1]["error"] = str(error)
-    predictions = iter(await _predict(client, valid, probabilities) if valid else [])
+    predicted = await _predict(client, valid, probabilities) if valid else []
+    for row, prediction in zip(valid, predicted, strict=True):
+        words.add(row, prediction)
+    predictions = iter(predicted)
     return [answer if "error" in answer else answer | next(predictions) for answer in answers]
 
 
@@ -168,7 +176,7 @@ def _json_lines(path: Path, cells: dict[str, type]) -> Iterator[Write]:
 @contextlib.contextmanager
 def _csv(path: Path, cells: dict[str, type]) -> Iterator[Write]:
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        rows = csv.DictWriter(file, list(cells), lineterminator="\n")
+        rows = csv.DictWriter(file, list(cells), extrasaction="ignore", lineterminator="\n")
         rows.writeheader()
         yield lambda answer: rows.writerow(flat(answer))
 

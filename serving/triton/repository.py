@@ -21,7 +21,12 @@ from stages.schema import IDENTIFIERS, Schema, Tensor
 
 TEXT_RELEASE = {"release": ("TYPE_STRING", (1,))}  # the identifiers of releases made by earlier versions
 BATCHING = Path("serving/triton/backends/python/batchstrategy.so")  # Triton finds it by this name
-ENCODE_CODE = ("stages/__init__.py", "stages/schema/__init__.py", "stages/schema/kinds/__init__.py")
+ENCODE_CODE = (
+    "stages/__init__.py",
+    "stages/schema/__init__.py",
+    "stages/schema/spelling.py",
+    "stages/schema/kinds/__init__.py",
+)
 
 
 def write(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -107,6 +107,19 @@ class Bounded(Protocol):
 
 
 @runtime_checkable
+class Vocabulary(Protocol):
+    """A kind of words, of which a client can tell whether a model knows them."""
+
+    def public(self, fitted: dict[str, Any]) -> dict[str, Any]:
+        """The part of `fitted` that the model's metadata describe to clients."""
+        ...
+
+    def unknown(self, described: dict[str, Any]) -> Callable[[Any], bool] | None:
+        """Whether a raw value is unknown to the model that `public` describes; None if that cannot be told."""
+        ...
+
+
+@runtime_checkable
 class Received(Protocol):
     """A kind of bytes that a request may encode, such as base64 in JSON."""
 
@@ -158,8 +171,16 @@ class Schema:
         return json.dumps(tree, indent=indent, ensure_ascii=False)
 
     def public(self) -> Schema:
-        """The part that a client needs to send raw values and read predictions: without what was fitted to features."""
-        return Schema(tuple(replace(column, fitted={}) for column in self.features), self.target)
+        """The part that a client needs to send raw values and read predictions.
+
+        Of what was fitted to features it has only which words are known.
+        """
+        features = (
+            replace(column, fitted=module.public(column.fitted) if isinstance(module, Vocabulary) else {})
+            for column in self.features
+            for module in (kind(column.kind),)
+        )
+        return Schema(tuple(features), self.target)
 
     def bounded(self, rows: int) -> Schema:
         """The schema for a server, which bounds the cost of one request of at most `rows`."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from stages.schema import Tensor
+from stages.schema import Tensor, spelling
 
 RAW, PACKED, OPTIONAL, ENCODER = "str", True, True, "embedding"
 
 MISSING, UNKNOWN = 0, 1  # codes; the words follow, then the buckets
+MOST_PUBLIC = 20_000  # words of a vocabulary that clients learn of
 
 
 @dataclass(frozen=True)
@@ -41,25 +43,33 @@ def facts(values: Iterable[str | None]) -> dict[str, np.ndarray]:
 
 
 def fit(chunks: Iterable[Iterable[str | None]], options: Options) -> dict[str, Any]:
-    """A code for each word, in order of falling frequency. `size` is one more than the largest code."""
-    counts = Counter(chain.from_iterable(chunks))
-    frequent = [word for word, count in counts.items() if word and count >= options.min_count]
-    kept = sorted(frequent, key=lambda word: (-counts[word], word))
+    """A code for each word, in order of falling frequency. `size` is one more than the largest code.
+
+    `spelling` has the rules by which words are one, if any hold for these.
+    """
+    counts = Counter(word for word in chain.from_iterable(chunks) if word)
+    rules = spelling.rules(counts.keys())
+    spelled = spelling.merged(counts, rules)
+    frequent = [word for word, rows in spelled.items() if rows.total() >= options.min_count]
+    kept = sorted(frequent, key=lambda word: (-spelled[word].total(), min(spelled[word])))
     codes = {word: code for code, word in enumerate(kept[: options.max_size], UNKNOWN + 1)}
-    return {"codes": codes, "buckets": options.buckets, "size": UNKNOWN + 1 + len(codes) + options.buckets}
+    fitted = {"codes": codes, "buckets": options.buckets, "size": UNKNOWN + 1 + len(codes) + options.buckets}
+    return fitted | ({"spelling": rules} if rules else {})
 
 
 def transform(values: Iterable[str | None], fitted: dict[str, Any]) -> np.ndarray:
     """[N] -> codes int32 [N, 1]."""
     codes: dict[str, int] = fitted["codes"]
     buckets: int = fitted["buckets"]
+    rules = fitted.get("spelling", ())
     first = fitted["size"] - buckets
 
     def code(value: str | None) -> int:
         if not value:
             return MISSING
-        other = first + zlib.crc32(value.encode()) % buckets if buckets else UNKNOWN
-        return codes.get(value, other)
+        word = spelling.canonical(value, rules)
+        other = first + zlib.crc32(word.encode()) % buckets if buckets else UNKNOWN
+        return codes.get(word, other)
 
     rows = list(values)
     coded = {value: code(value) for value in set(rows)}
@@ -69,3 +79,21 @@ def transform(values: Iterable[str | None], fitted: dict[str, Any]) -> np.ndarra
 def tensor(fitted: dict[str, Any]) -> Tensor:
     """int32 (1,)."""
     return Tensor("int32", (1,))
+
+
+def public(fitted: dict[str, Any]) -> dict[str, Any]:
+    """The CRC-32 of each known word, for `unknown` at a client; {} if they are too many or buckets share the rest."""
+    if "codes" not in fitted or fitted["buckets"] or len(fitted["codes"]) > MOST_PUBLIC:
+        return {}
+    known = np.array(sorted(zlib.crc32(word.encode()) for word in fitted["codes"]), "<u4")
+    rules = {"spelling": fitted["spelling"]} if "spelling" in fitted else {}
+    return {"known": base64.b64encode(known.tobytes()).decode()} | rules
+
+
+def unknown(described: dict[str, Any]) -> Callable[[str | None], bool] | None:
+    """Whether a word is unknown to the model that `public` describes; None if that cannot be told."""
+    if "known" not in described:
+        return None
+    known = frozenset(np.frombuffer(base64.b64decode(described["known"]), "<u4").tolist())
+    rules = described.get("spelling", ())
+    return lambda value: bool(value) and zlib.crc32(spelling.canonical(str(value), rules).encode()) not in known

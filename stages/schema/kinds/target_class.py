@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.schema import Tensor
+from stages.schema import Tensor, spelling
 
 RAW = "str"
 SPOILED = "labels shuffled"
@@ -35,15 +35,24 @@ def strata(values: Iterable[str]) -> np.ndarray:
 def fit(chunks: Iterable[Iterable[str]], options: Options) -> dict[str, Any]:
     """The classes, in numeric order if all are whole numbers, else sorted as text; and the count of each.
 
+    `spelling` has the rules by which labels are one, if any hold. Such a class is called by its plain spelling, as `2`
+    for `2` and `2.0`, if a label has it, else by the most frequent one.
+
     Raises:
         ValueError: there are fewer than two classes.
     """
-    counts = Counter(chain.from_iterable(chunks))
+    words = Counter(chain.from_iterable(chunks))
+    rules = spelling.rules(words.keys())
+    counts = {
+        min(rows, key=lambda label: (label != plain, -rows[label], label)): rows.total()
+        for plain, rows in spelling.merged(words, rules).items()
+    }
     if len(counts) < 2:
         raise ValueError(f"all rows are labeled {', '.join(counts)}: a classifier needs two classes")
     numeric = all(label.removeprefix("-").isdecimal() for label in counts)
     labels = sorted(counts, key=lambda label: (int(label) if numeric else 0, label))
-    return {"labels": labels, "counts": [counts[label] for label in labels]}
+    fitted = {"labels": labels, "counts": [counts[label] for label in labels]}
+    return fitted | ({"spelling": rules} if rules else {})
 
 
 def transform(values: Iterable[str], fitted: dict[str, Any]) -> np.ndarray:
@@ -52,9 +61,11 @@ def transform(values: Iterable[str], fitted: dict[str, Any]) -> np.ndarray:
     Raises:
         ValueError: a label is not among the classes of the training data.
     """
-    codes = {label: code for code, label in enumerate(fitted["labels"])}
+    rules = fitted.get("spelling", ())
+    known = {spelling.canonical(label, rules): code for code, label in enumerate(fitted["labels"])}
     rows = list(values)
-    unknown = sorted(map(str, set(rows) - codes.keys()))
+    codes = {label: known.get(spelling.canonical(label, rules)) for label in set(rows)}
+    unknown = sorted(str(label) for label, code in codes.items() if code is None)
     if unknown:
         raise ValueError(f"no training sample is labeled {', '.join(unknown)}")
     return np.fromiter(map(codes.__getitem__, rows), np.int64, len(rows))

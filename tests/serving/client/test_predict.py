@@ -137,3 +137,13 @@ def test_an_input_is_not_overwritten(toy: Toy, tmp_path: Path) -> None:
     _, message = predict(toy, tmp_path, "t.csv", "--output", "./t.csv", code=2)
     assert "is one of the inputs" in message
     assert (tmp_path / "t.csv").read_text() == "amount\n1\n"
+
+
+def test_words_that_the_model_does_not_know_are_counted_and_warned_of(toy: Toy, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("amount,town\n1,Ulm\n2,ulm\n3,ulm\n4,\n5,Bonn\n6,Aix\n")
+    answers, output = predict(toy, tmp_path, "t.csv")
+    assert [answer.get("unknown_words") for answer in answers] == [None, *[{"town": 1}] * 2, None, None, {"town": 1}]
+    assert "warning: town: the model knows none of 'ulm' (2), 'Aix' (1): 3 of 5 words (60%) are unknown to it" in output
+    (tmp_path / "known.csv").write_text("amount,town\n1,Ulm\n2,Bonn\n")
+    _, output = predict(toy, tmp_path, "known.csv", "--output", "out.csv")
+    assert "town" not in output

@@ -56,7 +56,11 @@ BY_NAME = (
     *("stages/networks/encoders", "stages/networks/trunks", "stages/networks/heads", "stages/trees"),
     *("stages/evaluation/metrics", "stages/evaluation/plots", "stages/evaluation/samples"),
 )
-SHIPPED = ("stages/schema/__init__.py", "stages/schema/kinds/")  # copied into every exported model
+SHIPPED = (
+    "stages/schema/__init__.py",
+    "stages/schema/spelling.py",
+    "stages/schema/kinds/",
+)  # copied into every exported model
 
 HEAVY = {
     *("torch", "lightning", "torchmetrics", "great_expectations", "sklearn", "scipy", "matplotlib", "pandas"),
