@@ -41,6 +41,9 @@ def test_without_a_suitable_interpreter_the_remedy_is_printed(tmp_path):
 
 def test_a_second_setup_does_nothing():
     shell = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    # Another environment must not be made under the tests that run in this one.
+    due = subprocess.run(["make", "--question", "environments"], cwd=ROOT, env=shell, check=False)
+    assert due.returncode == 0, "an environment is out of date: run `make setup`"
     result = subprocess.run(["make", "setup"], cwd=ROOT, env=shell, capture_output=True, text=True, check=True)
     assert result.stdout == ""
 

@@ -24,6 +24,8 @@ from stages.core.children import child_environment
 from stages.core.locks import holding
 from tests.support.project import ROOT
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60  # seconds to wait for an expected event
 
 # Each stage also runs do/STAGE.sh. That is not a dependency, so dvc.lock is the same whatever it does.

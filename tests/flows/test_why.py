@@ -10,6 +10,8 @@ from ruamel.yaml import YAML
 
 from tests.support.project import ROOT, Clone
 
+pytestmark = pytest.mark.slow
+
 # `train` copies a file in the place of a training; its record of code is that of the real stage.
 GRAPH = """
 vars:

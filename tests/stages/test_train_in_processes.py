@@ -14,6 +14,8 @@ from stages.training import processes
 from tests.support.project import ROOT, environment
 from tests.support.training import ARGUMENTS, OPTIONS, curves, outputs, settle, weights
 
+pytestmark = pytest.mark.slow
+
 # sample-keyed augmentation, an odd number of val samples for an even number of processes, a shorter step at the end
 CHANGES = {"epochs": 40, "optimizer": "momentum", "learning_rate": 0.02, "average": 0.9, "accumulate": 4}
 CHANGES |= {"augment": {"image": {"shift": 0.2, "flip": True}}}

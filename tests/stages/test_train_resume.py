@@ -18,6 +18,8 @@ from stages.training.learner import Learner
 from tests.support.project import ROOT, environment
 from tests.support.training import OPTIONS, curves, outputs, settle, val_loss
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = {
     "epochs": 40,
     "optimizer": "nesterov",

@@ -116,7 +116,19 @@ def _hidden(command: "list[str]", environment: "dict[str, str]", key: str) -> in
 
 
 def _end_with(parent: int) -> None:
-    signal.signal(signal.SIGHUP, lambda *_: os.killpg(0, signal.SIGKILL))
+    """End the server and this process when the parent ends, and remove the shared memory, which nobody else may find.
+
+    The launcher's folder, whose name is the prefix of that memory, may disappear together with the parent.
+    """
+    prefix = Path.cwd().name
+
+    def end(*_: object) -> None:
+        for region in Path("/dev/shm").glob(f"{prefix}?*"):
+            if prefix and region.is_file():
+                region.unlink(missing_ok=True)
+        os.killpg(0, signal.SIGKILL)
+
+    signal.signal(signal.SIGHUP, end)
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
     if os.getppid() != parent:
         sys.exit("error: the starting process has ended")

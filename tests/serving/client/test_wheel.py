@@ -19,6 +19,8 @@ from serving.triton import manifest
 from serving.triton.launcher import Endpoint, running
 from tests.support.project import ROOT, Clone
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = (ROOT / "docs/client.md").read_text(encoding="utf-8")
 OURS = {"serving", "stages", "flows", "benchmarks", "torch", "lightning", "dvc", "prefect", "pandas", "pyarrow"}
 

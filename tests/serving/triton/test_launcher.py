@@ -198,6 +198,7 @@ def test_the_server_and_its_workers_end_with_a_killed_parent(repository: Path) -
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
     _until(lambda: not _alive(family), "server or stub lives on")
+    assert not [entry for entry in os.listdir("/dev/shm") if name in entry]
     _until(lambda: not _swept(name), "the next start would not clear up")
 
 

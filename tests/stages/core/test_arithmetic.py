@@ -29,6 +29,7 @@ def python(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], env=surroundings, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not arithmetic.instructions() >= arithmetic.NEEDED, reason="this processor lacks AVX2 or FMA")
 def test_a_few_training_steps_give_the_same_weights_on_every_processor() -> None:
     done = python(str(ROOT / "tests/support/few_steps.py"), MKL_CBWR="AUTO", ATEN_CPU_CAPABILITY="default")
@@ -67,6 +68,7 @@ def test_instruction_sets_are_read_from_cpuinfo(monkeypatch, tmp_path, machine, 
     assert arithmetic.instructions(tmp_path / "missing") == set()
 
 
+@pytest.mark.slow
 def test_training_a_narrow_cnn_needs_little_memory() -> None:
     """Regression: oneDNN's AVX2 code damaged the heap, and glibc ended the process."""
     code = """

@@ -17,6 +17,8 @@ import pytest
 from stages.core import inputs, lockfile
 from tests.support.project import ROOT, Clone, environment
 
+pytestmark = pytest.mark.slow
+
 GRAPH = """
 vars:
   - paths: {made: made, out: out.txt, raw: raw, other: other}

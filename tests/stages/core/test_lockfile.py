@@ -15,6 +15,8 @@ from stages.core import lockfile
 from stages.core.errors import UserError
 from tests.support.project import Clone, environment
 
+pytestmark = pytest.mark.slow
+
 GRAPH = """
 stages:
   first: {cmd: "echo . >> runs; cp raw a", deps: [raw], outs: [a]}

@@ -15,6 +15,8 @@ from stages.core.errors import UserError
 from tests.support.line import release, serving
 from tests.support.project import clone
 
+pytestmark = pytest.mark.slow
+
 SIGHT = {"0": "round", "1": "thin", "7": "slanted"}
 ROBUSTNESS = {
     "image": {"flip": {"max_changed": 1.0}},

@@ -69,6 +69,7 @@ def test_draws_are_splitmix64():
     assert draws.uniform(3)[0].tolist() == [(number >> 40) / 2**24 for number in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "side", "channels"),
     [(CNN, 8, 1), (MLP, 28, 1), ({"encoders": {"image": {"norm": "group", "depth": 2, "dropout": 0.1}}}, 33, 3)],

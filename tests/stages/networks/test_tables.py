@@ -63,6 +63,7 @@ def network(schema, spec):
     return Network(schema, resolve(schema, spec)).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [FEATURES, SCALED], ids=["standard", "scaled"])
 @pytest.mark.parametrize("target", [CLASS, NUMBER], ids=["class", "number"])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)

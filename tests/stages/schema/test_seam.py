@@ -20,6 +20,8 @@ from tests.support.architecture import RULES
 from tests.support.project import clone
 from tests.support.toy_kinds import TOY
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = {"left level": {"kind": "level", "unit": 2.0}, "remark": "remark", "right level": "level"}
 
 

@@ -97,6 +97,7 @@ def test_the_order_of_words_matters(spec):
     assert not torch.allclose(built([torch.from_numpy(one)]), built([torch.from_numpy(two)]), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_the_exported_graph_equals_the_network(spec):
     built = network(spec)

@@ -96,6 +96,7 @@ def test_a_timestamp_is_fitted_to_the_values_that_are_not_missing():
         timestamp.fit([[None]], timestamp.Options())
 
 
+@pytest.mark.slow
 def test_the_exported_graph_equals_the_network():
     torch.manual_seed(0)
     built = Network(SCHEMA, resolve(SCHEMA, {})).eval()

@@ -25,6 +25,8 @@ from tests.support.line import release, serving
 from tests.support.project import clone
 from tests.support.real_data import DATA
 
+pytestmark = pytest.mark.slow
+
 ROWS = 1000
 
 

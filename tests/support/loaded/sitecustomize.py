@@ -1,9 +1,13 @@
-"""First on the path of the clone in which everything runs: each stage writes which of our files it has loaded."""
+"""First on the path of the clone in which everything runs: each stage writes which of our files it has loaded.
+
+Deprecation warnings of our own code are errors there, as in the tests themselves.
+"""
 
 import atexit
 import json
 import os
 import sys
+import warnings
 
 
 def write() -> None:
@@ -17,3 +21,5 @@ def write() -> None:
 
 
 atexit.register(write)
+for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+    warnings.filterwarnings("error", category=category, module=r"(__main__|stages|serving|flows)\b")
