@@ -18,7 +18,7 @@ from stages.core.errors import Misuse, NeedsPerson, Refused
 from stages.core.locks import holding
 
 PASSED, FAILED = 0, 1
-ENDS = {"pass": PASSED, "refuse": Refused.code, "needs a person": NeedsPerson.code}
+ENDS = {"pass": PASSED, "refuse": Refused.exit_code, "needs a person": NeedsPerson.exit_code}
 REPRO = [sys.executable, "-m", "stages.core.run_module", "dvc", "repro"]
 REPORT = [sys.executable, "-m", "flows.report.page"]
 
@@ -73,7 +73,7 @@ def run(
         if code != 0:
             if stamp(validation) != before and read(validation).get("outcome") == "refused":
                 child(REPORT)
-                sys.exit(Refused.code)
+                sys.exit(Refused.exit_code)
             sys.exit(FAILED)
         verdict = read(Path(paths["verdict"]))
     show(verdict)
@@ -186,7 +186,9 @@ def release(
     candidate = from_champion(root) if champion else exported(laid_out())
     settings = params.parse(root / "params.yaml").serve
     if not (canary or shadow) and (requests or minutes):
-        raise Misuse("--requests and --minutes apply to a trial only: add --canary 5% or --shadow")
+        raise Misuse(
+            "option-needs-trial", "--requests and --minutes apply to a trial only: add --canary 5% or --shadow"
+        )
     trial = None
     if canary or shadow:
         limits = settings.canary.model_dump() | ({"requests": requests} if requests else {})
@@ -261,7 +263,7 @@ def serve(
 
     ports = supervisor.Ports(http_port, grpc_port, metrics_port)
     if len(set(ports)) < 3:
-        raise Misuse("HTTP, gRPC and metrics need a port each: two of those given are the same")
+        raise Misuse("port-repeated", "HTTP, gRPC and metrics need a port each: two of those given are the same")
     root, store = project(), opened()
     settings = params.parse(root / "params.yaml").serve
     stop = threading.Event()
@@ -293,7 +295,10 @@ def trace(
     root, store = project(), opened()
     releases = tracing.named(answer)
     if restore and len(releases) > 1:
-        raise Misuse(f"{answer} names several releases, {', '.join(releases)}: trace the one to restore")
+        raise Misuse(
+            "trace-several-releases",
+            f"{answer} names several releases, {', '.join(releases)}: trace the one to restore",
+        )
     traces = [tracing.follow(root, store, release) for release in releases]
     for followed in traces:
         tracing.show(followed)
@@ -326,7 +331,7 @@ def predict(
 
     tables = inputs.TableFormat()
     if not model and enclosing() is None:
-        raise Misuse("this folder is in no project: name the model with --model")
+        raise Misuse("option-model-missing", "this folder is in no project: name the model with --model")
     if enclosing():
         settings = params.parse(project() / "params.yaml")
         model, tables = model or settings.export.name, table_format(settings.data.format, settings.data.options)
@@ -334,7 +339,7 @@ def predict(
     try:
         client = AsyncClient(server or "127.0.0.1:8001", model, timeout_s=timeout_s, retry_s=0.5)
     except ValueError as error:
-        raise Misuse(str(error)) from error
+        raise Misuse("option-invalid-server", str(error)) from error
     sys.exit(PASSED if answer(values, client, tables, output, probabilities) else FAILED)
 
 

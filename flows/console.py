@@ -27,7 +27,9 @@ def share(text: str) -> float:
     except ValueError:
         percent = 0.0
     if not (text.endswith("%") and 0 < percent <= 100):
-        raise Misuse(f"--canary {text!r} is not a share of the requests: write it as 5%, up to 100%")
+        raise Misuse(
+            "option-invalid-share", f"--canary {text!r} is not a share of the requests: write it as 5%, up to 100%"
+        )
     return percent / 100
 
 

@@ -53,7 +53,7 @@ GRAPH = Path("dvc.yaml")
 ONE_RUN = Path(".dvc/tmp/millrace.lock")
 REFUSED = 3  # the exit code of a stage that refuses
 OPEN = "NeedsPerson"  # the name of a run's state if a person has to decide
-ENDS = {"Refused": Refused.code, OPEN: NeedsPerson.code}  # exit code by the state's name
+ENDS = {"Refused": Refused.exit_code, OPEN: NeedsPerson.exit_code}  # exit code by the state's name
 
 _RETRIES = 2
 _RETRY_DELAYS_S = (2, 5)
@@ -117,7 +117,7 @@ def plan() -> list[Stage]:
     from dvc.repo.reproduce import get_active_graph, plan_repro
 
     if not GRAPH.is_file():
-        raise UserError(f"there is no {GRAPH} here: run this in the project's folder")
+        raise UserError("project-not-found", f"there is no {GRAPH} here: run this in the project's folder")
     try:
         with Repo() as repo:
             graph = get_active_graph(repo.index.graph)
@@ -132,7 +132,7 @@ def plan() -> list[Stage]:
                 for stage in stages
             ]
     except DvcException as error:
-        raise UserError(f"{GRAPH}: {' '.join(str(error).split())}: `dvc dag` says where") from error
+        raise UserError("dvc-yaml-invalid", f"{GRAPH}: {' '.join(str(error).split())}: `dvc dag` says where") from error
 
 
 def waits(stages: Sequence[Stage]) -> dict[str, list[str]]:
@@ -332,7 +332,7 @@ def api() -> Iterator[None]:
     if configured := PREFECT_API_URL.value():
         if not answers(configured, somehow=True):
             remedy = "start it with `prefect server start`, or unset PREFECT_API_URL to let the run start its own"
-            raise UserError(f"no Prefect server answers at {configured}: {remedy}")
+            raise UserError("prefect-no-server", f"no Prefect server answers at {configured}: {remedy}")
         yield
         return
     with socket.socket() as free:
@@ -348,7 +348,9 @@ def api() -> Iterator[None]:
         deadline = time.monotonic() + _SERVER_START_S
         while not answers(url):
             if server.poll() is not None or time.monotonic() > deadline:
-                raise UserError(f"Prefect's server did not start: {' '.join(' '.join(last).split())[-500:]}")
+                raise UserError(
+                    "prefect-not-started", f"Prefect's server did not start: {' '.join(' '.join(last).split())[-500:]}"
+                )
             time.sleep(0.1)
         with temporary_settings({PREFECT_API_URL: url}):
             try:
@@ -380,11 +382,11 @@ def main() -> int:
     protect_printing()
     try:
         if not GRAPH.is_file():
-            raise UserError(f"there is no {GRAPH} here: run this in the project's folder")
+            raise UserError("project-not-found", f"there is no {GRAPH} here: run this in the project's folder")
         with api():
             state = pipeline(return_state=True)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error.line, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the next run continues from here", file=sys.stderr)

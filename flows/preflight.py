@@ -53,10 +53,13 @@ def data(path: Path, builtin: Path, name: str) -> None:
     if path.exists() or path == builtin / name:
         return
     if builtin in path.parents:
-        raise Misuse(f"params.yaml: data.path: there is no built-in set {path}: data.builtin makes {builtin / name}")
+        raise Misuse(
+            "data-unknown-builtin",
+            f"params.yaml: data.path: there is no built-in set {path}: data.builtin makes {builtin / name}",
+        )
     pointer = path.with_name(f"{path.name}.dvc")
     remedy = f"`dvc pull {pointer}` brings it here" if pointer.exists() else "bring it there with `millrace data add`"
-    raise Misuse(f"params.yaml: data.path: there is no {path}: {remedy}")
+    raise Misuse("data-not-found", f"params.yaml: data.path: there is no {path}: {remedy}")
 
 
 def champion(paths: Mapping[str, str]) -> None:
@@ -70,7 +73,7 @@ def champion(paths: Mapping[str, str]) -> None:
             json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             problem = "is not JSON" if path.exists() else "is missing"
-            raise Misuse(f"{path} {problem}: `git checkout {path}` restores it") from error
+            raise Misuse("champion-damaged", f"{path} {problem}: `git checkout {path}` restores it") from error
 
 
 def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
@@ -85,7 +88,7 @@ def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
         network.resolve(declared, {"encoders": model.encoders, "trunk": model.trunk, "head": model.head})
         network.augmenter(declared, augment)
     except ValueError as error:
-        raise Misuse(f"params.yaml: {error}") from error
+        raise Misuse("params-invalid-network", f"params.yaml: {error}") from error
 
 
 def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: Column, section: str = "gate") -> None:
@@ -102,16 +105,20 @@ def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: 
                 hint = nearest(_metric(name), ranges)
                 remedy = "" if hint.endswith("?") else ": delete it, or write another"
                 where = f"{section}.{key} of a target of kind {target.kind.removeprefix('target_')}"
-                raise Misuse(f"params.yaml: {where}: there is no metric {name!r}{hint}{remedy}")
+                raise Misuse(
+                    "params-unknown-metric", f"params.yaml: {where}: there is no metric {name!r}{hint}{remedy}"
+                )
     for name, bound in bounds.items():
         low, high = ranges[_metric(name)]
         if bound.min is not None and bound.min > high:
             raise Misuse(
-                f"params.yaml: {section}.thresholds.{name}.min is {bound.min:g}, but it is never over {high:g}"
+                "params-impossible-threshold",
+                f"params.yaml: {section}.thresholds.{name}.min is {bound.min:g}, but it is never over {high:g}",
             )
         if bound.max is not None and bound.max < low:
             raise Misuse(
-                f"params.yaml: {section}.thresholds.{name}.max is {bound.max:g}, but it is never under {low:g}"
+                "params-impossible-threshold",
+                f"params.yaml: {section}.thresholds.{name}.max is {bound.max:g}, but it is never under {low:g}",
             )
 
 

@@ -28,9 +28,11 @@ def project() -> Path:
 
     root = enclosing()
     if root is None:
-        raise Misuse(f"{Path.cwd()} is not inside a millrace project: there is no dvc.yaml here or above")
+        raise Misuse(
+            "project-not-found", f"{Path.cwd()} is not inside a millrace project: there is no dvc.yaml here or above"
+        )
     if not (root / "params.yaml").exists():
-        raise Misuse(f"{root / 'params.yaml'} is missing: restore it with `git checkout params.yaml`")
+        raise Misuse("params-missing", f"{root / 'params.yaml'} is missing: restore it with `git checkout params.yaml`")
     for restored in lockfile.recover(root):
         print(restored, file=sys.stderr)
     return root
@@ -52,7 +54,7 @@ def exported() -> dict[str, Path]:
     """
     paths = laid_out()
     if not paths["manifest"].exists():
-        raise UserError("there is no exported model yet: make one with `millrace run`")
+        raise UserError("model-not-exported", "there is no exported model yet: make one with `millrace run`")
     return paths
 
 
@@ -70,7 +72,7 @@ def only(names: list[str]) -> str:
         Misuse: there are several, or none.
     """
     if not names:
-        raise Misuse("nothing is released yet: `millrace release` does that")
+        raise Misuse("release-none", "nothing is released yet: `millrace release` does that")
     if len(names) > 1:
-        raise Misuse(f"there are several models, {', '.join(names)}: choose one with --model")
+        raise Misuse("option-model-missing", f"there are several models, {', '.join(names)}: choose one with --model")
     return names[0]

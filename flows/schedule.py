@@ -45,10 +45,10 @@ def main() -> int:
     try:
         schedule = parse(chosen.cron, chosen.timezone)
         if not GRAPH.is_file():
-            raise UserError(f"there is no {GRAPH} here: run this in the project's folder")
+            raise UserError("project-not-found", f"there is no {GRAPH} here: run this in the project's folder")
         require_server(PREFECT_API_URL.value())
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error.line, file=sys.stderr)
         return 2
     serve(schedule)
     return 0
@@ -63,11 +63,15 @@ def parse(cron: str, timezone: str) -> Any:
     try:
         ZoneInfo(timezone)
     except (ValueError, LookupError) as error:
-        raise UserError(f"--timezone {timezone!r} is unknown: write one such as Europe/Berlin") from error
+        raise UserError(
+            "schedule-unknown-timezone", f"--timezone {timezone!r} is unknown: write one such as Europe/Berlin"
+        ) from error
     try:
         return Cron(cron, timezone=timezone)
     except ValueError as error:
-        raise UserError(f"--cron: {error}: write it as in '0 3 * * *', every day at three") from error
+        raise UserError(
+            "schedule-invalid-cron", f"--cron: {error}: write it as in '0 3 * * *', every day at three"
+        ) from error
 
 
 def require_server(url: str | None) -> None:
@@ -77,9 +81,15 @@ def require_server(url: str | None) -> None:
         UserError: none does.
     """
     if not url:
-        raise UserError(f"no Prefect server is set: `prefect server start`, then `export PREFECT_API_URL={EXAMPLE}`")
+        raise UserError(
+            "prefect-no-server",
+            f"no Prefect server is set: `prefect server start`, then `export PREFECT_API_URL={EXAMPLE}`",
+        )
     if not answers(url):
-        raise UserError(f"no Prefect server answers at {url}: `prefect server start`, or set another PREFECT_API_URL")
+        raise UserError(
+            "prefect-no-server",
+            f"no Prefect server answers at {url}: `prefect server start`, or set another PREFECT_API_URL",
+        )
 
 
 def serve(schedule: Any) -> None:

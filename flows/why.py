@@ -27,7 +27,7 @@ def would_run(stage: str, root: Path) -> list[str]:
         Misuse: there is no such stage.
     """
     if stage not in params.stages():
-        raise Misuse(f"there is no stage {stage!r}{nearest(stage, params.stages())}")
+        raise Misuse("option-unknown-stage", f"there is no stage {stage!r}{nearest(stage, params.stages())}")
     entry = lockfile.stages(root).get(stage)
     if entry is None:
         return [f"{stage} has never run"]

@@ -94,7 +94,7 @@ def released(path: Path) -> Manifest | None:
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: restore it with `git checkout {path}`") from error
+        raise UserError("champion-damaged", f"{path} is not JSON: restore it with `git checkout {path}`") from error
     return manifests.load(path) if described else None
 
 

@@ -126,7 +126,8 @@ def check(rows: dict[str, np.ndarray]) -> None:
     for split, positions in rows.items():
         if not len(positions):
             raise UserError(
-                f"the {split} split is empty: give more samples, or a larger share under `split:` in params.yaml"
+                "split-empty",
+                f"the {split} split is empty: give more samples, or a larger share under `split:` in params.yaml",
             )
 
 
@@ -141,7 +142,7 @@ def fit(source: Path, declared: Schema, rows: np.ndarray) -> Schema:
         try:
             values = module.fit(table.Values(source, column.name, rows), module.Options(**column.options))
         except ValueError as error:
-            raise UserError(f"column {column.name!r}, train split: {error}") from error
+            raise UserError("data-not-fitted", f"column {column.name!r}, train split: {error}") from error
         return replace(column, fitted=values)
 
     with ThreadPoolExecutor(THREADS) as pool:  # read one column while another is sorted
@@ -200,7 +201,9 @@ def attempt(encode: Callable[[Raw], Any], raw: Raw, source: Path, rows: np.ndarr
                 faults.append(f"{place}: {fault}")
         more = [f"{len(faults) - FEW:,} more"] if len(faults) > FEW else []
         listed = "; ".join([*faults[:FEW], *more]) or str(error)
-        raise UserError(f"{where}: {listed}. Fix these samples, or remove them from the data") from error
+        raise UserError(
+            "data-invalid-value", f"{where}: {listed}. Fix these samples, or remove them from the data"
+        ) from error
 
 
 def write_summary(folder: Path, rows: dict[str, np.ndarray], removed: dict[str, int], read: dict[str, Path]) -> None:

@@ -99,7 +99,7 @@ def build(sections: Any, schema_path: Path) -> Any:
         if model.init_from != "none":
             network.initialize(net, pinned(Path(model.init_from), model.init_sha256), model.name_map)
     except ValueError as error:
-        raise Misuse(f"params.yaml: {error}") from error
+        raise Misuse("params-invalid-network", f"params.yaml: {error}") from error
     if model.freeze_encoders:
         net.encoders.requires_grad_(False)
     names = ("seed", "optimizer", "learning_rate", "momentum", "schedule", "warmup_epochs", "l1", "l2", "arithmetic")

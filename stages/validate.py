@@ -49,7 +49,7 @@ def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None
         write_report(folder, report, rows, rejected, declared.target.name)
     print(summary(report))
     if report.failed:
-        raise Refused(f"the data are refused: {'; '.join(report.faults)}: see {validation}/index.html")
+        raise Refused("data-refused", f"the data are refused: {'; '.join(report.faults)}: see {validation}/index.html")
 
 
 def build(declared: Schema, columns: Mapping[str, dict[str, Any]]) -> Suite:
@@ -95,7 +95,7 @@ def read(path: Path, declared: Schema, suite: Suite) -> pd.DataFrame:
         own = ["_id", "_split", "_source", declared.target.name]
         for name in own:
             if name not in names:
-                raise UserError(f"{path} has no column {name!r}: run ingest again")
+                raise UserError("data-table-outdated", f"{path} has no column {name!r}: run ingest again")
         facts = [name for column in declared.features for name in names if name.startswith(f"{column.name}.")]
         judged = [*_values(declared), *(kwargs.get("column") for _, kwargs in suite)]
         present = [name for name in judged if name in names]

@@ -32,12 +32,12 @@ def main(path: Path, name: str | None = None, target: str = "", options: str = "
     """Copy the data, track them with DVC, and set params.yaml to them. `options`: `data.options` as YAML."""
     path = path.expanduser()
     if not path.exists():
-        raise Misuse(f"there is no {path}")
+        raise Misuse("data-not-found", f"there is no {path}")
     if name is None:
         stem = path.resolve().stem if path.is_file() else path.resolve().name
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "data"
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise Misuse(f"the name {name!r} must consist of letters, digits, '.', '_' and '-'")
+        raise Misuse("data-invalid-name", f"the name {name!r} must consist of letters, digits, '.', '_' and '-'")
     format_name = recognize(path)
     folder = RAW / name
     given = parse_options(options, format_name)
@@ -94,7 +94,7 @@ def parse_options(options: str, format_name: str) -> dict[str, Any]:
             raise ValueError("write options like '{encoding: latin-1}'")
         sections.options(sources.source(format_name), given, "data.options")
     except (YAMLError, ValueError) as error:
-        raise Misuse(f"--options {options!r}: {' '.join(str(error).split())}") from error
+        raise Misuse("data-invalid-options", f"--options {options!r}: {' '.join(str(error).split())}") from error
     return given
 
 
@@ -140,7 +140,7 @@ def recognize(path: Path) -> str:
             return name
     what = "a file" if path.is_file() else "an empty folder" if not any(path.iterdir()) else "a folder"
     layouts = "; or ".join(f"{name}, {source.LAYOUT}" for name, source in formats.items())
-    raise Misuse(f"{path} is {what} in no known format: {layouts}")
+    raise Misuse("data-unknown-format", f"{path} is {what} in no known format: {layouts}")
 
 
 def copy_in(path: Path, folder: Path) -> None:
@@ -152,12 +152,15 @@ def copy_in(path: Path, folder: Path) -> None:
     if folder.exists() and folder.resolve() == path.resolve():
         return
     if path.resolve() in folder.resolve().parents:
-        raise Misuse(f"{path} contains this project: name a folder that contains only the data")
+        raise Misuse(
+            "data-contains-project", f"{path} contains this project: name a folder that contains only the data"
+        )
     if folder.exists():
         other_name = f"millrace data add {shlex.quote(str(path))} --name NAME"
         read_again = f"`millrace data add {folder}` reads it again"
         raise Misuse(
-            f"{folder} exists: {read_again}; for other data give another name, `{other_name}`, or remove it first"
+            "data-name-taken",
+            f"{folder} exists: {read_again}; for other data give another name, `{other_name}`, or remove it first",
         )
     with replacing(folder) as scratch:
         if path.is_dir():
@@ -171,7 +174,9 @@ def track(folder: Path) -> None:
     """Track the folder with `dvc add`."""
     process = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(folder)], check=False)
     if process.returncode:
-        raise UserError(f"`dvc add {folder}` failed; the data are in {folder}, and params.yaml is unchanged")
+        raise UserError(
+            "dvc-failed", f"`dvc add {folder}` failed; the data are in {folder}, and params.yaml is unchanged"
+        )
 
 
 if __name__ == "__main__":

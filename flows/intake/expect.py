@@ -45,7 +45,9 @@ def ingest() -> None:
     """Run `dvc repro` up to the table."""
     process = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "ingest"], check=False)
     if process.returncode:
-        raise UserError("the data could not be ingested, for the reason above; params.yaml is unchanged")
+        raise UserError(
+            "data-not-ingested", "the data could not be ingested, for the reason above; params.yaml is unchanged"
+        )
 
 
 def read(table: Path) -> pd.DataFrame:
@@ -72,7 +74,9 @@ def check(column: Column, options: dict[str, Any]) -> None:
     try:
         sections.options(expectations.of(column.kind), options, key)
     except ValueError as error:
-        raise Misuse(f"{error}: correct or remove {key} in params.yaml, or replace it with --force") from error
+        raise Misuse(
+            "params-contradiction", f"{error}: correct or remove {key} in params.yaml, or replace it with --force"
+        ) from error
 
 
 def show(columns: tuple[Column, ...], written: dict[str, Any], new: dict[str, Any], kept: dict[str, list[str]]) -> None:

@@ -72,25 +72,33 @@ def table(path: Path, format_name: str, options: Any = None, target: str = "") -
     nested = {name: why for name, why in nested.items() if name not in held}
     names = [name for name in present if name not in nested and name not in held]
     if not names or len(names) + len(held) < 2:
-        raise UserError(f"{path} has only one column, {', '.join(names)}: a table needs a feature and a target")
+        raise UserError(
+            "data-one-column", f"{path} has only one column, {', '.join(names)}: a table needs a feature and a target"
+        )
     if target and target not in names:
-        raise UserError(f"{path} has no column {target!r} of single values{nearest(target, names)}")
+        raise UserError("data-no-target", f"{path} has no column {target!r} of single values{nearest(target, names)}")
     cells, rejects = first_rows(path, source, options, names)
     rows, first_reject = len(cells[names[0]]), f"the first: {' '.join(rejects[0])}" if rejects else ""
     if not rows:
-        raise UserError(f"no row of {path} can be read: {first_reject}" if rejects else f"{path} has no rows")
+        raise UserError(
+            "data-no-rows", f"no row of {path} can be read: {first_reject}" if rejects else f"{path} has no rows"
+        )
     fitting = [delimited.PLAIN]
     if isinstance(options, delimited.Options):
         fitting = number_formats(cells.values()) if options.marks == delimited.PLAIN else [options.marks]
     target_name = target or next((name for name in names if name.lower() in TARGETS), names[-1])
     if len({str(value) for value in cells[target_name] if value is not None}) < 2:
-        raise UserError(f"{path}: the target {target_name!r} is the same in all rows: name another with --target")
+        raise UserError(
+            "data-constant-target",
+            f"{path}: the target {target_name!r} is the same in all rows: name another with --target",
+        )
     features = [guess_feature(name, values, fitting[0]) for name, values in cells.items() if name != target_name]
     features += [guess_file_column(name, cells) for name, cells in held.items()]
     features += [Guess(name, "", 0.0, 0, "", f"left out: {why}") for name, why in nested.items()]
     if not any(column.kind for column in features):
         raise UserError(
-            f"{path} has no feature: " + "; ".join(f"{column.name!r} is {column.note}" for column in features)
+            "data-no-feature",
+            f"{path} has no feature: " + "; ".join(f"{column.name!r} is {column.note}" for column in features),
         )
     doubts = [f"{len(rejects):,} of {rows + len(rejects):,} rows cannot be read: {first_reject}"] if rejects else []
     if fitting[0] == delimited.Marks(".", ",") and delimited.Marks(",") in fitting:

@@ -70,8 +70,8 @@ def main() -> int:
     try:
         print(f"the report of this run: {write(params.paths())}")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
+        print(error.line, file=sys.stderr)
+        return error.exit_code
     return 0
 
 

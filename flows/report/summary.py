@@ -134,10 +134,11 @@ def gather(paths: Mapping[str, Path]) -> Run:
         return Run("refuse", "Data refused", lead, reasons=reasons, data=data, commit=_commit(), written=written)
     verdict, manifest = _read(paths["verdict"]), _manifest(paths.get("manifest"))
     if not verdict:
-        raise UserError("nothing has been judged yet: run `millrace run`")
+        raise UserError("verdict-missing", "nothing has been judged yet: run `millrace run`")
     if manifest and manifest.id != verdict["release"]:
         raise UserError(
-            f"the verdict is on {verdict['release']}, not on the exported model: `millrace run` judges that"
+            "verdict-outdated",
+            f"the verdict is on {verdict['release']}, not on the exported model: `millrace run` judges that",
         )
     times, parity = _read(paths.get("times")), _read(paths.get("answers"), "parity.json")
     criteria = [_shown(criterion, times) for criterion in verdict["criteria"]]

@@ -57,13 +57,14 @@ def rows(values: Sequence[str], served: Served, table_format: TableFormat) -> It
         elif path.is_dir() and (column := _file_column(served)):
             yield from folder(path, column)
         elif value.lower().endswith(ENDINGS):
-            raise UserError(f"{value} cannot be read: there is no such file")
+            raise UserError("predict-no-file", f"{value} cannot be read: there is no such file")
         elif len(names) == 1:
             yield Input(value, {names[0]: value})
         else:
             first = ", ".join(f'"{name}": ...' for name in names[:3])
             raise UserError(
-                f"{value}: this model takes {len(names)} columns: give '{{{first}}}' or a table, such as .csv"
+                "predict-single-value",
+                f"{value}: this model takes {len(names)} columns: give '{{{first}}}' or a table, such as .csv",
             )
 
 
@@ -80,7 +81,7 @@ def table(path: Path, format: str, served: Served, table_format: TableFormat) ->
     columns = source.columns(path, options)
     present = tuple(column for column in served.schema.features if column.name in columns)
     if not present:
-        raise UserError(f"{path} has none of the model's columns: {', '.join(served.inputs)}")
+        raise UserError("predict-no-column", f"{path} has none of the model's columns: {', '.join(served.inputs)}")
     absent = [column.name for column in served.schema.features if column not in present]
     _report_absent(path, absent, columns, served)
     if format == "json":  # later rows may have more columns than the first
@@ -109,7 +110,7 @@ def folder(path: Path, column: str) -> Iterator[Input]:
                 empty = False
                 yield Input(os.path.join(place, name), {column: os.path.join(place, name)})
     if empty:
-        raise UserError(f"{path} has no files")
+        raise UserError("predict-no-row", f"{path} has no files")
 
 
 def valid_rows(path: Path, served: Served) -> tuple[list[str], list[Row]]:
@@ -169,8 +170,10 @@ def _report_absent(path: Path, absent: list[str], columns: list[str], served: Se
     for name in absent:
         close = difflib.get_close_matches(name, unknown, n=1)
         if close:
-            raise UserError(f"{path} has no column {name!r}: rename {close[0]!r}, if it is that column")
+            raise UserError(
+                "predict-missing-column", f"{path} has no column {name!r}: rename {close[0]!r}, if it is that column"
+            )
         if not served.inputs[name].optional:
-            raise UserError(f"{path} has no column {name!r}")
+            raise UserError("predict-missing-column", f"{path} has no column {name!r}")
     if absent:
         logging.getLogger(__name__).warning("%s has no %s: missing in every row", path, ", ".join(absent))

@@ -57,10 +57,13 @@ class Served:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             name = config.get("name")
             raise ServerError(
-                f"the model {name!r} does not describe its columns: millrace has not exported it"
+                "server-foreign-model",
+                f"the model {name!r} does not describe its columns: millrace has not exported it",
             ) from error
         except ModuleNotFoundError as error:
-            raise ServerError(f"the model {config.get('name')!r} needs {error.name}, which is missing here") from error
+            raise ServerError(
+                "server-unknown-kind", f"the model {config.get('name')!r} needs {error.name}, which is missing here"
+            ) from error
         return served
 
     @property
@@ -90,7 +93,7 @@ class Served:
         """
         for name in row:
             if name not in self._kinds and name != self.schema.target.name:  # a row may include the target
-                raise RowError(f"unknown column {name!r}: {self.nearest(name)}", str(name))
+                raise RowError("row-unknown-column", f"unknown column {name!r}: {self.nearest(name)}", str(name))
         return {name: self._cell(name, module, row) for name, module in self._kinds.items()}
 
     def answers(self, outputs: Outputs, probabilities: bool = False, raw: Raw | None = None) -> list[Answer]:
@@ -150,9 +153,9 @@ class Served:
                     raw.encode()  # fails for a lone surrogate, which cannot be sent
             except (ValueError, TypeError, OSError) as error:
                 reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
-                raise RowError(reason, name) from error
+                raise RowError("row-invalid-value", reason, name) from error
         if raw is None and not module.OPTIONAL:
-            raise RowError(f"the column {name!r} is missing", name)
+            raise RowError("row-missing-column", f"the column {name!r} is missing", name)
         return raw
 
 

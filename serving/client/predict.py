@@ -58,19 +58,25 @@ def answer(
     if output is not None and any(
         Path(value).exists() and Path(value).samefile(output) for value in values if output.exists()
     ):
-        raise Misuse(f"--output {output} is one of the inputs, which it would replace: name another file")
+        raise Misuse(
+            "predict-overwrites-input",
+            f"--output {output} is one of the inputs, which it would replace: name another file",
+        )
     if "" in values:
-        raise Misuse("an input is empty, such as an unset variable of a shell: name a file, a folder or a value")
+        raise Misuse(
+            "predict-empty-input",
+            "an input is empty, such as an unset variable of a shell: name a file, a folder or a value",
+        )
     if output is not None and output.suffix not in ENDINGS:
-        raise Misuse(f"--output {output} must end in {', '.join(ENDINGS)}")
+        raise Misuse("predict-unknown-ending", f"--output {output} must end in {', '.join(ENDINGS)}")
     try:
         return asyncio.run(_answer(values, client, table_format, output, probabilities))
     except Unavailable as error:
-        raise UserError(f"{error}: `millrace serve` starts a server and prints its address") from error
+        raise UserError(error.code, f"{error}: `millrace serve` starts a server and prints its address") from error
     except TimeoutError as error:
-        raise UserError(f"{error}: give it more time with --timeout-s") from error
+        raise UserError("server-timeout", f"{error}: give it more time with --timeout-s") from error
     except (ServerError, TlsError, AccessDenied) as error:
-        raise UserError(str(error)) from error
+        raise UserError(error.code, str(error)) from error
 
 
 async def _answer(
@@ -96,7 +102,7 @@ async def _answer(
                 progress(len(answers))
                 count += len(answers)
             if not count:
-                raise UserError(f"{', '.join(values)}: there is no row to predict")
+                raise UserError("predict-no-row", f"{', '.join(values)}: there is no row to predict")
     for warning in words.warnings():
         print(f"warning: {warning}", file=sys.stderr)
     return not failed

@@ -102,7 +102,7 @@ def located(error: RowError, batch: Batch, with_place: Callable[[RowError, int],
     column = next((name for name in batch.raw if reason.startswith((f"{name}: ", f"{name!r}: "))), "")
     if column:
         reason = reason.partition(": ")[2]
-    return with_place(RowError(reason, column), batch.first + number)
+    return with_place(RowError(error.code, reason, column), batch.first + number)
 
 
 def rows_before(batch: Batch, error: RowError) -> Batch | None:
@@ -194,7 +194,7 @@ class _Batcher:
         """
         try:
             if not isinstance(row, Mapping):
-                raise RowError(f"a row is a dictionary {{column: value}}, not {row!r:.40}")
+                raise RowError("row-not-a-dictionary", f"a row is a dictionary {{column: value}}, not {row!r:.40}")
             self._cells.append(self._served.raw(row))
         except RowError as error:
             raise self._with_place(error, self._first + len(self._cells)) from error.__cause__

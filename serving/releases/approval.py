@@ -29,13 +29,16 @@ def approve(store: Store, names: Names, verdict: Mapping[str, Any], by: str, rea
     """
     release, outcome = names.release, verdict["verdict"]
     if verdict["release"] != release:
-        raise Misuse(f"the verdict is on {verdict['release']}, and {release} is exported: `millrace run` judges it")
+        raise Misuse(
+            "verdict-outdated",
+            f"the verdict is on {verdict['release']}, and {release} is exported: `millrace run` judges it",
+        )
     if outcome != PERSON:
         instead = {"pass": "`millrace release` needs no approval"}.get(outcome, "see gate.approval in params.yaml")
-        raise Misuse(f"the verdict on {release} is {outcome!r}: {instead}")
+        raise Misuse("approve-not-open", f"the verdict on {release} is {outcome!r}: {instead}")
     for option, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
-            raise Misuse(f"{option} is blank: an approval says who gives it, and why")
+            raise Misuse("approve-blank", f"{option} is blank: an approval says who gives it, and why")
     reasons = _failed(verdict)
     with store.writing("an approval"):
         ledger.append(store.ledger, APPROVED, name=names.public, release=release, by=by, reason=reason, reasons=reasons)

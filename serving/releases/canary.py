@@ -44,17 +44,28 @@ def require(store: Store, admin: Admin | None, before: str | None, new: Names, e
         Misuse: no server is running, or no live release can be compared with the new one.
     """
     if before is None:
-        raise Misuse(f"no release of {new.public} is live yet to compare a canary with: release it without a canary")
+        raise Misuse(
+            "canary-nothing-live",
+            f"no release of {new.public} is live yet to compare a canary with: release it without a canary",
+        )
     if before == new.release:
-        raise Misuse(f"{before} is live already: there is nothing to try")
+        raise Misuse("canary-already-live", f"{before} is live already: there is nothing to try")
     if admin is None:
-        raise Misuse("a canary needs requests, and no server is running: `millrace serve` starts one")
+        raise Misuse(
+            "canary-no-server", "a canary needs requests, and no server is running: `millrace serve` starts one"
+        )
     live, tried = contract(store.repository, Names(new.public, before)), contract(exported, new)
     if (live["outputs"], live["labels"]) != (tried["outputs"], tried["labels"]):
-        raise Misuse("a canary needs the live release's outputs and classes, and these differ: release it without one")
+        raise Misuse(
+            "canary-not-comparable",
+            "a canary needs the live release's outputs and classes, and these differ: release it without one",
+        )
     for name, tensor in live["inputs"].items():
         if tried["inputs"].get(name, tensor) != tensor:
-            raise Misuse(f"a canary needs the live release's columns, and {name!r} differs: release it without one")
+            raise Misuse(
+                "canary-not-comparable",
+                f"a canary needs the live release's columns, and {name!r} differs: release it without one",
+            )
 
 
 def run(store: Store, admin: Admin, live: Names, new: Names, trial: Trial) -> Figures:
@@ -78,7 +89,9 @@ def run(store: Store, admin: Admin, live: Names, new: Names, trial: Trial) -> Fi
             end(store, admin, new)
         facts = {"figures": asdict(figures), "reasons": reasons}
         ledger.append(store.ledger, "withdrawn", name=new.public, release=new.release, live=live.release, **facts)
-        raise Refused(f"{new.release} is withdrawn, {live.release} stays live: {'; '.join(reasons)}")
+        raise Refused(
+            "canary-withdrawn", f"{new.release} is withdrawn, {live.release} stays live: {'; '.join(reasons)}"
+        )
 
 
 def begin(store: Store, admin: Admin, live: Names, new: Names, trial: Trial) -> None:

@@ -44,7 +44,7 @@ def exported(paths: Mapping[str, Path]) -> Candidate:
         UserError: the exported files differ from their manifest.
     """
     if not all(paths[name].exists() for name in NEEDED):
-        raise Misuse("the exported model has no verdict yet: `millrace run` makes one")
+        raise Misuse("verdict-missing", "the exported model has no verdict yet: `millrace run` makes one")
     manifest = manifests.load(paths["manifest"])
     manifests.check(paths["repository"], manifest)
     _, raw = golden(paths["repository"], Names(manifest.name, manifest.id))
@@ -65,9 +65,14 @@ def from_champion(root: Path) -> Candidate:
     """
     folder = root / "champion"
     if _read(folder / "manifest.json") == {}:
-        raise Misuse("git has no released model: run `millrace release` on the host that trains, commit, and pull here")
+        raise Misuse(
+            "champion-missing",
+            "git has no released model: run `millrace release` on the host that trains, commit, and pull here",
+        )
     if not (folder / "repository").exists():
-        raise Misuse("the released model's files are not here: run `dvc pull champion/repository.dvc`")
+        raise Misuse(
+            "champion-not-pulled", "the released model's files are not here: run `dvc pull champion/repository.dvc`"
+        )
     manifest = manifests.load(folder / "manifest.json")
     manifests.check(folder / "repository", manifest)
     champion = Candidate(folder / "repository", manifest, _read(folder / "verdict.json"), _read(folder / "golden.json"))

@@ -95,7 +95,9 @@ def _dvc(root: Path, *arguments: str) -> None:
     result = _run(root, sys.executable, "-m", "dvc", *arguments)
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines()
-        raise UserError(f"`dvc {' '.join(arguments)}` failed: {lines[-1] if lines else result.returncode}")
+        raise UserError(
+            "dvc-failed", f"`dvc {' '.join(arguments)}` failed: {lines[-1] if lines else result.returncode}"
+        )
 
 
 def _run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:

@@ -48,7 +48,7 @@ class State:
             UserError: git does not have it.
         """
         if path not in self.blobs:
-            raise UserError(f"commit {self.commit[:12]} has no {path}")
+            raise UserError("git-no-file", f"commit {self.commit[:12]} has no {path}")
         (content,) = _contents(self.root, {path: self.blobs[path]})
         return content
 
@@ -190,7 +190,9 @@ def releases(root: Path) -> dict[str, list[State]]:
     if (root / ".git").exists():
         _git(root, "rev-parse", "--git-dir")  # whose error is more precise than the next one
     if _run(root, "git", "rev-parse", "--verify", "--quiet", "HEAD").returncode:
-        raise UserError(f"{root} is not under git, or has no commit: `git init`, `git add --all`, `git commit`")
+        raise UserError(
+            "git-no-commit", f"{root} is not under git, or has no commit: `git init`, `git add --all`, `git commit`"
+        )
     commits = (
         _git(root, "log", "--topo-order", "--reverse", "--format=%H", "HEAD", "--branches", "--tags", "--remotes")
         .decode()
@@ -304,7 +306,7 @@ def _contents(root: Path, files: Mapping[str, str]) -> Iterator[bytes]:
         batch = _git(root, "cat-file", "--batch", stdin="".join(f"{blob}\n" for blob in files.values()).encode())
     except UserError as error:
         named = [path for path, blob in files.items() if blob in str(error)]
-        raise UserError(f"{named[0]}: {error}" if named else str(error)) from error
+        raise UserError(error.code, f"{named[0]}: {error}" if named else str(error)) from error
     start = 0
     for path, blob in files.items():
         line_end = batch.index(b"\n", start)
@@ -312,7 +314,7 @@ def _contents(root: Path, files: Mapping[str, str]) -> Iterator[bytes]:
         content = batch[line_end + 1 : line_end + 1 + size]
         algorithm = "sha1" if len(blob) == 40 else "sha256"
         if hashlib.new(algorithm, b"blob %d\0" % size + content).hexdigest() != blob:
-            raise UserError(f"{path}: git's object {blob} has other bytes")
+            raise UserError("git-damaged", f"{path}: git's object {blob} has other bytes")
         yield content
         start = line_end + 1 + size + 1
 
@@ -333,7 +335,7 @@ def _git(root: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     result = _run(root, "git", *arguments, stdin=stdin)
     if result.returncode:
         message = result.stderr.decode(errors="replace").strip()
-        raise UserError(f"`git {arguments[0]}` failed: {refusal(message) or result.returncode}")
+        raise UserError("git-failed", f"`git {arguments[0]}` failed: {refusal(message) or result.returncode}")
     return result.stdout
 
 

@@ -45,10 +45,15 @@ def prove(
     answers = admin.answers(model, schema, rows, timeout_s or admin.timeout_s, request_id)
     releases = set(answers["release"].tolist())
     if releases != {names.release}:
-        raise UserError(f"{model} answers as release {', '.join(sorted(releases))} and not as {names.release}")
+        raise UserError(
+            "release-other-answers",
+            f"{model} answers as release {', '.join(sorted(releases))} and not as {names.release}",
+        )
     differs, largest = parity.differ(answers, golden_answers(store, names), schema.outputs())
     if differs:
-        raise UserError(f"{model} does not give its golden answers: they differ by {largest:.1e}")
+        raise UserError(
+            "release-wrong-answers", f"{model} does not give its golden answers: they differ by {largest:.1e}"
+        )
 
 
 def golden_answers(store: Store, names: Names) -> dict[str, np.ndarray]:

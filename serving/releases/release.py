@@ -59,7 +59,7 @@ def release(
         reasons = [] if override else objections(candidate)
         if reasons:
             ledger.append(store.ledger, "refused", name=names.public, release=names.release, reasons=reasons)
-            raise Refused(f"{names.release} is not released: {'; '.join(reasons)}")
+            raise Refused("release-refused", f"{names.release} is not released: {'; '.join(reasons)}")
         before = store.current(names.public)
         if trial:
             canary.require(store, admin, before, names, candidate.repository)
@@ -141,7 +141,8 @@ def _compare_contracts(store: Store, candidate: Candidate, before: str | None, b
     broken, noticed = contract_changes(contract(store.repository, old), contract(candidate.repository, new))
     if broken and not breaking:
         raise Refused(
-            f"callers of {new.public} would break: {'; '.join(broken)}. Add --breaking, or set another export.name"
+            "release-breaks-callers",
+            f"callers of {new.public} would break: {'; '.join(broken)}. Add --breaking, or set another export.name",
         )
     return [*broken, *noticed]
 
@@ -155,8 +156,9 @@ def _require_current_server(store: Store, candidate: Candidate) -> None:
     readable = (store.announced() or {}).get("identifiers", ["release"])
     if not contract(candidate.repository, candidate.names)["identifiers"].keys() <= set(readable):
         raise Misuse(
+            "server-outdated",
             "the running `millrace serve` is of an earlier version, which cannot read this release's answers: end it,"
-            " and start it again"
+            " and start it again",
         )
 
 
@@ -164,7 +166,9 @@ def _require_space(store: Store, exported: Path) -> None:
     needed = sum(path.stat().st_size for path in exported.rglob("*") if path.is_file())
     free = shutil.disk_usage(store.folder).free
     if free < 2 * needed:
-        raise UserError(f"{store.folder} has {free:,} bytes left, and a release needs {2 * needed:,}: free some space")
+        raise UserError(
+            "disk-full", f"{store.folder} has {free:,} bytes left, and a release needs {2 * needed:,}: free some space"
+        )
 
 
 def _record(candidate: Candidate) -> dict[str, str]:

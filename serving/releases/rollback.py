@@ -30,18 +30,23 @@ def rollback(root: Path, store: Store, name: str, to: str | None, reason: str = 
         champion.catch_up(root, store)
         before, kept = store.current(name), store.kept(name)
         if before is None:
-            raise UserError(f"nothing has been released as {name}: `millrace release` does that")
+            raise UserError("release-none", f"nothing has been released as {name}: `millrace release` does that")
         to = to or store.predecessor(name)
         others = ", ".join(release for release in kept if release != before) or "none"
         if to is None:
-            raise UserError(f"there is no earlier release than {before}; --to takes one of those kept: {others}")
+            raise UserError(
+                "release-no-earlier",
+                f"there is no earlier release than {before}; --to takes one of those kept: {others}",
+            )
         if to not in kept:
-            raise UserError(f"there is no release {to} here; kept besides {before}: {others}. {RESTORE}")
+            raise UserError(
+                "release-not-kept", f"there is no release {to} here; kept besides {before}: {others}. {RESTORE}"
+            )
         if to == before:
             return Outcome(to, before, admin is not None, ("it is live already",))
         faults = store.faults(to)
         if faults:
-            raise UserError(f"the files of release {to} were altered: {'; '.join(faults[:3])}")
+            raise UserError("release-altered", f"the files of release {to} were altered: {'; '.join(faults[:3])}")
         names = Names(name, to)
         if admin and names.candidate not in admin.loaded():
             admin.load(names.candidate)

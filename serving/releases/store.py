@@ -157,7 +157,7 @@ class Store:
             manifest = manifests.load(path)
             if manifest.id == release:
                 return manifest
-        raise UserError(f"{path} is not the manifest of release {release}: {RESTORE}")
+        raise UserError("release-record-damaged", f"{path} is not the manifest of release {release}: {RESTORE}")
 
     def read(self, release: str, name: str) -> Any:
         """Read a JSON file of a release's record.
@@ -169,7 +169,7 @@ class Store:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} is missing or damaged: {RESTORE}") from error
+            raise UserError("release-record-damaged", f"{path} is missing or damaged: {RESTORE}") from error
 
     def add(self, exported: Path, manifest: Manifest, files: Mapping[str, str]) -> None:
         """Copy a release into the store, and check every byte of the copy.

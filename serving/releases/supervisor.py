@@ -144,11 +144,12 @@ def sound_models(root: Path, store: Store, journal: Journal, report: Report) -> 
         for name in store.names():
             current, standby = store.current(name), store.predecessor(name)
             if current is None:
-                raise UserError(f"no release of {name} is intact: {RESTORE}")
+                raise UserError("release-altered", f"no release of {name} is intact: {RESTORE}")
             if faults := store.faults(current):
                 if standby is None or store.faults(standby):
                     raise UserError(
-                        f"the files of release {current} were altered, and no other is intact: {'; '.join(faults[:3])}"
+                        "release-altered",
+                        f"the files of release {current} were altered, and no other is intact: {'; '.join(faults[:3])}",
                     )
                 store.switch(Names(name, standby))
                 journal.append("standing in", name=name, release=standby, reason=faults[0])
@@ -158,7 +159,7 @@ def sound_models(root: Path, store: Store, journal: Journal, report: Report) -> 
             if standby and not store.faults(standby):
                 models.append(Names(name, standby).candidate)
     if not models:
-        raise Misuse("nothing is released yet: `millrace release` does that")
+        raise Misuse("release-none", "nothing is released yet: `millrace release` does that")
     return models
 
 
@@ -254,7 +255,7 @@ class Watch:
                 try:
                     repair(self.root, store, current)
                     if store.faults(current):
-                        raise UserError(f"the files of release {current} were altered")
+                        raise UserError("release-altered", f"the files of release {current} were altered")
                     store.touch(names)
                     for model in (names.encode, names.network, names.candidate):
                         admin.load(model)
@@ -350,7 +351,10 @@ def staying(folder: Path) -> Iterator[Callable[[], None]]:
         with suppress(OSError):
             if os.path.samestat(os.fstat(held), os.stat(folder)):
                 return
-        raise Gone(f"{folder} has been moved, replaced or removed: start `millrace serve` where it is now")
+        raise Gone(
+            "server-folder-moved",
+            f"{folder} has been moved, replaced or removed: start `millrace serve` where it is now",
+        )
 
     try:
         yield check

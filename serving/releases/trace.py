@@ -83,12 +83,12 @@ def named(answer: str) -> list[str]:
         elif path.exists():
             values = dict.fromkeys(_in_file(path))
         else:
-            raise Misuse(f"{answer} is neither a release (12 hex digits), nor an existing file, nor JSON")
+            raise Misuse("trace-no-answers", f"{answer} is no release (12 hex digits), no existing file and no JSON")
     except (ValueError, OSError) as error:
-        raise UserError(f"{answer} cannot be read as answers: {error}") from error
+        raise UserError("trace-unreadable", f"{answer} cannot be read as answers: {error}") from error
     releases = [release for release in values if release]
     if not releases:
-        raise UserError(f"{answer} names no release: give answers of `millrace predict` or Triton, with `release`")
+        raise UserError("trace-no-release", f"{answer} names no release: give answers that have their `release`")
     return releases
 
 
@@ -100,7 +100,7 @@ def follow(root: Path, store: Store, release: str) -> Trace:
     """
     states = git_history.releases(root)
     if release not in states:
-        raise UserError(_unknown(root, store, release, list(states)))
+        raise UserError("trace-unknown-release", _unknown(root, store, release, list(states)))
     state = git_history.origin(states[release])
     manifest = Manifest(**json.loads(state.read(MANIFEST)))
     links = [*_champion(state, store, manifest, states[release]), *_outputs(state, manifest), *_sources(state)]
@@ -140,10 +140,10 @@ def restore(trace: Trace, folder: Path) -> None:
         UserError: the folder is in use, or a link of the trace is broken or absent.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Misuse(f"{folder} exists already: give --restore a new folder")
+        raise Misuse("trace-folder-exists", f"{folder} exists already: give --restore a new folder")
     faults = [fault for link in trace.links for fault in [*link.broken, *link.absent]]
     if faults:
-        raise UserError(f"{trace.release} cannot be restored: {'; '.join(faults[:3])}")
+        raise UserError("trace-broken", f"{trace.release} cannot be restored: {'; '.join(faults[:3])}")
     state, folder = trace.state, folder.resolve()
     top = git_history.top(state.root)
     _call(top, "git", "clone", "--quiet", "--no-checkout", str(top), str(folder))
@@ -154,7 +154,8 @@ def restore(trace: Trace, folder: Path) -> None:
     _call(root, *dvc, "checkout", "--quiet", *of_release)
     changed = json.loads(_call(root, *dvc, "status", "--json", *of_release))
     if changed:
-        raise UserError(f"{root} is restored, but `dvc status` says that these changed: {', '.join(changed)}")
+        differ = f"but `dvc status` there says that these differ: {', '.join(changed)}"
+        raise UserError("trace-not-restored", f"{root} is restored, {differ}")
     print(f"restored to {root}: `dvc repro` has nothing to do there; `make run` there sets everything up and goes on")
 
 
@@ -392,5 +393,6 @@ def _call(folder: Path, *command: str) -> str:
     """
     result = subprocess.run(command, cwd=folder, env=child_environment(), text=True, capture_output=True)
     if result.returncode:
-        raise UserError(f"`{' '.join(command)}` failed: {(result.stderr or result.stdout).strip()}")
+        message = (result.stderr or result.stdout).strip()
+        raise UserError("trace-command-failed", f"`{' '.join(command)}` failed: {message}")
     return result.stdout

@@ -22,9 +22,12 @@ DRAIN_S = 10.0
 class CallFailed(UserError):
     """A call to the server failed. `status`: its gRPC status code, such as DEADLINE_EXCEEDED."""
 
-    def __init__(self, text: str, status: str) -> None:
-        super().__init__(text)
+    def __init__(self, code: str, sentence: str, status: str) -> None:
+        super().__init__(code, sentence)
         self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, str(self), self.status), self.__dict__
 
 
 class Successes(NamedTuple):
@@ -121,9 +124,11 @@ class Admin:
             return function(*arguments, **options)
         except InferenceServerException as error:
             if ADMIN_HEADER in error.message():
-                raise UserError("live/key is not the server's key: end `millrace serve`, and start it again") from error
+                raise UserError(
+                    "server-other-key", "live/key is not the server's key: end `millrace serve`, and start it again"
+                ) from error
             status = str(error.status() or "").removeprefix("StatusCode.")
-            raise CallFailed(f"{failure}: {error.message()}", status) from error
+            raise CallFailed("server-failed", f"{failure}: {error.message()}", status) from error
 
 
 @contextlib.contextmanager

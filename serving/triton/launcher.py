@@ -91,9 +91,8 @@ def find_server() -> Server:
     if named:
         server = _server_at(Path(named).expanduser())
         if server is None:
-            raise UserError(
-                f"MILLRACE_TRITON={named} is neither a tritonserver nor an environment with nvidia-pytriton"
-            )
+            fault = f"MILLRACE_TRITON={named} is neither a tritonserver nor an environment with nvidia-pytriton"
+            raise UserError("triton-missing", f"{fault}: name one of these")
         return server
     on_path = shutil.which("tritonserver")
     folders = (PROJECT, Path(sys.prefix).parent)  # DVC's experiments copy the code elsewhere, not the environments
@@ -102,8 +101,9 @@ def find_server() -> Server:
         if server := _server_at(place):
             return server
     raise UserError(
+        "triton-missing",
         "no tritonserver: run `make setup` (Linux x86-64, glibc 2.35 or newer, Python 3.11 or 3.12 with its"
-        " libpython), or set MILLRACE_TRITON=/path/to/tritonserver"
+        " libpython), or set MILLRACE_TRITON=/path/to/tritonserver",
     )
 
 
@@ -143,7 +143,7 @@ def running(
     """
     server = find_server()
     if not repository.is_dir():
-        raise UserError(f"{repository} does not exist: it should be a model repository")
+        raise UserError("triton-no-repository", f"{repository} does not exist: it should be a model repository")
     given = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
     for port in filter(None, given.values()):
         _require_free(port)
@@ -164,7 +164,7 @@ def running(
             except _PortTaken as error:
                 _stop(process, 0)
                 if attempt == _STARTS or None not in given.values():
-                    raise UserError(f"a port was taken while the server started: {error}") from None
+                    raise UserError("port-taken", f"a port was taken while the server started: {error}") from None
             except BaseException:
                 _stop(process, 0)
                 raise
@@ -199,7 +199,8 @@ def _require_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(
-                f"port {port} cannot be used ({error.strerror}): end the process that has it, or give another port"
+                "port-taken",
+                f"port {port} cannot be used ({error.strerror}): end the process that has it, or give another port",
             ) from None
 
 
@@ -277,9 +278,8 @@ def _python(environment: Path) -> dict[str, str]:
     try:
         described: dict[str, str] = json.loads(subprocess.check_output([python, "-I", "-c", code]))
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(
-            f"the server's Python does not run ({error}): remove {environment} and run `make setup`"
-        ) from None
+        remedy = f"remove {environment} and run `make setup`"
+        raise UserError("triton-broken-python", f"the server's Python does not run ({error}): {remedy}") from None
     return described
 
 
@@ -291,7 +291,8 @@ def _backends(server: Server, version: str, folder: Path) -> Path:
     triton = server.binary.parents[1]
     stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
-        raise UserError(f"{server.environment} has Python {version}, for which nvidia-pytriton has no stub")
+        fault = f"nvidia-pytriton has no stub for Python {version} of {server.environment}"
+        raise UserError("triton-other-python", f"{fault}: `make setup` with Python 3.11 or 3.12")
     project = Path(__file__).parent / "backends"
     shutil.copytree(triton / "backends" / "python", backends / "python", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(stub, backends / "python")
@@ -337,12 +338,12 @@ def _wait_ready(
         if _is_ready(ports, identity, models):
             return
         if time.monotonic() > deadline:
-            raise Late(f"tritonserver is not ready after {timeout_s:g} s: {_reason(log)}")
+            raise Late("triton-too-slow", f"tritonserver is not ready after {timeout_s:g} s: {_reason(log)}")
         time.sleep(_POLL_S)
     reason = _reason(log)
     if "already in use" in reason:
         raise _PortTaken(reason)
-    raise UserError(f"tritonserver did not start: {reason}")
+    raise UserError("triton-not-started", f"tritonserver did not start: {reason}")
 
 
 def _is_ready(ports: Mapping[str, int], identity: str, models: Sequence[str]) -> bool:

@@ -55,7 +55,9 @@ def load(path: Path) -> Manifest:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
         return Manifest(tree["name"], tree["files"], tree["sources"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the manifest of an exported model: run `dvc repro export`") from error
+        raise UserError(
+            "model-manifest-damaged", f"{path} is not the manifest of an exported model: run `dvc repro export`"
+        ) from error
 
 
 def check(repository: Path, manifest: Manifest, original: Path | None = None) -> None:
@@ -77,7 +79,8 @@ def check(repository: Path, manifest: Manifest, original: Path | None = None) ->
         if not pointer.exists():
             restore += ", or `dvc repro --force export` exports it again"
         raise UserError(
-            f"{place} differs from its manifest {manifest.id}: {'; '.join(differences[:5])}. {remedy(place, restore)}"
+            "model-altered",
+            f"{place} differs from its manifest {manifest.id}: {'; '.join(differences[:5])}. {remedy(place, restore)}",
         )
 
 

@@ -56,8 +56,9 @@ def base() -> Path:
             return folder
     tried = ", ".join(str(folder) for folder in candidates)
     raise UserError(
+        "triton-no-scratch",
         f"the server needs a folder in which programs may run: {tried} are mounted noexec, not writable, or have"
-        " characters other than letters, digits and ._+- in their names. Set TMPDIR to such a folder"
+        " characters other than letters, digits and ._+- in their names. Set TMPDIR to such a folder",
     )
 
 

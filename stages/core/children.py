@@ -91,7 +91,7 @@ def child_environment() -> dict[str, str]:
     """
     programs = str(Path(sys.executable).parent)
     if os.pathsep in programs:
-        raise UserError(f"rename a folder of {programs}: PATH cannot hold a name with a colon")
+        raise UserError("project-colon-in-path", f"rename a folder of {programs}: PATH cannot hold a name with a colon")
     return {
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),

@@ -220,7 +220,7 @@ def _text(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
         _tree(text)
     except (SyntaxError, ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as Python: {error}") from error
+        raise UserError("code-unreadable", f"{path} cannot be read as Python: {error}") from error
     return text
 
 

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from stages.core import interrupts
 from stages.core.children import die_with_parent
@@ -81,18 +82,19 @@ def reporting(app: Callable[[], object]) -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.code)
+        _end(error)
     except KeyboardInterrupt:
         sys.exit(interrupts.CODE)
     except OSError as error:
         if not _is_full(error):
             raise
-        print(
-            f"error: the disk is full ({error.filename or 'while writing'}): free space, then run again",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        place = error.filename or "while writing"
+        _end(UserError("disk-full", f"the disk is full ({place}): free space, then run again"))
+
+
+def _end(error: UserError) -> NoReturn:
+    print(error.line, file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 def _is_full(error: OSError) -> bool:

@@ -30,7 +30,7 @@ def cache(root: Path) -> Path:
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"`dvc cache dir` failed: {done.stderr.strip()}")
+        raise UserError("dvc-failed", f"`dvc cache dir` failed: {done.stderr.strip()}")
     return root / done.stdout.strip()
 
 

@@ -1,12 +1,33 @@
-"""Errors that a user can fix, as opposed to bugs. Each has the exit code of the command that it ends."""
+"""Errors that a user can fix, as opposed to bugs. Each has a stable code, which docs/errors.md explains."""
 
 from __future__ import annotations
 
+from typing import Any
 
-class UserError(Exception):
-    """A mistake in data, parameters or environment. Its message says what to do, and is printed without a traceback."""
 
-    code = 1
+class CodedError(Exception):
+    """An error with a code, such as `data-not-found`, that stays the same when its sentence is reworded."""
+
+    def __init__(self, code: str, sentence: str | None = None) -> None:  # None: sites still without a code
+        super().__init__(code if sentence is None else sentence)
+        self.code = "" if sentence is None else code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, str(self)), self.__dict__  # to another process, such as a test's
+
+
+class UserError(CodedError):
+    """A mistake in data, parameters or environment. Its sentence says what to do, and is printed without a traceback.
+
+    `exit_code` is that of the command that it ends.
+    """
+
+    exit_code = 1
+
+    @property
+    def line(self) -> str:
+        """The line that the command prints: the sentence, and the code at its end."""
+        return f"error: {self}" + (f"  [{self.code}]" if self.code else "")
 
 
 class Busy(UserError):
@@ -20,16 +41,16 @@ class Late(UserError):
 class Misuse(UserError):
     """The command line or params.yaml is wrong. Nothing was started."""
 
-    code = 2
+    exit_code = 2
 
 
 class Refused(UserError):
     """Validation or the gate has refused."""
 
-    code = 3
+    exit_code = 3
 
 
 class NeedsPerson(UserError):
     """The gate leaves the decision to a person."""
 
-    code = 4
+    exit_code = 4

@@ -126,11 +126,16 @@ def take_snapshot(stage: str, arguments: Sequence[str], given: Mapping[str, str]
         return None  # the stage itself reports what is wrong with them
     words = shlex.split(declared.cmd)[3:]
     if run_by_dvc(stage) and words != list(arguments):
-        raise Changed(f"the command of {stage} changed since DVC read {GRAPH} and {PARAMS}: run again")
+        raise Changed(
+            "input-changed-before", f"the command of {stage} changed since DVC read {GRAPH} and {PARAMS}: run again"
+        )
     elsewhere = dict(given)
     if not Path(__file__).is_relative_to(Path.cwd()):
         if run_by_dvc(stage):
-            raise Misuse(f"the code that runs lies in {ROOT}, which DVC does not look at: unset PYTHONSAFEPATH")
+            raise Misuse(
+                "code-outside-project",
+                f"the code that runs lies in {ROOT}, which DVC does not look at: unset PYTHONSAFEPATH",
+            )
         elsewhere |= {path: str(ROOT / path) for path in declared.deps if _is_code(path)}
     record = _record(stage, declared, elsewhere)
     code = [*record.code, *record.data] if record else []
@@ -161,7 +166,9 @@ def _record(stage: str, declared: Declared, elsewhere: Mapping[str, str]) -> Clo
         return None
     record = closure.load(place)
     if found := list(closure.stale(record, ROOT)):
-        raise Changed(f"{shown(found)} since {path} was written: `dvc repro` brings it up to date first")
+        raise Changed(
+            "code-changed", f"{shown(found)} since {path} was written: `dvc repro` brings it up to date first"
+        )
     return record
 
 
@@ -186,7 +193,7 @@ def confirm(data_only: bool = False) -> None:
         return
     changes = list(_current.changes(data_only))
     if changes:
-        raise Changed(f"{shown(changes)}, while {_current.stage} ran: {REMEDY}")
+        raise Changed("input-changed-during", f"{shown(changes)}, while {_current.stage} ran: {REMEDY}")
 
 
 def run_by_dvc(stage: str) -> bool:
@@ -221,7 +228,7 @@ def verify(root: Path = Path(), only: str = "*", leave_out: str = "", wait: bool
                 wrong.append(f"{'; '.join(changes[:SHOWN])}, as {path.stem} ended")
             path.unlink()
     if wrong:
-        raise Changed(f"{'; '.join(wrong)}: DVC's record of it is withdrawn. Run again")
+        raise Changed("input-changed-after", f"{'; '.join(wrong)}: DVC's record of it is withdrawn. Run again")
 
 
 def forget(stage: str) -> None:
@@ -289,7 +296,7 @@ def _check_not_newer(began: float, code: Mapping[str, Mapping[str, Identity]]) -
     for place in (Path(path, name) for path, files in code.items() for name in files):
         with contextlib.suppress(FileNotFoundError):
             if place.stat().st_ctime > began:
-                raise Changed(f"{place} changed as the stage started: run again")
+                raise Changed("input-changed-before", f"{place} changed as the stage started: run again")
 
 
 def _md5(path: Path) -> str:

@@ -44,7 +44,7 @@ def parse(content: bytes) -> dict[str, Any]:
     from ruamel.yaml.error import YAMLError
 
     if CONFLICT.search(content):
-        raise UserError(conflict(LOCK))
+        raise UserError("git-conflict", conflict(LOCK))
     try:
         tree = YAML(typ="safe").load(content.decode())
         if not isinstance(tree, dict) or not content.endswith(b"\n") or not isinstance(tree.get("stages", {}), dict):
@@ -53,7 +53,9 @@ def parse(content: bytes) -> dict[str, Any]:
         for stage in stages.values():
             _check(stage)
     except (YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"{LOCK} is incomplete: `git checkout {LOCK}` restores the last commit's") from error
+        raise UserError(
+            "dvc-lock-incomplete", f"{LOCK} is incomplete: `git checkout {LOCK}` restores the last commit's"
+        ) from error
     return stages
 
 
@@ -71,7 +73,7 @@ def check_conflicts(root: Path = Path()) -> None:
         Misuse: some have conflicts; a line for each file.
     """
     if messages := conflicts(root):
-        raise Misuse("\nerror: ".join(messages))
+        raise Misuse("git-conflict", "\nerror: ".join(messages))
 
 
 def conflicts(root: Path = Path()) -> list[str]:

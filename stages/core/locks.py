@@ -25,7 +25,9 @@ def holding(lock: Path, doing: str) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "?"
-            raise Busy(f"{doing} is at work here already (process {holder}): wait for it, or end it") from None
+            raise Busy(
+                "lock-held", f"{doing} is at work here already (process {holder}): wait for it, or end it"
+            ) from None
         with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), str(os.getpid()).encode())

@@ -46,7 +46,7 @@ def read(source: Path, by: str, rows: np.ndarray, as_numbers: bool = False) -> C
         return [place.parent.name or None for place in places]
     if by not in columns.names:
         near = nearest(by, [name for name in columns.names if not name.startswith("_")])
-        raise UserError(f"params.yaml: gate.slices.{by}: the table has no such column{near}")
+        raise UserError("params-unknown-column", f"params.yaml: gate.slices.{by}: the table has no such column{near}")
     cells = [cell for chunk in table.Values(source, by, rows) for cell in chunk]
     if columns.field(by).type != pa.string():
         return np.array(cells, np.float64)

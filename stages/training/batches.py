@@ -105,8 +105,9 @@ class ArraysModule(L.LightningDataModule):
         split = open_split(self.folder, name)
         if self.trainer and len(split) < self.trainer.world_size:
             raise UserError(
+                "train-few-samples",
                 f"the {name} split has {len(split)} samples, too few for {self.trainer.world_size} processes: "
-                "lower train.devices"
+                "lower train.devices",
             )
         return split
 

@@ -14,17 +14,22 @@ def on_gpu(train: Any, gpus: int) -> bool:
         Misuse: this machine or Lightning does not support what params set.
     """
     if train.accelerator == "gpu" and not gpus:
-        raise Misuse("params.yaml: train.accelerator is gpu, but torch finds no GPU here: set cpu or auto")
+        raise Misuse(
+            "train-no-gpu", "params.yaml: train.accelerator is gpu, but torch finds no GPU here: set cpu or auto"
+        )
     used = train.accelerator != "cpu" and gpus > 0
     if used and train.devices > gpus:
-        raise Misuse(f"params.yaml: train.devices is {train.devices}, but torch finds {gpus} GPUs here")
+        raise Misuse(
+            "train-few-gpus", f"params.yaml: train.devices is {train.devices}, but torch finds {gpus} GPUs here"
+        )
     if not used and train.precision == "16-mixed":
-        raise Misuse("params.yaml: train.precision 16-mixed needs a GPU: set 32 or bf16-mixed")
+        raise Misuse("train-no-gpu", "params.yaml: train.precision 16-mixed needs a GPU: set 32 or bf16-mixed")
     if train.strategy == "fsdp":
         if not used:
-            raise Misuse("params.yaml: train.strategy fsdp needs GPUs: set ddp or auto")
+            raise Misuse("train-no-gpu", "params.yaml: train.strategy fsdp needs GPUs: set ddp or auto")
         if train.l1 or train.clip_norm or train.average:
             raise Misuse(
-                "params.yaml: train.strategy fsdp does not support l1, clip_norm and average: set them to 0, or set ddp"
+                "train-fsdp-option",
+                "params.yaml: train.strategy fsdp does not support l1, clip_norm and average: set them to 0 or use ddp",
             )
     return used

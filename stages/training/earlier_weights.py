@@ -15,9 +15,10 @@ def pinned(path: Path, expected: str) -> Path:
         Misuse: there is no such file, or it has another SHA-256.
     """
     if not path.is_file():
-        raise Misuse(f"params.yaml: model.init_from: there is no file {path}")
+        raise Misuse("train-weights-missing", f"params.yaml: model.init_from: there is no file {path}")
     if (digest := sha256(path)) != expected:
         raise Misuse(
-            f"params.yaml: model.init_sha256: {path} has {digest}; write that, if these are the weights you mean"
+            "train-weights-changed",
+            f"params.yaml: model.init_sha256: {path} has {digest}; write that, if these are the weights you mean",
         )
     return path

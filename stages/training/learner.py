@@ -54,7 +54,10 @@ class Learner(L.LightningModule):
     def on_train_start(self) -> None:
         epochs = torch.tensor(float(self.current_epoch), device=self.device)
         if self.trainer.strategy.reduce(epochs, reduce_op="sum") != self.trainer.world_size * self.current_epoch:
-            raise UserError("the nodes start at different epochs: .scratch must be one folder that all nodes share")
+            raise UserError(
+                "train-nodes-differ",
+                "the nodes start at different epochs: .scratch must be one folder that all nodes share",
+            )
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(epoch_seed(self.seed, self.current_epoch, self.global_rank))  # for dropout
@@ -95,8 +98,9 @@ class Learner(L.LightningModule):
             raise RuntimeError(f"validation saw {seen} samples of {expected}")
         if not math.isfinite(train_loss + val_loss):
             raise UserError(
+                "train-diverged",
                 f"training diverged in epoch {self.current_epoch + 1} (train_loss {train_loss:.3g}, "
-                f"val_loss {val_loss:.3g}): lower train.learning_rate, or set train.clip_norm"
+                f"val_loss {val_loss:.3g}): lower train.learning_rate, or set train.clip_norm",
             )
         values = {f"val_{name}": value.float() for name, value in self.metrics.compute().items() if value.ndim == 0}
         self.log_dict({"train_loss": train_loss, "val_loss": val_loss, **values})

@@ -64,7 +64,9 @@ def explain_lost_connection() -> Iterator[None]:
         if not any(sign in text.lower() for sign in LOST):
             raise
         time.sleep(2 * GRACE_S)  # the launcher reports which process died and ends this one
-        raise UserError(f"lost the connection to another training process: {text.splitlines()[0]}") from error
+        raise UserError(
+            "train-connection-lost", f"lost the connection to another training process: {text.splitlines()[0]}"
+        ) from error
 
 
 def _meeting_point(num_nodes: int) -> dict[str, str]:
@@ -73,7 +75,8 @@ def _meeting_point(num_nodes: int) -> dict[str, str]:
         needed = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
         if missing := [name for name in needed if name not in os.environ]:
             raise UserError(
-                f"train.num_nodes is {num_nodes}: set {', '.join(missing)} on each node, or start with torchrun or srun"
+                "train-node-variables",
+                f"train.num_nodes is {num_nodes}: set {', '.join(missing)} on each node, or use torchrun or srun",
             )
         return {}
     with socket.socket() as free:
@@ -123,6 +126,7 @@ def _explain(failed: int, running: list[subprocess.Popen[bytes]], log: IO[bytes]
         ended = f"died with signal {-code} ({signal.Signals(-code).name})"
         ended += ", perhaps out of memory" if -code == signal.SIGKILL else ""
     raise UserError(
+        "train-process-ended",
         f"training process {failed + 1} of {len(running)} (rank {failed}, process {running[failed].pid}) {ended}; "
-        "the others were stopped. Run again to resume after the last finished epoch"
+        "the others were stopped. Run again to resume after the last finished epoch",
     )

@@ -361,7 +361,7 @@ def test_a_refused_table_has_a_report_with_reproducible_bytes(stage, capsys):
     assert (again.returncode, again.stdout) == (3, printed), again.stderr
     assert again.stderr.count("\n") == 1
     assert again.stderr.startswith("error: the data are refused: ")
-    assert again.stderr.endswith(": see reports/validation/index.html\n")
+    assert again.stderr.endswith(": see reports/validation/index.html  [data-refused]\n")
     assert files(there) == files(here)
     assert set(files(here)) == {"quarantine.csv", "index.html", "validation.json", "great_expectations.json"}
     assert not list(here.rglob(".*"))

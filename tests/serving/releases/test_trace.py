@@ -238,7 +238,7 @@ def test_the_state_of_a_release_is_restored(other, release, tmp_path):
 
 def test_an_unknown_release_is_reported_with_the_existing_ones(released, release):
     output = released.millrace("trace", "0123456789ab", code=1)
-    assert output == f"error: git knows of no release 0123456789ab; it knows {release}\n"
+    assert output == f"error: git knows of no release 0123456789ab; it knows {release}  [trace-unknown-release]\n"
 
 
 def test_an_uncommitted_release_is_reported(other, release):
@@ -270,5 +270,5 @@ def test_releases_are_read_from_every_format_of_saved_answers(tmp_path):
     for unreadable in (str(tmp_path / "broken.json"), "{", str(tmp_path)):
         with pytest.raises(UserError, match="cannot be read as answers"):
             named(unreadable)
-    with pytest.raises(Misuse, match="nor an existing file"):
+    with pytest.raises(Misuse, match="no existing file"):
         named("nowhere.csv")

@@ -44,7 +44,11 @@ FLOORS = [
     ("serving/releases/*", f"{GROUND} stages.gating.verdict serving.triton", None),
     ("serving/client/predict.py", f"{GROUND} stages.settings stages.tables.sources", "numpy pyarrow"),
     ("serving/client/inputs.py", f"{GROUND} stages.tables.sources", None),
-    ("serving/client/*", "stages.schema serving.triton.wire", "numpy tritonclient grpc aiohttp pandas"),
+    (
+        "serving/client/*",
+        "stages.core.errors stages.schema serving.triton.wire",
+        "numpy tritonclient grpc aiohttp pandas",
+    ),
     ("serving/__init__.py", "", ""),
     ("flows/*", "stages serving", None),
 ]
