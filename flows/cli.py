@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import child, read, share, show, show_committed, show_outcome, stamp
+from flows.console import child, read, share, show, show_committed, show_outcome, stamp, warn_again
 from flows.project import enclosing, laid_out, only, opened, project
 from stages.core.command import reporting
 from stages.core.errors import Misuse, NeedsPerson, Refused
@@ -77,6 +77,7 @@ def run(
             sys.exit(FAILED)
         verdict = read(Path(paths["verdict"]))
     show(verdict)
+    warn_again(validation)
     child(REPORT)
     sys.exit(ENDS[verdict["verdict"]])
 

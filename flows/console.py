@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from serving.releases.store import Store
     from serving.releases.switch import Outcome
 
+MOST_WARNINGS = 5  # of the validation that are repeated with a verdict
+
 
 def share(text: str) -> float:
     """`5%` -> 0.05.
@@ -74,6 +76,15 @@ def stamp(path: Path) -> int:
 def read(path: Path) -> dict[str, Any]:
     """Read a JSON object; an empty one if there is no file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def warn_again(report: Path) -> None:
+    """Print the first warnings of the validation, `report`, which a pass does not take back."""
+    warnings = read(report).get("warnings", [])
+    for warning in warnings[:MOST_WARNINGS]:
+        print(f"  data: {warning}")
+    if len(warnings) > MOST_WARNINGS:
+        print(f"  data: {len(warnings) - MOST_WARNINGS:,} more warnings: see {report.with_name('index.html')}")
 
 
 def show(verdict: dict[str, Any]) -> None:

@@ -21,7 +21,8 @@ from stages.core.files import replacing
 from stages.schema import Schema, kind
 from stages.settings import params, sections
 from stages.tables.table import keys
-from stages.validation import expectations, leakage, near_duplicates
+from stages.validation import expectations, near_duplicates
+from stages.validation import leaks as leaks_
 from stages.validation.expectations import Suite
 from stages.validation.page import page
 from stages.validation.report import Finding, Report, fault_sentence, plain, row_faults, summary
@@ -41,7 +42,8 @@ def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None
     suite = build(declared, parameters.validate.columns)
     rows, rejected = read(table, declared, suite), read_rejects(rejects)
     limits = {"quarantined": parameters.validate.max_quarantined, "rejected": parameters.validate.max_rejected}
-    leaks = (parameters.validate.warn_leakage, parameters.validate.max_leakage)
+    most = parameters.validate.max_leakage
+    leaks = (parameters.validate.warn_leakage, math.inf if most == "none" else most)
     report = check(rows, rejected, declared, suite, parameters.validate.min_rows, limits, leaks)
     with replacing(quarantine) as whole:
         write_quarantine(whole, table, report.quarantined)
@@ -126,14 +128,14 @@ def check(
     suite: Suite,
     min_rows: int,
     limits: Mapping[str, float],
-    leaks: tuple[float, float] = (1.0, 1.0),
+    leaks: tuple[float, float] = (1.0, math.inf),
 ) -> Report:
     """Validate each row, then the shares of samples lost, then the table without the quarantined rows.
 
     If more rows than the limit are faulty, none is quarantined and the whole table is validated.
 
     Args:
-        leaks: the share of the target's error that a single column may remove, without a warning and at all.
+        leaks: the share of the target's error that a column may remove, without a warning and at all.
     """
     target = declared.target.name
     full = derive(rows, target)
@@ -157,8 +159,9 @@ def check(
     enough = {"min_value": max(1, min_rows), "description": "number of rows" + (" left" if removed else "")}
     of_table = [("expect_table_row_count_to_be_between", enough), *(of_table if len(accepted) else [])]
     whole, table_results = _validate("table", accepted, of_table)
-    leaks_found, leakage_results = _validate_leakage(leakage.scores(accepted, target), target, *leaks)
-    alike, label_results = _validate_labels(accepted[target], target)
+    leaks_found, leakage_results = _validate_values("leakage", *leaks_.expected(accepted, target, *leaks))
+    label_suite, label_values = near_duplicates.expected(accepted[target], target)
+    alike, label_results = _validate_values("labels", label_suite, label_values) if label_suite else ([], {})
     results = {"rows": row_results, "shares": share_results, "table": table_results, "leakage": leakage_results}
     results |= {"labels": label_results} if alike else {}
     return Report(len(rows), len(rejected), quarantined, [*whole, *lost, *leaks_found, *alike, *findings], results)
@@ -273,44 +276,11 @@ def _validate_shares(
     return [found if found.success else replace(found, sources=examples[found.column]) for found in findings], results
 
 
-def _validate_leakage(
-    scores: dict[str, float], target: str, warned: float, most: float
-) -> tuple[list[Finding], dict[str, Any]]:
-    """`_validate` for a table of one row: how well each column alone predicts the target."""
+def _validate_values(name: str, suite: Suite, values: Mapping[str, float]) -> tuple[list[Finding], dict[str, Any]]:
+    """`_validate` for a table of one row: a value for each name."""
     import pandas as pd
 
-    advice = "unless it is known before the target is, take its column out of schema.features"
-    suite: Suite = [
-        (
-            "expect_column_max_to_be_between",
-            {
-                "column": name,
-                "max_value": most if score > most else warned,
-                "severity": "critical" if score > most else "warning",
-                "description": f"share of {target} that {name} tells by itself",
-                "notes": advice,
-            },
-        )
-        for name, score in scores.items()
-    ]
-    return _validate("leakage", pd.DataFrame([scores]), suite)
-
-
-def _validate_labels(labels: pd.Series, target: str) -> tuple[list[Finding], dict[str, Any]]:
-    """A warning if labels differ from one another only in case, blanks or Unicode form; empty if none do."""
-    import pandas as pd
-    from pandas.api.types import is_numeric_dtype
-
-    groups = [] if is_numeric_dtype(labels) else near_duplicates.spellings(labels)
-    if not groups:
-        return [], {}
-    named = [" and ".join(f"{word!r} ({rows:,})" for word, rows in group.items()) for group in groups[:FEW]]
-    named += [f"{len(groups) - FEW:,} more"] if len(groups) > FEW else []
-    what = f"number of labels in {target} that differ from another only in case, blanks or Unicode form"
-    limit = {"column": "labels", "max_value": 0, "severity": "warning", "description": what}
-    limit |= {"notes": f"{'; '.join(named)}: if they mean the same, make them one in the data"}
-    suite: Suite = [("expect_column_max_to_be_between", limit)]
-    return _validate("labels", pd.DataFrame([{"labels": sum(map(len, groups))}]), suite)
+    return _validate(name, pd.DataFrame([values]), suite)
 
 
 def _finding(rows: pd.DataFrame, name: str, kwargs: dict[str, Any], result: Any) -> Finding:

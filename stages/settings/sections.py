@@ -105,7 +105,7 @@ class Validate(Section):
     max_quarantined: Share
     max_rejected: Share
     warn_leakage: Share
-    max_leakage: Share
+    max_leakage: Share | Literal["none"]
     columns: dict[str, Options]
 
 
