@@ -15,6 +15,7 @@ import numpy as np
 from serving.client.errors import RowError, ServerError
 from stages.schema import Kind, Schema, Tensor, Vocabulary, kind, target_kind
 
+UNKNOWN_WORDS = "unknown_words"  # the key of an answer's count of them by column, if it has any
 Answer = dict[str, Any]  # the target kind's keys, such as label and probability, and the identifiers
 Row = Mapping[str, Any]  # {column: a plain Python value}
 Raw = dict[str, list[Any]]  # {column: [n], as the table stores the values}
@@ -114,7 +115,7 @@ class Served:
             if "answer_id" in outputs:  # releases of earlier versions do not have it
                 answer["answer_id"] = str(outputs["answer_id"][row])
             if unknown and unknown[row]:
-                answer["unknown_words"] = unknown[row]
+                answer[UNKNOWN_WORDS] = unknown[row]
         return answers
 
     def unknown_words(self, raw: Raw) -> list[dict[str, int]]:
@@ -180,8 +181,14 @@ def _content(value: Any) -> Any:
 
 
 def flat(answer: Answer) -> Answer:
-    """Return an answer as cells of a table: the probability of each class becomes `probabilities[CLASS]`."""
+    """Return an answer as cells of a table: the probability of each class becomes `probabilities[CLASS]`.
+
+    A table's columns are the same for all rows, so unknown words are left out.
+    """
     cells: Answer = {}
     for name, value in answer.items():
-        cells |= {f"{name}[{key}]": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+        if name != UNKNOWN_WORDS:
+            cells |= (
+                {f"{name}[{key}]": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+            )
     return cells

@@ -182,7 +182,7 @@ def _json_lines(path: Path, cells: dict[str, type]) -> Iterator[Write]:
 @contextlib.contextmanager
 def _csv(path: Path, cells: dict[str, type]) -> Iterator[Write]:
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        rows = csv.DictWriter(file, list(cells), extrasaction="ignore", lineterminator="\n")
+        rows = csv.DictWriter(file, list(cells), lineterminator="\n")
         rows.writeheader()
         yield lambda answer: rows.writerow(flat(answer))
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from serving.client.errors import RowError
-from serving.client.model_info import Answer, Raw, Row, Served, flat
+from serving.client.model_info import UNKNOWN_WORDS, Answer, Raw, Row, Served, flat
 
 IN_FLIGHT = 4  # requests of one `predict` that are under way at once
 T = TypeVar("T")
@@ -78,7 +78,11 @@ class Request:
     def result(self, answers: list[Answer]) -> Any:
         """Return the answers in the form of the rows: one answer, a list or a data frame."""
         if self._frame is not None:
-            return sys.modules["pandas"].DataFrame([flat(answer) for answer in answers], index=self._frame.index)
+            frame = sys.modules["pandas"].DataFrame([flat(answer) for answer in answers], index=self._frame.index)
+            frame.attrs[UNKNOWN_WORDS] = dict(
+                Counter(name for answer in answers for name in answer.get(UNKNOWN_WORDS, {}))
+            )
+            return frame
         return answers[0] if self._single else answers
 
     def with_place(self, error: RowError, number: int) -> RowError:

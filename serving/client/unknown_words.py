@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.client.model_info import Answer
+from serving.client.model_info import UNKNOWN_WORDS, Answer
 
 MOST = 0.1  # share of a column's words that may be unknown without a warning
 FEW = 3  # words that a warning shows
@@ -22,7 +22,7 @@ class UnknownWords:
     def add(self, row: Mapping[str, Any], answer: Answer) -> None:
         """Count the words of a row. `answer`: the model's, with its own count of unknown words."""
         self._rows.update(name for name, value in row.items() if value not in (None, ""))
-        for name in answer.get("unknown_words", {}):
+        for name in answer.get(UNKNOWN_WORDS, {}):
             self._unknown.setdefault(name, Counter())[str(row[name])] += 1
 
     def warnings(self) -> list[str]:

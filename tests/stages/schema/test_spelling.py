@@ -117,6 +117,9 @@ def test_an_answer_counts_the_words_that_the_model_does_not_know(served):
     assert served.unknown_words(raw) == [{}, {"grade": 1, "x": 1}, {}, {"grade": 1}]
     answers = served.answers({"probabilities": np.full((4, 2), 0.5, np.float32)}, raw=raw)
     assert [answer.get("unknown_words") for answer in answers] == [None, {"grade": 1, "x": 1}, None, {"grade": 1}]
+    frame = Request(pd.DataFrame(raw), served).result(answers)
+    assert list(frame.columns) == ["label", "probability", "release"]
+    assert frame.attrs == {"unknown_words": {"grade": 2, "x": 1}}
 
 
 def test_what_cannot_be_told_is_not_counted():
