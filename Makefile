@@ -21,7 +21,7 @@ test: setup lint
 
 # Lint, types and the fast tests.
 check: setup lint
-	@.venv/bin/python -m pytest -m "not slow and not triton"
+	@.venv/bin/python -m pytest -n2 -m "not slow and not triton"
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,18 +30,26 @@ portable()
 
 
 CLONES = {"fresh", "finished"}
+CHANGED = {"fresh", "done"}  # a clone for each test, in which commands run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that run clones or a server; files with the former come first, and small ones fill up the end."""
-    needed: dict[Path, set[str]] = {}
+    """Mark the tests that run clones or a server, and start the files that take long first: small ones fill up the end.
+
+    The first file makes the finished clone, and those that need none run meanwhile.
+    """
     for item in items:
-        needed.setdefault(item.path, set()).update(item.fixturenames)
         if not CLONES.isdisjoint(item.fixturenames):
             item.add_marker("slow")
         if "a_server" in item.fixturenames:
             item.add_marker("triton")
-    items.sort(key=lambda item: (needed[item.path].isdisjoint(CLONES), "finished" in needed[item.path]))
+    cloning: Counter[Path] = Counter()
+    for item in items:
+        if not CLONES.isdisjoint(item.fixturenames):
+            cloning[item.path] += 1 if CHANGED.isdisjoint(item.fixturenames) else 10
+    slow = {item.path for item in items if item.get_closest_marker("slow")} - cloning.keys()
+    first = max(cloning, key=cloning.__getitem__, default=None)
+    items.sort(key=lambda item: (item.path != first, item.path not in slow, -cloning[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -67,10 +67,10 @@ def test_prefect_and_dvc_finish_each_others_runs_with_the_same_outputs(finished,
     assert "Running stage" not in fresh.millrace("run")
 
 
-@pytest.mark.parametrize("seed", [0])
-def test_a_run_killed_at_random_moments_ends_with_the_same_outputs(finished, fresh, seed):
-    chance = random.Random(seed)
-    for _ in range(10):
+def test_a_run_killed_at_random_moments_ends_with_the_same_outputs(finished, fresh):
+    """A few times: `python -m benchmarks kills` does it often."""
+    chance = random.Random(0)
+    for _ in range(4):
         run = fresh.start(sys.executable, "-m", "flows.cli", "run")
         try:
             run.wait(timeout=chance.uniform(0.5, 8))

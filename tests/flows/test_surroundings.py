@@ -14,6 +14,8 @@ from serving.releases import git_history
 from serving.releases.store import Store
 from tests.support.project import ROOT, Clone, environment
 
+pytestmark = pytest.mark.slow
+
 CONFLICT = "<<<<<<< HEAD\n{0}=======\n{0}>>>>>>> other\n"
 
 

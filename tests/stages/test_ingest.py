@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from stages import fetch, ingest
-from stages.core import command
+from stages.core import progress
 from stages.core.errors import UserError
 from stages.schema import Column, Schema
 from stages.tables import arrow
@@ -308,7 +308,7 @@ def test_a_killed_worker_is_an_error_message():
 
 
 def test_progress_is_printed_in_lines(folder, read, monkeypatch, capsys):
-    monkeypatch.setattr(command, "LINE_S", 0)
+    monkeypatch.setattr(progress, "LINE_S", 0)
     read(folder({"cat/1.png": png(), "cat/2.png": b""}))
     assert capsys.readouterr().err.startswith("2 samples, ")
 

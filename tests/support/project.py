@@ -19,7 +19,8 @@ BIN = Path(sys.executable).parent
 
 def environment(folder: Path) -> dict[str, str]:
     """Return a shell's variables in a clone: this environment's commands, the clone's code, the project's server."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PREFECT_API_URL")}
+    dropped = ("PYTHONPATH", "PREFECT_API_URL", "PYTHONDONTWRITEBYTECODE")  # compiling everything each time takes long
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return kept | {
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
         "PYTHONPATH": str(folder),

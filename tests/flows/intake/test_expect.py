@@ -24,6 +24,8 @@ from stages.validation import expectations, leakage, near_duplicates
 from stages.validation.expectations.number import around
 from tests.support.project import ROOT
 
+pytestmark = pytest.mark.slow
+
 RAW = Path("data/raw/houses")
 HEADER = ["area", "rooms", "town", "notes", "price"]
 WORDS = ["quiet", "sunny", "old", "large", "garden", "near", "the", "station", "bright", "small"]
