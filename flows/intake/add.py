@@ -17,6 +17,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.intake import guess
+from flows.intake.notices import notices
+from flows.intake.survey import Survey
 from stages.core import command
 from stages.core.errors import Misuse, UserError
 from stages.core.files import replacing
@@ -41,9 +43,10 @@ def main(path: Path, name: str | None = None, target: str = "", options: str = "
     format_name = recognize(path)
     folder = RAW / name
     given = parse_options(options, format_name)
-    guessed = guess.table(
+    examined = guess.survey(
         path, format_name, sections.options(sources.source(format_name), given, "data.options"), target
     )
+    guessed = examined[0] if examined else None
     given |= guessed.options() if guessed else {}
     copy_in(path, folder)
     track(folder)
@@ -61,8 +64,8 @@ def main(path: Path, name: str | None = None, target: str = "", options: str = "
     if given:
         print(f"    options: {json.dumps(given, ensure_ascii=False)}    # how the files are written")
     print(f"  export:\n    name: {public_name(name)}    # the model's public name")
-    if guessed:
-        show(guessed)
+    if examined:
+        show(*examined)
     print(f"Next: {next_steps(guessed, folder)}`git add {RAW} params.yaml`, `git commit`, and `millrace run`")
 
 
@@ -104,21 +107,21 @@ def public_name(name: str) -> str:
     return cleaned if cleaned[0].isalpha() else f"of-{cleaned}"
 
 
-def show(guessed: guess.Guessed) -> None:
+def show(guessed: guess.Guessed, survey: Survey) -> None:
     """Print the guesses as a table, and warnings."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="guessed from the first rows: see schema in params.yaml", title_justify="left")
+    table = Table(title=f"guessed from {survey.rows:,} rows: see schema in params.yaml", title_justify="left")
     for heading in ("column", "kind", "missing", "distinct", "such as", ""):
         table.add_column(heading)
     for column in [*guessed.features, guessed.target]:
         cells = [column.name, column.kind or "-", f"{column.missing:.0%}", f"{column.distinct:,}", column.example[:24]]
         table.add_row(*(Text(cell) for cell in [*cells, column.note]))
     Console().print(table)
-    for doubt in guessed.doubts:
-        print(f"warning: {doubt}")
+    for warning in [*guessed.doubts, *notices(guessed, survey)]:
+        print(f"warning: {warning}")
 
 
 def next_steps(guessed: guess.Guessed | None, folder: Path) -> str:

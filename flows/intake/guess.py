@@ -1,22 +1,22 @@
-"""Guesses the kinds of a table's columns from its first rows, for a person to correct."""
+"""Guesses the kinds of a table's columns from all of its rows, for a person to correct."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flows.intake import identifiers
+from flows.intake.survey import Counts, Survey, look
 from stages.core.errors import UserError
 from stages.core.words import nearest
-from stages.schema import Column, Kind, Schema, Target, kind, target_kind, views
+from stages.schema import Kind, Target, kind, target_kind, views
 from stages.settings import sections
-from stages.tables import sources
-from stages.tables.sources import Reject, Sample, delimited
+from stages.tables import arrow, sources
+from stages.tables.sources import delimited
 
-ROWS = 5000  # that are read
 TARGETS = ("target", "label", "class", "outcome", "y", "price", "value", "intent")  # frequent names of a target
 MOST_REFUSED = 0.05  # share of a feature's cells that its kind rejects; with more the column is left out
 SURE = 0.5  # with a smaller likelihood of the target's kind there is a warning
@@ -24,7 +24,8 @@ NUMBER_FORMATS = (  # in this order of preference
     *(delimited.PLAIN, delimited.Marks(".", ","), delimited.Marks(","), delimited.Marks(",", ".")),
     *(delimited.Marks(decimal, thousands) for thousands in " '\u2019\u00a0\u202f" for decimal in ".,"),
 )
-_ID = re.compile(r"(.*[ _-])?(id|uuid|guid)", re.IGNORECASE)
+SAME = "the same in all rows"
+UNNAMED = "left out: it has no name"
 _DATA = re.compile(r"[+-]?\d+([.,]\d+)*|\d{4}-\d\d-\d\d.*")  # more likely a cell than a column's name
 
 
@@ -54,7 +55,13 @@ class Guessed(NamedTuple):
 
 
 def table(path: Path, format_name: str, options: Any = None, target: str = "") -> Guessed | None:
-    """Guess the features and the target of the table at `path`; None if the format is not a table.
+    """The guesses of `survey`."""
+    examined = survey(path, format_name, options, target)
+    return examined[0] if examined else None
+
+
+def survey(path: Path, format_name: str, options: Any = None, target: str = "") -> tuple[Guessed, Survey] | None:
+    """Guess the features and the target of the table at `path` from all rows; None if the format is not a table.
 
     Args:
         target: the target's column; by default the first with a frequent name, else the last column.
@@ -77,8 +84,9 @@ def table(path: Path, format_name: str, options: Any = None, target: str = "") -
         )
     if target and target not in names:
         raise UserError("data-no-target", f"{path} has no column {target!r} of single values{nearest(target, names)}")
-    cells, rejects = first_rows(path, source, options, names)
-    rows, first_reject = len(cells[names[0]]), f"the first: {' '.join(rejects[0])}" if rejects else ""
+    seen = look(path, source, options, names)
+    cells, rows, rejects = seen.cells, seen.rows, seen.rejected
+    first_reject = f"the first: {' '.join(seen.first_reject)}" if seen.first_reject else ""
     if not rows:
         raise UserError(
             "data-no-rows", f"no row of {path} can be read: {first_reject}" if rejects else f"{path} has no rows"
@@ -86,13 +94,22 @@ def table(path: Path, format_name: str, options: Any = None, target: str = "") -
     fitting = [delimited.PLAIN]
     if isinstance(options, delimited.Options):
         fitting = number_formats(cells.values()) if options.marks == delimited.PLAIN else [options.marks]
-    target_name = target or next((name for name in names if name.lower() in TARGETS), names[-1])
-    if len({str(value) for value in cells[target_name] if value is not None}) < 2:
+    own = [name for name in names if not identifiers.is_index(name)] or names
+    target_name = target or next((name for name in own if name.lower() in TARGETS), own[-1])
+    if seen.counts[target_name].distinct < 2:
         raise UserError(
             "data-constant-target",
             f"{path}: the target {target_name!r} is the same in all rows: name another with --target",
         )
-    features = [guess_feature(name, values, fitting[0]) for name, values in cells.items() if name != target_name]
+    features = [
+        guess_feature(name, values, fitting[0], seen.counts[name])
+        for name, values in cells.items()
+        if name != target_name
+    ]
+    if isinstance(options, delimited.Options):
+        leading, trailing = delimited.unnamed(path, options)
+        notes = [identifiers.INDEX] * leading + [UNNAMED] * trailing
+        features += [Guess("(no name)", "", 0.0, 0, "", note) for note in notes]
     features += [guess_file_column(name, cells) for name, cells in held.items()]
     features += [Guess(name, "", 0.0, 0, "", f"left out: {why}") for name, why in nested.items()]
     if not any(column.kind for column in features):
@@ -100,7 +117,7 @@ def table(path: Path, format_name: str, options: Any = None, target: str = "") -
             "data-no-feature",
             f"{path} has no feature: " + "; ".join(f"{column.name!r} is {column.note}" for column in features),
         )
-    doubts = [f"{len(rejects):,} of {rows + len(rejects):,} rows cannot be read: {first_reject}"] if rejects else []
+    doubts = [f"{rejects:,} of {rows + rejects:,} rows cannot be read: {first_reject}"] if rejects else []
     if fitting[0] == delimited.Marks(".", ",") and delimited.Marks(",") in fitting:
         doubts.append("the commas in numbers may be decimal marks: if so, add --options '{decimal: \",\"}'")
     if (
@@ -111,7 +128,8 @@ def table(path: Path, format_name: str, options: Any = None, target: str = "") -
         doubts.append(
             f"the first row looks like data ({', '.join(data[:3])}): if it is, add --options '{{columns: [...]}}'"
         )
-    return Guessed(features, guess_target(target_name, cells[target_name], fitting[0]), doubts, fitting[0])
+    guessed_target = guess_target(target_name, cells[target_name], fitting[0], seen.counts[target_name])
+    return Guessed(features, guessed_target, doubts, fitting[0]), seen
 
 
 def number_formats(columns: Iterable[Sequence[str | None]]) -> list[delimited.Marks]:
@@ -132,33 +150,34 @@ def count_numbers(texts: Sequence[str], marks: delimited.Marks) -> int:
     return count if 2 * count > len(texts) else 0
 
 
-def first_rows(
-    path: Path, source: Any, options: Any, names: Sequence[str]
-) -> tuple[dict[str, list[Any]], list[Reject]]:
-    """Read the first rows: their cells by column, None if missing, and the rows that cannot be read."""
-    anything = Schema(tuple(Column(name, "category") for name in names[:-1]), Column(names[-1], "target_class"))
-    items = list(
-        islice((item for chunk in source.chunks(path, anything, options) for item in source.read(chunk)), ROWS)
-    )
-    rows = [item.values for item in items if isinstance(item, Sample)]
-    return {name: [row[name] for row in rows] for name in names}, [item for item in items if isinstance(item, Reject)]
-
-
-def guess_feature(name: str, values: list[Any], marks: delimited.Marks = delimited.PLAIN) -> Guess:
-    """Guess a column's kind, or why to leave it out."""
+def guess_feature(
+    name: str, values: list[Any], marks: delimited.Marks = delimited.PLAIN, counts: Counts | None = None
+) -> Guess:
+    """Guess a column's kind, or why to leave it out, from cells spread over all rows, and the counts of all."""
     present = [value for value in values if value is not None]
-    if len(set(map(str, present))) < 2:
-        return summarize(name, values, "", "left out: the same in all rows" if present else "left out: all missing")
+    counts = counts or Counts.of(values)
+    if counts.distinct < 2:
+        return summarize(name, values, counts, "", f"left out: {SAME if present else 'all missing'}")
+    if identifiers.is_index(name):
+        return summarize(name, values, counts, "", identifiers.INDEX)
+    if counts.distinct == counts.present and (counts.running or identifiers.is_id(name)):
+        return summarize(name, values, counts, "", identifiers.ROW_ID)
     plain = [as_python(value, marks) for value in present]
-    if is_row_id(name, plain):
-        return summarize(name, values, "", "left out: it only identifies rows")
-    chosen, _ = likeliest_kind(sections.feature_kinds(), plain)
+    codes = identifiers.codes(name, present)
+    kinds = [other for other in sections.feature_kinds() if not codes or is_of_words(kind(other))]
+    chosen, _ = likeliest_kind(kinds, plain)
     if not chosen:
-        return summarize(name, values, "", "left out: a different word in nearly each row")
-    fault, share = faulty_cells(kind(chosen), present, marks)
+        return summarize(name, values, counts, "", f"left out: {codes or 'a different word'} in nearly each row")
+    fault, share = faulty_cells(kind(chosen), counts, marks)
     if share > MOST_REFUSED:
-        return summarize(name, values, "", f"left out: {fault}")
-    return summarize(name, values, chosen, join_notes(number_note(kind(chosen), present, marks), fault))
+        return summarize(name, values, counts, "", f"left out: {fault}")
+    note = join_notes(codes, number_note(kind(chosen), present, marks), fault)
+    return summarize(name, values, counts, chosen, note)
+
+
+def is_of_words(module: Kind) -> bool:
+    """Whether a kind's cells are single words."""
+    return module.RAW == "str" and module.PACKED
 
 
 def guess_file_column(name: str, cells: list[Any]) -> Guess:
@@ -167,15 +186,18 @@ def guess_file_column(name: str, cells: list[Any]) -> Guess:
     return Guess(name, chosen, 0.0, len(set(cells)), "", "" if chosen else "left out: files of no kind known here")
 
 
-def guess_target(name: str, values: list[Any], marks: delimited.Marks = delimited.PLAIN) -> Guess:
+def guess_target(
+    name: str, values: list[Any], marks: delimited.Marks = delimited.PLAIN, counts: Counts | None = None
+) -> Guess:
     """Guess the target's kind."""
     present = [value for value in values if value is not None]
+    counts = counts or Counts.of(values)
     chosen, claim = likeliest_kind(sections.target_kinds(), [as_python(value, marks) for value in present], "target_")
     module = target_kind(f"target_{chosen}")
-    doubt = f"{len(set(map(str, present))):,} different values in {len(values):,} rows: is it another column?"
-    fault, _ = faulty_cells(module, present, marks)
+    doubt = f"{counts.distinct:,} different values in {counts.rows:,} rows: is it another column?"
+    fault, _ = faulty_cells(module, counts, marks)
     notes = "the target", number_note(module, present, marks), fault, doubt if claim < SURE else ""
-    return summarize(name, values, chosen, join_notes(*notes))
+    return summarize(name, values, counts, chosen, join_notes(*notes))
 
 
 def likeliest_kind(kinds: Sequence[str], values: Sequence[Any], prefix: str = "") -> tuple[str, float]:
@@ -185,15 +207,21 @@ def likeliest_kind(kinds: Sequence[str], values: Sequence[Any], prefix: str = ""
     return (most, claims[most]) if claims[most] > 0 else ("", 0.0)
 
 
-def faulty_cells(module: Kind | Target, values: Sequence[Any], marks: delimited.Marks) -> tuple[str, float]:
-    """Describe the cells that a kind rejects, and their share. Files are not checked."""
-    faults = []
-    for value in values if module.RAW != "bytes" else ():
-        try:
-            module.raw(delimited.plain(value, marks) if has_number_format(module, marks) else value)
-        except ValueError as error:
-            faults.append(str(error))
-    return f"{len(faults):,} cells cannot be read: {faults[0]}" if faults else "", len(faults) / max(1, len(values))
+def faulty_cells(module: Kind | Target, counts: Counts, marks: delimited.Marks) -> tuple[str, float]:
+    """Describe the cells that a kind rejects, of all rows, and their share. Files are not checked."""
+    if module.RAW == "bytes":
+        return "", 0.0
+    if has_number_format(module, marks):
+        faults: dict[int, str] = {}
+        for place, value in enumerate(counts.values.to_pylist()):
+            try:
+                module.raw(delimited.plain(value, marks))
+            except ValueError as error:
+                faults[place] = str(error)
+    else:
+        _, faults = arrow.raw(counts.values, module)
+    rows = int(counts.numbers[list(faults)].sum()) if faults else 0
+    return f"{rows:,} cells cannot be read: {faults[min(faults)]}" if faults else "", rows / max(1, counts.present)
 
 
 def number_note(module: Kind | Target, values: Sequence[Any], marks: delimited.Marks) -> str:
@@ -225,19 +253,7 @@ def join_notes(*notes: str) -> str:
     return ", ".join(filter(None, notes))
 
 
-def is_row_id(name: str, values: Sequence[Any]) -> bool:
-    """Whether all values differ, and the column is named like an id or contains consecutive whole numbers."""
-    if len(set(values)) < len(values):
-        return False
-    try:
-        running = all(abs(int(after) - int(before)) == 1 for before, after in pairwise(values))
-    except (TypeError, ValueError):
-        running = False
-    return running or bool(_ID.fullmatch(name))
-
-
-def summarize(name: str, values: Sequence[Any], chosen: str, note: str = "") -> Guess:
+def summarize(name: str, values: Sequence[Any], counts: Counts, chosen: str, note: str = "") -> Guess:
     """Add the statistics that a person looks at."""
-    present = [str(value) for value in values if value is not None]
-    missing = 1 - len(present) / max(1, len(values))
-    return Guess(name, chosen, missing, len(set(present)), present[0] if present else "", note)
+    example = next((str(value) for value in values if value is not None), "")
+    return Guess(name, chosen, counts.missing / max(1, counts.rows), counts.distinct, example, note)

@@ -289,8 +289,23 @@ def _header(file: Path, options: Options) -> list[str]:
     """
     if options.columns:
         return check_names(list(options.columns), "data.options.columns")
-    unnamed = "if it has no header row, set data.options.columns (`data add --options '{columns: [...]}'`)"
-    return check_names(first_row(file, options), str(file), unnamed)
+    hint = "if it has no header row, set data.options.columns (`data add --options '{columns: [...]}'`)"
+    names = first_row(file, options)
+    return check_names(names[_leading(names) : len(names) - _trailing(names)], str(file), hint)
+
+
+def unnamed(path: Path, options: Options) -> tuple[int, int]:
+    """The numbers of columns without a name before and after the others: a pandas index, and trailing delimiters."""
+    names = [] if options.columns else first_row(_files(path)[0], options)
+    return _leading(names), _trailing(names)
+
+
+def _leading(names: list[str]) -> int:
+    return int(len(names) > 1 and not names[0] and any(names))
+
+
+def _trailing(names: list[str]) -> int:
+    return next((count for count, name in enumerate(reversed(names)) if name), 0)
 
 
 def first_row(file: Path, options: Options) -> list[str]:

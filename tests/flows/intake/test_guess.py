@@ -227,7 +227,8 @@ def test_an_unreadable_or_unlikely_target_is_noted():
         ("House_ID", lambda i: i * i, ""),
         ("width", lambda i: i * i, "number"),
         ("plaid", lambda i: i * i, "number"),
-        ("id", lambda i: i // 2 * i, "number"),
+        ("CustomerID", lambda i: i * i, ""),
+        ("paid", lambda i: i * i, "number"),
     ],
 )
 def test_a_column_that_only_identifies_rows_is_left_out(name, value, kind):
