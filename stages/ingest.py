@@ -33,6 +33,7 @@ from stages.core.files import replacing
 from stages.core.progress import counting
 from stages.schema import Column, Schema, kind, target_kind
 from stages.settings import params, sections
+from stages.settings.split import SPLITS
 from stages.tables import arrow, sources
 from stages.tables.sources import Reject, Sample
 
@@ -91,11 +92,11 @@ def ingest(
         UserError: `data` is not of the format, or no sample can be read.
     """
     if not data.exists():
-        raise UserError(f"{data} does not exist: bring your data there with `millrace data add`")
+        raise UserError("data-not-found", f"{data} does not exist: bring your data there with `millrace data add`")
     source = sources.source(format)
     form = sections.options(source, options, "data.options")
     wanted = schema
-    if sections.SPLITS[by]:
+    if SPLITS[by]:
         sources.require_column(column, source.columns(data, form), f"{data} ({format})", "split.column")
         wanted = sources.with_column(schema, column)
     for name in keep:
@@ -118,7 +119,7 @@ def ingest(
             count(len(batch) + len(rejected))
             tally = Tally(tally.rows + len(batch), tally.rejects + len(rejected), (*tally.reasons, *rejected)[:3])
     if not tally.rows:
-        raise UserError(f"no sample in {data} can be read: {_reasons(tally)}")
+        raise UserError("data-no-rows", f"no sample in {data} can be read: {_reasons(tally)}")
     return tally
 
 
@@ -328,7 +329,10 @@ def _in_order(task: Callable[[Any], Any], chunks: Iterator[Any], workers: int) -
         while pending:
             yield pending.popleft().result()
     except BrokenProcessPool as error:
-        raise UserError("a process that reads samples was killed, most likely because memory ran out") from error
+        raise UserError(
+            "data-memory",
+            "a process that reads samples was killed, most likely because memory ran out: close other programs",
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

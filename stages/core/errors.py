@@ -8,12 +8,16 @@ from typing import Any
 class CodedError(Exception):
     """An error with a code, such as `data-not-found`, that stays the same when its sentence is reworded."""
 
-    def __init__(self, code: str, sentence: str | None = None) -> None:  # None: sites still without a code
-        super().__init__(code if sentence is None else sentence)
-        self.code = "" if sentence is None else code
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.code, str(self)), self.__dict__  # to another process, such as a test's
+
+
+class Invalid(CodedError, ValueError):
+    """A wrong value in params.yaml. Pydantic collects such errors, and a Misuse reports them."""
 
 
 class UserError(CodedError):
@@ -27,7 +31,7 @@ class UserError(CodedError):
     @property
     def line(self) -> str:
         """The line that the command prints: the sentence, and the code at its end."""
-        return f"error: {self}" + (f"  [{self.code}]" if self.code else "")
+        return f"error: {self}  [{self.code}]"
 
 
 class Busy(UserError):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from stages.core.errors import Invalid
 from stages.core.words import nearest
 from stages.settings.section import Positive, Section, Share
 
@@ -22,9 +23,9 @@ class Bound(Section):
     @model_validator(mode="after")
     def _some(self) -> Bound:
         if self.min is None and self.max is None:
-            raise ValueError("give min, max or both")
+            raise Invalid("params-empty-bound", "give min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is over max {self.max}")
+            raise Invalid("params-crossed-bound", f"min {self.min} is over max {self.max}")
         return self
 
 
@@ -59,7 +60,7 @@ class Slices(Section):
     @model_validator(mode="after")
     def _some(self) -> Slices:
         if not self.thresholds and not self.margins:
-            raise ValueError("give thresholds, margins or both")
+            raise Invalid("params-empty-bound", "give thresholds, margins or both")
         return self
 
 
@@ -81,5 +82,8 @@ class Gate(Section):
         known = (*APPROVABLE, *self.thresholds)
         for name in self.approval:
             if name not in known:
-                raise ValueError(f"approval: {name!r} is not a criterion that can be approved{nearest(name, known)}")
+                raise Invalid(
+                    "params-unknown-criterion",
+                    f"approval: {name!r} is not a criterion that can be approved{nearest(name, known)}",
+                )
         return self

@@ -35,16 +35,17 @@ def parse(path: Path = Path("params.yaml")) -> Params:
     except MarkedYAMLError as error:
         lockfile.check_conflicts(path.parent)
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise Misuse(f"{path}, line {line}: {error.problem}") from error
+        raise Misuse("params-not-yaml", f"{path}, line {line}: {error.problem}") from error
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise Misuse(f"{path} cannot be read: {error}") from error
+        raise Misuse("params-unreadable", f"{path} cannot be read: {error}") from error
     if not isinstance(tree, dict):
         what = "is empty" if tree is None else "has no sections"
-        raise Misuse(f"{path} {what}: `git checkout {path}` restores it")
+        raise Misuse("params-empty", f"{path} {what}: `git checkout {path}` restores it")
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        raise Misuse(f"{path}: " + "; ".join(explain(fault) for fault in error.errors())) from error
+        first, *others = map(explain, error.errors())
+        raise Misuse(first.code, f"{path}: " + "; ".join(map(str, (first, *others)))) from error
 
 
 def load(stage: str, path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml")) -> Listed:
@@ -81,7 +82,9 @@ def paths(graph: Path = Path("dvc.yaml")) -> dict[str, str]:
         line = (
             f", line {error.problem_mark.line + 1}" if isinstance(error, MarkedYAMLError) and error.problem_mark else ""
         )
-        raise Misuse(f"{graph}{line} cannot be read: `git checkout {graph}` restores it") from error
+        raise Misuse(
+            "dvc-yaml-unreadable", f"{graph}{line} cannot be read: `git checkout {graph}` restores it"
+        ) from error
 
 
 def stages(graph: Path = Path("dvc.yaml")) -> list[str]:
@@ -98,7 +101,7 @@ def preset(name: str) -> dict[str, Any]:
     folder = Path(__file__).parent / "presets"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
-        raise Misuse(f"there is no preset {name!r}{nearest(name, known)}")
+        raise Misuse("params-unknown-preset", f"there is no preset {name!r}{nearest(name, known)}")
     return dict(_yaml(folder / f"{name}.yaml"))
 
 

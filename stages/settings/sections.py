@@ -12,19 +12,18 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from stages import schema
+from stages.core.errors import Invalid
 from stages.core.lookup import load_module
 from stages.core.words import modules, nearest
 from stages.gating import perturbations
 from stages.schema import kinds, views
 from stages.settings.gate import Change, Gate
 from stages.settings.section import Positive, Section, Share
+from stages.settings.split import Split
 from stages.tables import distributions, sources
 from stages.validation import expectations
 
 Options = dict[str, Any]
-
-# `split.by` -> what `split.column` holds; "" if that split has no column.
-SPLITS = {"hash": "", "strata": "", "group": "the group", "time": "the time", "column": "the name of the split"}
 
 
 class Data(Section):
@@ -39,16 +38,18 @@ class Data(Section):
         parts = PurePosixPath(path).parts
         if parts[:2] not in (("data", "raw"), ("data", "builtin")) or len(parts) < 3 or ".." in parts:
             remedy = f"bring it there with `millrace data add {shlex.quote(path)}`"
-            raise ValueError(f"{path!r} is not in data/raw/: {remedy}")
+            raise Invalid("params-data-elsewhere", f"{path!r} is not in data/raw/: {remedy}")
         if not re.fullmatch(r"[\w./-]+", path):  # it becomes part of a stage's command
-            raise ValueError(f"{path!r} must consist of letters, digits, '.', '_', '-' and '/': rename it")
+            raise Invalid(
+                "params-data-name", f"{path!r} must consist of letters, digits, '.', '_', '-' and '/': rename it"
+            )
         return path
 
     @field_validator("format")
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in sources.names():
-            raise ValueError(f"there is no format {name!r}{nearest(name, sources.names())}")
+            raise Invalid("params-unknown-format", f"there is no format {name!r}{nearest(name, sources.names())}")
         return name
 
     @model_validator(mode="after")
@@ -81,18 +82,26 @@ class Schema(Section):
         names = [*self.features, *self.target, *self.keep]
         for name in names:
             if name.startswith("_"):
-                raise ValueError(
-                    f"the column name {name!r} begins with an underscore, which is reserved for the table's own columns"
+                raise Invalid(
+                    "params-reserved-column",
+                    f"the column name {name!r} begins with an underscore, reserved for the table's own columns",
                 )
             if name in self.keep and names.count(name) > 1:
-                raise ValueError(f"schema.keep: the column {name!r} is listed twice, or is a feature or the target")
+                raise Invalid(
+                    "params-repeated-column",
+                    f"schema.keep: the column {name!r} is listed twice, or is a feature or the target",
+                )
             if names.count(name) > 1:
-                raise ValueError(f"the column {name!r} is both a feature and the target")
+                raise Invalid("params-repeated-column", f"the column {name!r} is both a feature and the target")
             if name in schema.IDENTIFIERS:
-                raise ValueError(f"{name!r} is an output of every served model: rename that column")
+                raise Invalid(
+                    "params-reserved-column", f"{name!r} is an output of every served model: rename that column"
+                )
             parent = next((other for other in names if name.startswith(f"{other}.")), None)
             if parent is not None:
-                raise ValueError(f"the column name {name!r} looks like a fact about {parent!r}: rename it")
+                raise Invalid(
+                    "params-reserved-column", f"the column name {name!r} looks like a fact about {parent!r}: rename it"
+                )
         return self
 
     def unfitted(self) -> schema.Schema:
@@ -107,37 +116,6 @@ class Validate(Section):
     warn_leakage: Share
     max_leakage: Share | Literal["none"]
     columns: dict[str, Options]
-
-
-class Split(Section):
-    by: str
-    column: str
-    val: Annotated[float, Field(gt=0, lt=1)]
-    test: Annotated[float, Field(gt=0, lt=1)]
-
-    @field_validator("by")
-    @classmethod
-    def _known(cls, by: str) -> str:
-        if by not in SPLITS:
-            raise ValueError(f"there is no split by {by!r}{nearest(by, SPLITS)}")
-        return by
-
-    @model_validator(mode="after")
-    def _named(self) -> Split:
-        held = SPLITS[self.by]
-        if held and self.column in ("", "none"):
-            raise ValueError(f"split.column must name the column that holds {held}, since split.by is {self.by}")
-        if not held and self.column != "none":
-            raise ValueError(
-                f"split.column is {self.column!r}, which a split by {self.by} does not use: set it to none"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _some_left(self) -> Split:
-        if self.val + self.test >= 1:
-            raise ValueError(f"val {self.val} and test {self.test} leave no rows to train on")
-        return self
 
 
 class Model(Section):
@@ -179,7 +157,9 @@ class Train(Section):
     def _even(self) -> Train:
         processes = self.devices * self.num_nodes
         if self.batch_size % processes:
-            raise ValueError(f"batch_size {self.batch_size} does not divide among {processes} devices")
+            raise Invalid(
+                "params-uneven-batch", f"batch_size {self.batch_size} does not divide among {processes} devices"
+            )
         return self
 
 
@@ -231,7 +211,9 @@ class Params(Section):
         expected = self.validate_.columns
         for name in expected:
             if name not in columns:
-                raise ValueError(f"validate.columns.{name}: there is no such column{nearest(name, columns)}")
+                raise Invalid(
+                    "params-unknown-column", f"validate.columns.{name}: there is no such column{nearest(name, columns)}"
+                )
         for name, column in columns.items():
             _no_other_kinds(column, expected.get(name, {}))
             options(expectations.of(column.kind), expected.get(name, {}), f"validate.columns.{name}")
@@ -239,7 +221,10 @@ class Params(Section):
         described = distributions.described(declared)
         for name in self.gate.drift.columns:
             if name not in described:
-                raise ValueError(f"gate.drift.columns.{name}: no statistics are kept of it{nearest(name, described)}")
+                raise Invalid(
+                    "params-unknown-column",
+                    f"gate.drift.columns.{name}: no statistics are kept of it{nearest(name, described)}",
+                )
         known = [
             *sliceable(declared),
             *self.schema_.keep,
@@ -247,9 +232,13 @@ class Params(Section):
         ]
         for by in self.gate.slices:
             if by not in known:
-                raise ValueError(f"gate.slices.{by}: there is no such column or fact{nearest(by, known)}")
+                raise Invalid(
+                    "params-unknown-column", f"gate.slices.{by}: there is no such column or fact{nearest(by, known)}"
+                )
         if self.split.by == "strata" and not hasattr(schema.target_kind(declared.target.kind), "strata"):
-            raise ValueError(f"split.by: the kind of the target {declared.target.name!r} has no strata: use hash")
+            raise Invalid(
+                "params-no-strata", f"split.by: the kind of the target {declared.target.name!r} has no strata: use hash"
+            )
         return self
 
 
@@ -290,27 +279,31 @@ def options(module: Any, values: dict[str, Any], key: str) -> Any:
     unknown = [name for name in values if name not in _names(module)]
     if unknown:
         names = [field.name for field in fields(module.Options)]
-        raise ValueError(f"{key}.{unknown[0]} is unknown{nearest(unknown[0], names)}")
+        raise Invalid("params-unknown-key", f"{key}.{unknown[0]} is unknown{nearest(unknown[0], names)}")
     try:
         return TypeAdapter(module.Options).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        raise ValueError("; ".join(explain(fault, key) for fault in error.errors())) from error
+        first, *others = (explain(fault, key) for fault in error.errors())
+        raise Invalid(first.code, "; ".join(map(str, (first, *others)))) from error
 
 
-def explain(fault: Any, within: str = "") -> str:
-    """One of pydantic's errors as a sentence about a key, which may be `within` another."""
+def explain(fault: Any, within: str = "") -> Invalid:
+    """One of pydantic's errors as one about a key, which may be `within` another."""
     key = ".".join(str(part) for part in (*([within] if within else []), *fault["loc"]))
     if fault["type"] == "extra_forbidden":
-        return f"{key} is unknown{nearest(str(fault['loc'][-1]), _siblings(fault['loc'][:-1]))}"
+        hint = nearest(str(fault["loc"][-1]), _siblings(fault["loc"][:-1]))
+        return Invalid("params-unknown-key", f"{key} is unknown{hint}")
     if fault["type"] == "missing":
         choices = _annotation(fault["loc"])
         hint = f": set it to {' or '.join(get_args(choices))}" if get_origin(choices) is Literal else ""
-        return f"{key} is missing{hint}"
+        return Invalid("params-missing-key", f"{key} is missing{hint}")
     text = fault["msg"].removeprefix("Value error, ")
     if fault["type"] in ("model_type", "model_attributes_type"):
         text = f"give keys, such as {', '.join(_siblings(fault['loc'])[:4])}"
     given = "" if fault["type"] == "value_error" else f" (it is {fault['input']!r})"
-    return text if not key or text.startswith(f"{key}.") else f"{key}: {text}{given}"
+    sentence = text if not key or text.startswith(f"{key}.") else f"{key}: {text}{given}"
+    cause = fault.get("ctx", {}).get("error")
+    return Invalid(cause.code, sentence) if isinstance(cause, Invalid) else Invalid("params-invalid-value", sentence)
 
 
 def _no_other_kinds(column: schema.Column, values: dict[str, Any]) -> None:
@@ -321,7 +314,7 @@ def _no_other_kinds(column: schema.Column, values: dict[str, Any]) -> None:
             kind = column.kind.removeprefix("target_")
             reason = f"is for {', '.join(sorted(other_kinds))}, and {column.name} is of kind {kind}"
             remedy = "delete it, and adapt gate.thresholds if the target's kind was changed"
-            raise ValueError(f"validate.columns.{column.name}.{option} {reason}: {remedy}")
+            raise Invalid("params-other-kind", f"validate.columns.{column.name}.{option} {reason}: {remedy}")
 
 
 def _changes(declared: schema.Schema, limits: dict[str, dict[str, Change]]) -> None:
@@ -329,17 +322,21 @@ def _changes(declared: schema.Schema, limits: dict[str, dict[str, Change]]) -> N
     kinds = {name: name for name in feature_kinds()} | {column.name: column.kind for column in declared.features}
     for key, changes in limits.items():
         if key not in kinds:
-            raise ValueError(f"gate.robustness.{key}: there is no such column or kind{nearest(key, kinds)}")
+            raise Invalid(
+                "params-unknown-column", f"gate.robustness.{key}: there is no such column or kind{nearest(key, kinds)}"
+            )
         known = perturbations.of(kinds[key])
         for name, change in changes.items():
             where = f"gate.robustness.{key}.{name}"
             if name not in known:
-                raise ValueError(f"{where}: there is no such change{nearest(name, known)}")
+                raise Invalid("params-unknown-perturbation", f"{where}: there is no such change{nearest(name, known)}")
             most = known[name].most
             if change.by and not most:
-                raise ValueError(f"{where}.by: this change has no size: delete it")
+                raise Invalid("params-perturbation-size", f"{where}.by: this change has no size: delete it")
             if most and not 0 < change.by <= most:
-                raise ValueError(f"{where}.by must be above 0 and at most {most:g}, not {change.by:g}")
+                raise Invalid(
+                    "params-perturbation-size", f"{where}.by must be above 0 and at most {most:g}, not {change.by:g}"
+                )
 
 
 def _names(module: Any) -> set[str]:
@@ -368,10 +365,11 @@ def _keys(model: Any) -> dict[str, Any]:
 def _column(name: str, declaration: dict[str, Any], key: str, prefix: str) -> schema.Column:
     known = target_kinds() if prefix else feature_kinds()
     if "kind" not in declaration:
-        raise ValueError(f"{key}.kind is missing: write `{name}: KIND`, one of {', '.join(known)}")
+        raise Invalid("params-missing-key", f"{key}.kind is missing: write `{name}: KIND`, one of {', '.join(known)}")
     if declaration["kind"] not in known:
-        raise ValueError(
-            f"{key}.kind: there is no kind {declaration['kind']!r}{nearest(str(declaration['kind']), known)}"
+        raise Invalid(
+            "params-unknown-kind",
+            f"{key}.kind: there is no kind {declaration['kind']!r}{nearest(str(declaration['kind']), known)}",
         )
     kind = prefix + declaration["kind"]
     chosen = {option: value for option, value in declaration.items() if option != "kind"}

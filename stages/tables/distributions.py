@@ -130,7 +130,9 @@ def load(path: Path) -> Statistics:
             for name, splits in tree.items()
         }
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} holds no statistics: restore it with `git checkout {path}`") from error
+        raise UserError(
+            "champion-damaged", f"{path} holds no statistics: restore it with `git checkout {path}`"
+        ) from error
 
 
 def shares(summary: Numbers, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

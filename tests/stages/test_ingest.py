@@ -101,7 +101,10 @@ def test_the_built_in_data_become_a_table(clone):
 def test_an_error_is_reported_in_one_line(clone):
     ran = stage("ingest", "data/raw/absent", "data/table.parquet", "data/rejects.csv", cwd=clone)
     assert ran.returncode == 1
-    assert ran.stderr == "error: data/raw/absent does not exist: bring your data there with `millrace data add`\n"
+    assert (
+        ran.stderr
+        == "error: data/raw/absent does not exist: bring your data there with `millrace data add`  [data-not-found]\n"
+    )
     assert not os.listdir(clone / "data")
 
 

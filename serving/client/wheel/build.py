@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "millrace_client"
 FILES = (  # of stages
-    *("__init__.py", "core/__init__.py", "core/errors.py"),
+    *("__init__.py", "core/__init__.py", "core/errors.py", "core/lookup.py"),
     *("schema/__init__.py", "schema/spelling.py", "schema/kinds/*.py"),
     *("tables/__init__.py", "tables/arrow.py", "tables/sources/*.py"),
 )

@@ -131,7 +131,10 @@ def two_columns(schema: Schema, name: str, *offered: str) -> tuple[str, str]:
     """
     if any(column.name not in offered for column in schema.features[1:]):
         names = ", ".join(column.name for column in schema.features)
-        raise UserError(f"format {name} fills one feature column and the target, but schema.features has {names}")
+        raise UserError(
+            "params-one-feature",
+            f"format {name} fills one feature column and the target, but schema.features has {names}",
+        )
     return schema.features[0].name, schema.target.name
 
 
@@ -143,9 +146,9 @@ def check_names(names: list[str], where: str, hint: str = "") -> list[str]:
     """
     for place, name in enumerate(names, 1):
         if not name:
-            raise UserError(f"{where}: column {place} has no name{hint and f': {hint}'}")
+            raise UserError("data-unnamed-column", f"{where}: column {place} has no name{hint and f': {hint}'}")
         if names.count(name) > 1:
-            raise UserError(f"{where}: two columns are named {name!r}{hint and f': {hint}'}")
+            raise UserError("data-repeated-column", f"{where}: two columns are named {name!r}{hint and f': {hint}'}")
     return names
 
 
@@ -167,7 +170,9 @@ def require_column(name: str, there: Sequence[str], where: str, key: str) -> Non
         close = difflib.get_close_matches(name, there, n=1)
         few = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
         hint = f"did you mean {close[0]!r}?" if close else f"it has {few or 'none'}"
-        raise UserError(f"{where} has no column {name!r}, which params.yaml names under {key}: {hint}")
+        raise UserError(
+            "params-unknown-column", f"{where} has no column {name!r}, which params.yaml names under {key}: {hint}"
+        )
 
 
 def with_column(schema: Schema, name: str) -> Schema:

@@ -109,7 +109,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     """
     tables = _files(path)
     if not tables:
-        raise UserError(f"{path} holds no table. csv expects {LAYOUT}")
+        raise UserError("data-other-format", f"{path} holds no table. csv expects {LAYOUT}")
     meaning: dict[str, str | None] = {**options.replace, **dict.fromkeys(options.missing)}
     for file in tables:
         name = file.name if path.is_dir() else path.name
@@ -261,7 +261,7 @@ def _read(
         if "straddling" in fault or "block boundaries" in fault:
             size = f"{BLOCK_BYTES >> 10} KiB, which JSON and Parquet allow"
             fault = f"the next one does not end: is a quote never closed, or the row longer than {size}?"
-        raise UserError(f"{file}, after row {number - 1}: {fault}") from error
+        raise UserError("data-damaged", f"{file}, after row {number - 1}: {fault}") from error
     if bad:
         yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, *reading)
 
@@ -316,14 +316,16 @@ def first_row(file: Path, options: Options) -> list[str]:
     """
     first = _first(file, options)
     if not first.strip():
-        raise UserError(f"{file} is empty: it needs a header row, or names in data.options.columns")
+        raise UserError("data-no-rows", f"{file} is empty: it needs a header row, or names in data.options.columns")
     if "\ufffd" in first:
-        raise UserError(f"{file}: its first row is not {options.encoding.upper()}: set data.options.encoding")
+        raise UserError(
+            "data-other-encoding", f"{file}: its first row is not {options.encoding.upper()}: set data.options.encoding"
+        )
     parse, texts = csv.ParseOptions(delimiter=_delimiter(file, options)), csv.ConvertOptions(strings_can_be_null=False)
     try:
         table = csv.read_csv(pa.BufferReader(first.encode()), parse_options=parse, convert_options=texts)
     except pa.ArrowInvalid as error:
-        raise UserError(f"{file}: its first row cannot be read: {error}") from error
+        raise UserError("data-damaged", f"{file}: its first row cannot be read: {error}") from error
     return [name.strip() for name in table.column_names]
 
 
@@ -343,8 +345,10 @@ def _first(file: Path, options: Options) -> str:
         with pa.input_stream(str(file)) as stream:
             head = bytes(stream.read(1 << 20))
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+        raise UserError("data-unreadable", f"{file} cannot be read: {error.strerror or error}") from error
     if options.encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"{file} is not UTF-8 (it looks like UTF-16): set data.options.encoding to utf-16")
+        raise UserError(
+            "data-other-encoding", f"{file} is not UTF-8 (it looks like UTF-16): set data.options.encoding to utf-16"
+        )
     text = codecs.getincrementaldecoder(options.encoding)("replace").decode(head)
     return text.lstrip("\r\n").partition("\n")[0] + "\n"

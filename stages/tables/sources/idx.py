@@ -68,7 +68,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     for split, images, labels in _pairs(path):
         with _opened(images, (3, 4)) as (pixels, shape), _opened(labels, (1,)) as (classes, (count,)):
             if shape[0] != count:
-                raise UserError(f"{images} holds {shape[0]:,} images, but {labels} {count:,} labels")
+                raise UserError("data-unpaired", f"{images} holds {shape[0]:,} images, but {labels} {count:,} labels")
             size = math.prod(shape[1:])
             rows = max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, size)))
             for first in range(0, count, rows):
@@ -96,11 +96,13 @@ def _pairs(folder: Path) -> list[Pair]:
         if match := _NAME.fullmatch(name):
             pairs.setdefault(match["stem"].lower(), {})[match["what"].lower()] = folder / name
     if not pairs:
-        raise UserError(f"{folder} holds no IDX file. idx expects {LAYOUT}")
+        raise UserError("data-other-format", f"{folder} holds no IDX file. idx expects {LAYOUT}")
     for files in pairs.values():
         for what, other in (("images", "labels"), ("labels", "images")):
             if what not in files:
-                raise UserError(f"{files[other]} has no partner: the {what} are missing. idx expects {LAYOUT}")
+                raise UserError(
+                    "data-unpaired", f"{files[other]} has no partner: the {what} are missing. idx expects {LAYOUT}"
+                )
     return [Pair(_split(stem), files["images"], files["labels"]) for stem, files in sorted(pairs.items())]
 
 
@@ -120,10 +122,10 @@ def _opened(path: Path, ranks: tuple[int, ...]) -> Iterator[tuple[Stream, tuple[
                 file = stack.enter_context(gzip.GzipFile(fileobj=file))
             shape = _shape(file, path, ranks)
         except _BROKEN as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
+            raise UserError("data-unreadable", f"{path} cannot be read: {error}") from error
         held, expected = os.path.getsize(path) - 4 - 4 * len(shape), math.prod(shape)
         if not zipped and held != expected:
-            raise UserError(f"{path} holds {held:,} values, but its header says {expected:,}")
+            raise UserError("data-damaged", f"{path} holds {held:,} values, but its header says {expected:,}")
         yield file, shape
 
 
@@ -131,15 +133,18 @@ def _shape(file: Stream, path: Path, ranks: tuple[int, ...]) -> tuple[int, ...]:
     magic = file.read(4)
     if magic not in [bytes((0, 0, _UBYTE, rank)) for rank in ranks]:
         expected = " or ".join(f"0x{_UBYTE << 8 | rank:08x}" for rank in ranks)
-        raise UserError(f"{path} begins with 0x{magic.hex()}, where an IDX file of this name has {expected}")
+        raise UserError(
+            "data-damaged", f"{path} begins with 0x{magic.hex()}, where an IDX file of this name has {expected}"
+        )
     header = file.read(4 * magic[3])
     if len(header) < 4 * magic[3]:
-        raise UserError(f"{path} ends within its header, after {4 + len(header)} bytes")
+        raise UserError("data-damaged", f"{path} ends within its header, after {4 + len(header)} bytes")
     shape = struct.unpack(f">{magic[3]}I", header)
     if math.prod(shape[1:]) > ARRAY_BYTES:
         sides = "x".join(map(str, shape[1:]))
         raise UserError(
-            f"{path} says that each array is {sides}, which is over {ARRAY_BYTES:,} bytes: its header is broken"
+            "data-damaged",
+            f"{path} says that each array is {sides}, which is over {ARRAY_BYTES:,} bytes: its header is broken",
         )
     return shape
 
@@ -148,9 +153,11 @@ def _read(file: Stream, size: int, path: Path, offset: int, expected: int) -> by
     try:
         values = file.read(size)
     except _BROKEN as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError("data-unreadable", f"{path} cannot be read: {error}") from error
     if len(values) < size:
-        raise UserError(f"{path} holds {offset + len(values):,} values, but its header says {expected:,}")
+        raise UserError(
+            "data-damaged", f"{path} holds {offset + len(values):,} values, but its header says {expected:,}"
+        )
     return values
 
 
@@ -158,6 +165,6 @@ def _ended(file: Stream, path: Path, expected: int) -> None:
     try:
         more = file.read(1)
     except _BROKEN as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError("data-unreadable", f"{path} cannot be read: {error}") from error
     if more:
-        raise UserError(f"{path} holds more than the {expected:,} values that its header says")
+        raise UserError("data-damaged", f"{path} holds more than the {expected:,} values that its header says")

@@ -88,11 +88,15 @@ def _listed(root: bytes) -> Iterator[Found]:
     try:
         entries = _entries(root)
     except OSError as error:
-        raise UserError(f"{_readable(root)} cannot be read: {error.strerror}. image_folder expects {LAYOUT}") from error
+        raise UserError(
+            "data-unreadable", f"{_readable(root)} cannot be read: {error.strerror}. image_folder expects {LAYOUT}"
+        ) from error
     folders = [name for name, folder in entries if folder]
     if not folders:
         content = f": it holds only {_readable(entries[0][0])}" if entries else ": it is empty"
-        raise UserError(f"{_readable(root)} holds no class folder{content}. image_folder expects {LAYOUT}")
+        raise UserError(
+            "data-other-format", f"{_readable(root)} holds no class folder{content}. image_folder expects {LAYOUT}"
+        )
     splits = _splits(root, folders)
     for name, folder in entries:
         if not folder:
@@ -112,8 +116,9 @@ def _splits(root: bytes, folders: list[bytes]) -> dict[bytes, str]:
     others = [name for name in folders if name not in splits]
     if others:
         raise UserError(
+            "data-mixed-folders",
             f"{_readable(root)}: {_readable(nested[0])}/ holds folders, like a split, "
-            f"but {_readable(others[0])}/ beside it is not one. image_folder expects {LAYOUT}"
+            f"but {_readable(others[0])}/ beside it is not one. image_folder expects {LAYOUT}",
         )
     return splits
 

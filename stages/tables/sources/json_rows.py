@@ -77,7 +77,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     wanted = tuple(column.name for column in (*schema.features, schema.target))
     tables = _files(path)
     if not tables:
-        raise UserError(f"{path} holds no JSON file. json expects {LAYOUT}")
+        raise UserError("data-other-format", f"{path} holds no JSON file. json expects {LAYOUT}")
     for file in tables:
         for name, split, rows in _lists(file, options):
             first, rest = 1, iter(rows)
@@ -110,12 +110,14 @@ def _first(path: Path, options: Options) -> dict[str, Any]:
             try:
                 return _cells(json.loads(row) if isinstance(row, bytes) else row, options.columns)
             except json.JSONDecodeError as error:
-                raise UserError(f"{path} cannot be read: its first row is not JSON ({error})") from error
+                raise UserError(
+                    "data-damaged", f"{path} cannot be read: its first row is not JSON ({error})"
+                ) from error
             except ValueError:
                 break
     if options.columns:
         return {}
-    raise UserError(f"{path} has no row that is an object: name its cells in data.options.columns")
+    raise UserError("data-not-objects", f"{path} has no row that is an object: name its cells in data.options.columns")
 
 
 def _files(path: Path) -> list[Path]:
@@ -132,20 +134,25 @@ def _lists(file: Path, options: Options) -> Iterator[tuple[str, str | None, Any]
         with file.open(encoding="utf-8-sig") as opened:
             tree = json.load(opened)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
+        raise UserError("data-unreadable", f"{file} cannot be read: {error}") from error
     if isinstance(tree, list):
         yield file.name, split_in(file.stem), tree
         return
     if not isinstance(tree, dict):
-        raise UserError(f"{file} holds no rows. json expects {LAYOUT}")
+        raise UserError("data-no-rows", f"{file} holds no rows. json expects {LAYOUT}")
     splits = options.lists or {name: split for name in tree if (split := split_named(name))}
     for name, split in splits.items():
         if not isinstance(tree.get(name), list):
             names = ", ".join(name for name, rows in tree.items() if isinstance(rows, list)) or "none"
-            raise UserError(f"{file} has no list {name!r}, which data.options.lists names: there is {names}")
+            raise UserError(
+                "data-unknown-list", f"{file} has no list {name!r}, which data.options.lists names: there is {names}"
+            )
         yield f"{file.name} {name}", split, tree[name]
     if not splits:
-        raise UserError(f"{file} has no list train, val or test: set data.options.lists, one of {', '.join(tree)}")
+        raise UserError(
+            "data-unknown-list",
+            f"{file} has no list train, val or test: set data.options.lists, one of {', '.join(tree)}",
+        )
 
 
 def _cells(row: Any, columns: tuple[str, ...]) -> dict[str, Any]:

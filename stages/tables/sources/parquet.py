@@ -77,21 +77,21 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     """
     tables = _files(path)
     if not tables:
-        raise UserError(f"{path} holds no table. parquet expects {LAYOUT}")
+        raise UserError("data-other-format", f"{path} holds no table. parquet expects {LAYOUT}")
     for file in tables:
         split = split_in(file.stem)
         with _opened(file) as table:
             names = wanted_columns(schema, table.schema_arrow.names, str(file))
             pictures = {name for name in file_columns(schema) if _is_picture(table.schema_arrow.field(name).type)}
             for reason in (why for name, why in _nested(table).items() if name in {*names} - pictures):
-                raise UserError(f"{file}: {reason}")
+                raise UserError("data-nested-column", f"{file}: {reason}")
             first = 1
             try:
                 for rows in table.iter_batches(CHUNK_ROWS, columns=list(names)):
                     yield Chunk(file.name, split, first, rows, str(file.parent), file_columns(schema))
                     first += len(rows)
             except (OSError, pa.ArrowException) as error:
-                raise UserError(f"{file}, after row {first - 1}: {error}") from error
+                raise UserError("data-damaged", f"{file}, after row {first - 1}: {error}") from error
 
 
 def read(chunk: Chunk) -> Iterator[Sample | Reject]:
@@ -183,4 +183,4 @@ def _opened(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
+        raise UserError("data-unreadable", f"{file} cannot be read: {error}") from error

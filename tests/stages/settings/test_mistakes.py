@@ -169,7 +169,7 @@ MISTAKES = [
     (
         "schema.features._id",
         "image",
-        "schema: the column name '_id' begins with an underscore, which is reserved for the table's own",
+        "schema: the column name '_id' begins with an underscore, reserved for the table's own",
     ),
     (
         "schema.features.release",
