@@ -16,7 +16,8 @@ from stages.settings import params
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("MILLRACE_DATA", ROOT.parent / "shared" / "data"))
-PARTS = ("stages", "serving", "flows", "champion", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
+PARTS = ("stages", "serving", "flows", "champion", "dvc.yaml", "params.yaml", "requirements.lock")
+PARTS += (".dvcignore", ".gitignore")
 
 
 def project(folder: Path, changes: dict[str, Any] | None = None, preset: str = "") -> Path:
