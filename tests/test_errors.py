@@ -33,6 +33,11 @@ def test_codes_and_sentences_are_those_of_the_golden_file():
     assert golden(ROOT) == (ROOT / GOLDEN).read_text(encoding="utf-8"), REMEDY
 
 
+def test_the_page_of_errors_explains_every_code():
+    page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE) == sorted({s.code for s in sites(ROOT) if s.code})
+
+
 def test_a_site_without_a_code_is_found(tmp_path):
     lines = (
         "class Own(UserError): ...",
