@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stages.core.interrupts  # noqa: F401
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +29,6 @@ CATEGORIES = 255  # the trees take fewer; a column with more codes counts as num
 
 def main(
     weights: Path,
-    curves: Path,
     arrays: Path,
     schema: Path,
     table: Path,
@@ -70,7 +68,6 @@ def main(
         folder.mkdir()
         for name, figure in evaluation_plots.of(fitted.target).plots(predictions, test.target, fitted.target).items():
             sample_sheet.save(figure, folder / f"{name}.png")
-        sample_sheet.save(draw_curves(curves), folder / "curves.png")
         sample_sheet.save(mistakes(fitted, table, test, predictions), folder / "mistakes.png")
         for name, figure in suspect_samples.sheets(found, fitted, table).items():
             sample_sheet.save(figure, folder / f"{name}.png")
@@ -120,24 +117,6 @@ def predict_with_trees(schema: Schema, arrays: Path, test: Split) -> dict[str, n
     is_code = np.concatenate([np.full(block.shape[1], block.dtype.kind == "i") for block in train.blocks])
     categories = [i for i in np.flatnonzero(is_code).tolist() if max(x[:, i].max(), new[:, i].max()) < CATEGORIES]
     return trees.of(schema.target).predict(x, train.target, categories, new)
-
-
-def draw_curves(path: Path) -> Any:
-    """Plot the losses and the first metric of the val split by epoch."""
-    from matplotlib.figure import Figure
-
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    headline = next(name for name in rows[0] if name.startswith("val_") and name != "val_loss")
-    for axes, names in ((left, ("train_loss", "val_loss")), (right, (headline,))):
-        for name in names:
-            axes.plot([int(row["epoch"]) for row in rows], [float(row[name]) for row in rows], label=name)
-        axes.set_xlabel("epoch")
-        axes.legend()
-    left.set_yscale("log")
-    return figure
 
 
 def mistakes(schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray]) -> Any:

@@ -287,13 +287,9 @@ def _charts(curves: Path | None) -> list[Chart]:
 
 
 def _plots(folder: Path | None) -> dict[str, str]:
-    """The plots by name, as data URLs. The learning curves are drawn by the page itself."""
+    """The plots by name, as data URLs."""
     files = sorted(folder.glob("*.png")) if folder else []
-    return {
-        path.stem: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        for path in files
-        if path.stem != "curves"
-    }
+    return {path.stem: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in files}
 
 
 def _sizes(repository: Path | None) -> dict[str, str]:

@@ -28,11 +28,11 @@ def test_a_perfect_model_is_evaluated(finished, tmp_path, rows):
         (array,) = create_split(tmp_path / "arrays" / name, split.rows[chosen], predicted[chosen], tensors)
         array[:] = split.blocks[0][chosen]
     outputs = [tmp_path / name for name in ("metrics.json", "plots", "expected.npz", "suspects.csv")]
-    read = (paths[name] for name in ("weights", "curves"))
-    evaluate.main(*read, tmp_path / "arrays", paths["schema"], paths["table"], *outputs)
+    evaluate.main(paths["weights"], tmp_path / "arrays", paths["schema"], paths["table"], *outputs)
     figures = json.loads(outputs[0].read_text())["test"]
     assert figures["accuracy"] == figures["f1_macro"] == figures["recall_worst"] == 1
-    assert {path.stem for path in outputs[1].iterdir()} >= {"mistakes", "suspects", "outliers", "confusion", "curves"}
+    plots = {path.stem for path in outputs[1].iterdir()}
+    assert plots == {"mistakes", "suspects", "outliers", "confusion", "reliability"}
     with outputs[3].open(encoding="utf-8", newline="") as file:
         assert sum(1 for _ in csv.DictReader(file)) == 200
 
