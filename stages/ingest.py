@@ -34,7 +34,7 @@ from stages.core.progress import counting
 from stages.schema import Column, Schema, kind, target_kind
 from stages.settings import params, sections
 from stages.settings.split import SPLITS
-from stages.tables import arrow, sources
+from stages.tables import arrow, overlooked, sources
 from stages.tables.sources import Reject, Sample
 
 GROUP_ROWS = 8192  # a row group ends with the chunk that passes this or GROUP_BYTES
@@ -69,6 +69,8 @@ def main(data: Path, table: Path, rejects: Path) -> None:
         tally = ingest(data, parameters.data.format, parameters.data.options, schema, rows, faults, _cores(), *by, keep)
     rate = tally.rows / (time.monotonic() - started)
     print(f"{data}: {tally.rows:,} rows, {tally.rejects:,} rejects, {rate:,.0f} rows/s")
+    for note in overlooked.notes(data, parameters.data.format):
+        print(f"  {note}")
 
 
 def ingest(

@@ -25,7 +25,7 @@ from stages.core.files import replacing
 from stages.evaluation import metrics
 from stages.schema import Column
 from stages.settings import params, sections
-from stages.tables import sources
+from stages.tables import overlooked, sources
 
 RAW = Path("data/raw")
 
@@ -66,6 +66,8 @@ def main(path: Path, name: str | None = None, target: str = "", options: str = "
     print(f"  export:\n    name: {public_name(name)}    # the model's public name")
     if examined:
         show(*examined)
+    for note in overlooked.notes(path, format_name):
+        print(f"warning: {note}")
     print(f"Next: {next_steps(guessed, folder)}`git add {RAW} params.yaml`, `git commit`, and `millrace run`")
 
 

@@ -6,7 +6,8 @@ import difflib
 import os
 import pkgutil
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -22,6 +23,7 @@ _FILES = {
     "csv": "delimited",
     "json": "json_rows",
 }  # the other modules have their formats' names; csv and json are modules of the standard library
+FEW = 5  # files and columns that a message names
 TABLES = ("csv", "parquet", "json")  # formats of rows with named cells
 
 
@@ -107,6 +109,15 @@ class Holding(Protocol):
         ...
 
 
+@runtime_checkable
+class Leveled(Protocol):
+    """A format that takes the labels of files from the folders that they are in."""
+
+    def levels(self, path: Path) -> list[str]:
+        """Sentences about folders whose names are dropped, and about files that are ignored."""
+        ...
+
+
 def source(name: str) -> Source:
     """The module of a format."""
     return load_module(f"stages.tables.sources.{file(name)}", Source)
@@ -162,6 +173,32 @@ def wanted_columns(schema: Schema, there: Sequence[str], where: str) -> tuple[st
     for name in names:
         require_column(name, there, where, "schema")
     return names
+
+
+def require_same_columns(where: Path, columns: Mapping[str, Sequence[str]]) -> None:
+    """Raise UserError if the files of a table have different columns; name the differences by file.
+
+    Args:
+        where: the folder.
+        columns: file -> the names of its columns.
+    """
+    usual = Counter(frozenset(names) for names in columns.values()).most_common(1)[0][0]
+    differing = []
+    for file, names in columns.items():
+        more, fewer = [name for name in names if name not in usual], sorted(usual - set(names))
+        parts = [f"also has {_few(more)}"] * bool(more) + [f"lacks {_few(fewer)}"] * bool(fewer)
+        differing += [f"{file} {' and '.join(parts)}"] * bool(parts)
+    if differing:
+        shown = "; ".join(differing[:FEW]) + (f"; and {len(differing) - FEW:,} more" if len(differing) > FEW else "")
+        raise UserError(
+            "data-differing-columns",
+            f"the files in {where} have different columns: {shown}: give all the same columns, or add the files that"
+            " belong together by themselves",
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:FEW])) + (f" and {len(names) - FEW:,} more" if len(names) > FEW else "")
 
 
 def require_column(name: str, there: Sequence[str], where: str, key: str) -> None:

@@ -25,6 +25,7 @@ from stages.tables.sources import (
     check_names,
     file_columns,
     number_columns,
+    require_same_columns,
     split_in,
     wanted_columns,
 )
@@ -110,6 +111,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     tables = _files(path)
     if not tables:
         raise UserError("data-other-format", f"{path} holds no table. csv expects {LAYOUT}")
+    require_same_columns(path, {file.name: _header(file, options) for file in tables})
     meaning: dict[str, str | None] = {**options.replace, **dict.fromkeys(options.missing)}
     for file in tables:
         name = file.name if path.is_dir() else path.name

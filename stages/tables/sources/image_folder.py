@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ Options = NoOptions
 LAYOUT = "a folder for each class, CLASS/FILE, or the same in splits, train/CLASS/FILE"
 CHUNK_FILES = 256
 CHUNK_BYTES = 4 << 20  # a chunk ends with the file that passes this, so that few large files are in memory
+FEW = 3  # examples
 
 _IGNORED = {b"thumbs.db", b"desktop.ini", b"__macosx"}
 
@@ -82,6 +84,36 @@ def read(chunk: Chunk) -> Iterator[Sample | Reject]:
             values = {"folder": _readable(os.path.basename(os.path.dirname(path)))} if chunk.folder else {}
             values |= {chunk.feature: os.fsdecode(chunk.root + b"/" + path), chunk.target: label}
             yield Sample(_readable(path), split, values)
+
+
+def levels(path: Path) -> list[str]:
+    """Sentences about files below a class folder's own folders, whose names are dropped, and about ignored files."""
+    root = os.fsencode(os.path.realpath(path))
+    splits = _splits(root, [name for name, folder in _entries(root) if folder])
+    deeper, dropped, ignored = [], Counter[str](), []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not _ignored(name))
+        below = os.path.relpath(folder, root).split(b"/")
+        more = below[2:] if below[0] in splits else below[1:]
+        for name in sorted(names):
+            file = _readable(b"/".join([*below, name]).removeprefix(b"./"))
+            if _ignored(name):
+                ignored += [file] if name != b".gitignore" else []
+            elif more:
+                deeper.append(file)
+                dropped[_readable(b"/".join(more))] += 1
+    found = []
+    if deeper:
+        named = ", ".join(f"{name!r} ({count:,})" for name, count in dropped.most_common(FEW))
+        named += f" and {len(dropped) - FEW:,} more" if len(dropped) > FEW else ""
+        found.append(
+            f"{len(deeper):,} files lie in folders below their class's, such as {deeper[0]}: the class is the upper"
+            f" folder, and the names below are dropped: {named}: if those are the classes, move them up"
+        )
+    if ignored:
+        shown = ", ".join(ignored[:FEW]) + (", ..." if len(ignored) > FEW else "")
+        found.append(f"{len(ignored):,} hidden and system files are ignored: {shown}")
+    return found
 
 
 def _listed(root: bytes) -> Iterator[Found]:

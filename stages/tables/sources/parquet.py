@@ -21,6 +21,7 @@ from stages.tables.sources import (
     cell_path,
     check_names,
     file_columns,
+    require_same_columns,
     split_in,
     wanted_columns,
 )
@@ -49,8 +50,7 @@ def claims(path: Path) -> bool:
 
 def columns(path: Path, options: Options) -> list[str]:
     """The names of the first file's columns, in order."""
-    with _opened(_files(path)[0]) as file:
-        return check_names(file.schema_arrow.names, str(_files(path)[0]))
+    return _names(_files(path)[0])
 
 
 def nested(path: Path, options: Options) -> dict[str, str]:
@@ -78,6 +78,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     tables = _files(path)
     if not tables:
         raise UserError("data-other-format", f"{path} holds no table. parquet expects {LAYOUT}")
+    require_same_columns(path, {file.name: _names(file) for file in tables})
     for file in tables:
         split = split_in(file.stem)
         with _opened(file) as table:
@@ -164,6 +165,11 @@ def _texts(cells: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
     return cells.cast(pa.string()) if _is_bytes(cells.type) else cells
+
+
+def _names(file: Path) -> list[str]:
+    with _opened(file) as opened:
+        return check_names(opened.schema_arrow.names, str(file))
 
 
 def _files(path: Path) -> list[Path]:
