@@ -16,7 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.intake import guess
+from flows.intake import clean_sheet, guess, look, recipe
 from flows.intake.notices import notices
 from flows.intake.survey import Survey
 from stages.core import command
@@ -52,12 +52,14 @@ def main(path: Path, name: str | None = None, target: str = "", options: str = "
     track(folder)
     changes: dict[str, dict[str, Any]] = {
         "data": {"path": folder.as_posix(), "format": format_name, "options": given},
-        "split": {"by": "hash", "column": "none"},  # a column of the previous data set may not exist here
         "export": {"name": public_name(name)},
+        **schema_of(*((guessed.features, guessed.target) if guessed else look.NO_TABLE)),
     }
-    if guessed:
-        changes |= schema_of(guessed.features, guessed.target)
-    params.edit(changes)
+    declared = changes["schema"]
+    rows = examined[1].rows if examined else None
+    chosen = recipe.choose(look.facts(folder, format_name, given, declared["features"], declared["target"], rows))
+    params.edit(clean_sheet.over(changes | chosen.sections))
+    params.annotate(chosen.reasons)
     print(
         f"{folder} is tracked by DVC, and params.yaml now has:\n  data:\n    path: {folder}\n    format: {format_name}"
     )
@@ -72,7 +74,7 @@ def main(path: Path, name: str | None = None, target: str = "", options: str = "
 
 
 def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dict[str, Any]]:
-    """The sections of params.yaml for a table."""
+    """The sections of params.yaml that follow from the columns."""
     measures = metrics.of(Column(target.name, f"target_{target.kind}"))
     return {
         "schema": {
@@ -81,8 +83,6 @@ def schema_of(features: list[guess.Guess], target: guess.Guess) -> dict[str, dic
             "keep": [],
         },
         "validate": {"columns": measures.EXPECTED and {target.name: measures.EXPECTED}},
-        "model": {"encoders": {}, "trunk": {"name": "residual"}, "head": {}},
-        "train": {"augment": {}},
         "gate": {"thresholds": measures.THRESHOLDS, "margins": measures.MARGINS, "slices": {}, "robustness": {}},
     }
 

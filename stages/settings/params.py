@@ -22,6 +22,8 @@ from stages.core.words import nearest
 from stages.settings.sections import Params, explain
 
 SHORT = 3  # values that are written in one line
+CHOSEN = "chosen: "  # begins the reason of a value in its comment
+COLUMN = 31  # of comments
 
 
 def parse(path: Path = Path("params.yaml")) -> Params:
@@ -110,14 +112,58 @@ def edit(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
     with _edited(path) as tree:
         for section, keys in changes.items():
             for key, value in keys.items():
+                _comment(tree[section], key, "")
+                blank_after = _last_comment(tree[section], key).endswith("\n\n")
                 tree[section][key] = _in_lines(value)
                 _blanks_last(tree[section], key)
+                if blank_after:
+                    _set_comment(*_last(tree[section], key), _last_comment(tree[section], key).rstrip("\n"), "\n\n")
 
 
 def merge(changes: dict[str, Any], path: Path = Path("params.yaml")) -> None:
     """Like `edit`, but keep the other keys of existing mappings at any depth. A new innermost mapping is one line."""
     with _edited(path) as tree:
         _merge(tree, changes)
+
+
+def annotate(reasons: dict[str, dict[str, str]], path: Path = Path("params.yaml")) -> None:
+    """Write why values were chosen, {section: {key: reason}}, behind the comments of their keys; `edit` removes it."""
+    with _edited(path) as tree:
+        for section, texts in reasons.items():
+            for key, reason in texts.items():
+                _comment(tree[section], key, reason)
+
+
+def _comment(tree: Any, key: str, reason: str) -> None:
+    """Set the reason in the comment of a key, or of the first key of a mapping below it; "" removes it."""
+    while _is_block(tree.get(key)):
+        tree, key = tree[key], next(iter(tree[key]))
+    old = tree.ca.items.get(key, [None] * 3)[2]
+    if old is None and not reason:
+        return
+    text, after = (old.value.rstrip("\n"), old.value[len(old.value.rstrip("\n")) :]) if old else ("", "\n")
+    kept = text.removeprefix("#").partition(CHOSEN)[0].rstrip("; ")
+    words = "; ".join(filter(None, [kept.strip(), reason and CHOSEN + reason]))
+    _set_comment(tree, key, f"# {words}" if words else "", after)
+
+
+def _set_comment(tree: Any, key: str, text: str, after: str) -> None:
+    old = tree.ca.items.get(key, [None] * 3)[2]
+    mark = CommentMark(old.start_mark.column if old else COLUMN)
+    tree.ca.items[key] = [None, None, CommentToken(text + after, mark, None), None]
+
+
+def _last(tree: Any, key: str) -> tuple[Any, str]:
+    """The mapping and the key of the last line of a value."""
+    while _is_block(tree.get(key)):
+        tree, key = tree[key], list(tree[key])[-1]
+    return tree, key
+
+
+def _last_comment(tree: Any, key: str) -> str:
+    tree, key = _last(tree, key)
+    comment = tree.ca.items.get(key, [None] * 3)[2]
+    return comment.value if comment else ""
 
 
 def _merge(tree: Any, changes: dict[str, Any]) -> None:

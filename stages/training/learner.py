@@ -71,7 +71,7 @@ class Learner(L.LightningModule):
         blocks, target, samples = batch
         if self.augment:
             blocks = self.augment(blocks, Draws(self.seed, self.current_epoch, samples))
-        loss = self.network.head.loss(self.network(blocks), target)
+        loss = self.network.head.loss(*of_each_member(self.network(blocks), target))
         self._losses["train"].append((loss.detach(), len(samples)))
         if self.l1:
             loss = loss + self.l1 * sum(weight.abs().sum() for weight in self.parameters() if weight.requires_grad)
@@ -128,6 +128,13 @@ class Learner(L.LightningModule):
         sums = torch.stack([torch.stack(losses).double() @ weights, weights.sum()])
         total, seen = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         return total / seen, int(seen)
+
+
+def of_each_member(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [N, M, ...] of a trunk with M members, and their targets -> [N * M, ...] each. Others stay as they are."""
+    if scores.ndim == 2:
+        return scores, target
+    return scores.flatten(0, 1), target.repeat_interleave(scores.shape[1], dim=0)
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:

@@ -21,6 +21,7 @@ from stages.networks.network import Network, resolve
 from stages.networks.numbers import Pieces
 from stages.schema import Column, Schema
 from stages.schema.kinds import category, number
+from stages.training.learner import of_each_member
 
 DRAW = np.random.default_rng(0)
 AGES, WAGES = DRAW.uniform(18, 90, 300).round(), DRAW.lognormal(8, 1, 300)
@@ -50,6 +51,10 @@ SPECS = {
     "transformer": {
         "encoders": {"number": {"name": "linear", "size": 8}},
         "trunk": {"name": "transformer", "width": 16, "heads": 2, "depth": 2},
+    },
+    "ensemble": {
+        "encoders": {"number": {"name": "spline", "size": 4, "bins": 8}},
+        "trunk": {"name": "ensemble", "width": 16, "members": 3},
     },
 }
 
@@ -91,7 +96,7 @@ def test_every_weight_has_a_gradient(spec):
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in built.parameters())
 
 
-@pytest.mark.parametrize("name", ["piecewise", "linear"])
+@pytest.mark.parametrize("name", ["piecewise", "linear", "spline"])
 def test_a_missing_number_differs_from_the_mean(name):
     schema = Schema((FEATURES[0],), CLASS)
     encoder = network(schema, {"encoders": {"number": {"name": name}}}).encoders[0]
@@ -128,6 +133,35 @@ def test_pieces_by_hand():
     values = torch.tensor([[-1.0], [0.5], [2.0], [5.0], [math.nan]])
     expected = [[-1, 0, 0], [0.5, 0, 0], [1, 0.5, 0], [1, 2, 0], [0, 0, 0]]
     assert torch.allclose(Pieces(block, 3)(values)[:, 0], torch.tensor(expected), atol=1e-6)
+
+
+def test_the_members_of_an_ensemble_are_judged_alone_and_answer_together():
+    schema = Schema(FEATURES, CLASS)
+    built, y = (
+        network(schema, SPECS["ensemble"] | {"trunk": {"name": "ensemble", "members": 3, "dropout": 0.0}}),
+        [0, 1],
+    )
+    x = [block[:2] for block in blocks(schema)]
+    together, alone = built(x), built.train()(x)
+    assert alone.shape == (2, 3, 2) and not torch.allclose(alone[:, 0], alone[:, 1], atol=1e-3)
+    assert torch.allclose(alone.mean(1), together, atol=1e-6)
+    losses = [built.head.loss(alone[:, member], torch.tensor(y)) for member in range(3)]
+    loss = built.head.loss(*of_each_member(alone, torch.tensor(y)))
+    assert torch.allclose(loss, torch.stack(losses).mean())
+    assert of_each_member(together, torch.tensor(y))[0] is together
+
+
+def test_an_ensemble_with_splines_contains_the_linear_model():
+    schema = Schema((FEATURES[0], FEATURES[2]), NUMBER)
+    built = network(schema, {"encoders": {"number": {"name": "spline"}}, "trunk": {"name": "ensemble"}})
+    weight = built.head.linear.weight
+    with torch.no_grad():
+        weight.zero_()
+        weight[0, 0] = 2.0  # the first number, standardized
+        ages = torch.tensor([[20.0, 5.0], [50.0, 5.0], [80.0, 5.0]])
+        low, middle, high = built([ages])[:, 0]
+    assert middle - low == pytest.approx(float(high - middle), rel=1e-5)
+    assert high - low == pytest.approx(2 * 60 / FEATURES[0].fitted["std"], rel=1e-4)
 
 
 def test_columns_of_one_block_have_separate_embeddings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -111,6 +112,20 @@ def test_an_edit_without_changes_keeps_every_byte(project):
     before = Path("params.yaml").read_bytes()
     params.edit({section: GIVEN[section] for section in ("data", "split", "train")})
     assert Path("params.yaml").read_bytes() == before
+
+
+def test_reasons_follow_the_comments_until_the_next_edit(project):
+    path = Path("params.yaml")
+    before = path.read_text(encoding="utf-8")
+    reasons = {"train": {"epochs": "144 rows", "batch_size": "few rows"}}
+    params.annotate(reasons)
+    after = path.read_text(encoding="utf-8")
+    assert re.search(r"\n  epochs: 20 +# chosen: 144 rows\n", after)
+    assert re.search(r"\n  batch_size: 64 +# over all devices together; chosen: few rows\n", after)
+    params.annotate(reasons)
+    assert path.read_text(encoding="utf-8") == after
+    params.edit({"train": {"epochs": 20, "batch_size": 64}})
+    assert path.read_text(encoding="utf-8") == before
 
 
 def test_an_edit_writes_short_mappings_in_one_line_and_long_ones_over_several(project):

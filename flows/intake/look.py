@@ -1,0 +1,55 @@
+"""What a recipe needs to know of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from flows.intake.guess import Guess
+from flows.intake.recipe import Facts
+from flows.intake.recipes import Seen
+from stages.schema import Schema, kind
+from stages.settings import sections
+from stages.tables import sources
+from stages.tables.sources import Sample
+
+# The columns of a data set that is no table, and their kinds.
+NO_TABLE = ([Guess("image", "image", 0.0, 0, "")], Guess("label", "class", 0.0, 0, ""))
+FEW = 200  # samples whose values are looked at
+
+
+def facts(path: Path, format_name: str, options: Any, features: dict[str, Any], target: dict[str, Any]) -> Facts:
+    """Count the rows, and look at the first values of columns that do not fit into a table's cell."""
+    schema = sections.declared(
+        *({name: {"kind": kind_name} for name, kind_name in columns.items()} for columns in (features, target))
+    )
+    source = sources.source(format_name)
+    parsed = sections.options(source, options, "data.options")
+    count = sum(count_samples(source, chunk) for chunk in source.chunks(path, schema, parsed))
+    first = list(islice(samples(source, path, schema, parsed), FEW))
+    seen = {}
+    for columns in schema.groups().values():
+        name, module = columns[0].kind, kind(columns[0].kind)
+        few = [sample.values[columns[0].name] for sample in first]
+        values = [module.raw(value) for value in few if value is not None] if module.RAW == "bytes" else []
+        same_kind = sum(column.kind == name for column in schema.features)
+        seen[name] = Seen(count, same_kind, module.facts(values) if values else {})
+    return Facts(count, seen)
+
+
+def count_samples(source: Any, chunk: Any) -> int:
+    """The number of a chunk's samples."""
+    if isinstance(source, sources.Columnar):
+        try:
+            return len(source.read_columns(chunk).sources)
+        except ValueError:
+            pass
+    return sum(isinstance(item, Sample) for item in source.read(chunk))
+
+
+def samples(source: Any, path: Path, schema: Schema, options: Any) -> Iterator[Sample]:
+    """The samples of the data set, without what cannot be read."""
+    for chunk in source.chunks(path, schema, options):
+        yield from (item for item in source.read(chunk) if isinstance(item, Sample))
