@@ -10,7 +10,7 @@ from typing import Any
 from flows.intake.guess import Guess
 from flows.intake.recipe import Facts
 from flows.intake.recipes import Seen
-from stages.schema import Schema, kind
+from stages.schema import Kind, Schema, kind
 from stages.settings import sections
 from stages.tables import sources
 from stages.tables.sources import Sample
@@ -33,10 +33,19 @@ def facts(path: Path, format_name: str, options: Any, features: dict[str, Any], 
     for columns in schema.groups().values():
         name, module = columns[0].kind, kind(columns[0].kind)
         few = [sample.values[columns[0].name] for sample in first]
-        values = [module.raw(value) for value in few if value is not None] if module.RAW == "bytes" else []
+        values = [value for value in few if module.RAW == "bytes" and is_whole(module, value)]
         same_kind = sum(column.kind == name for column in schema.features)
-        seen[name] = Seen(count, same_kind, module.facts(values) if values else {})
+        seen[name] = Seen(count, same_kind, module.facts(map(module.raw, values)) if values else {})
     return Facts(count, seen)
+
+
+def is_whole(module: Kind, value: Any) -> bool:
+    """Whether a value can be read; what to do where it cannot is for `ingest` to say."""
+    try:
+        module.facts([module.raw(value)])
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def count_samples(source: Any, chunk: Any) -> int:

@@ -12,10 +12,10 @@ PIXEL_S = 6e-7  # of one core, in a training step of the network of full width
 
 def part(seen: Seen) -> Part:
     """A residual network, wider for small pictures. Photos are changed more than drawings and scans, and mirrored."""
-    height, width = (float(np.median(seen.facts[name])) for name in ("height", "width"))
+    height, width = (float(np.median(seen.facts.get(name, [SIDE]))) for name in ("height", "width"))
     shrink = min(1.0, SIDE / max(height, width))
     pixels = height * width * shrink**2
-    color = bool(np.mean([mode not in ("1", "L", "LA", "I;16", "I") for mode in seen.facts["mode"]]) > 0.5)
+    color = bool(np.mean([mode not in ("1", "L", "LA", "I;16", "I") for mode in seen.facts.get("mode", ["RGB"])]) > 0.5)
     photos = color and max(height, width) > SIDE
     few = seen.rows < 1000
     change = (
