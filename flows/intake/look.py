@@ -20,14 +20,26 @@ NO_TABLE = ([Guess("image", "image", 0.0, 0, "")], Guess("label", "class", 0.0, 
 FEW = 200  # samples whose values are looked at
 
 
-def facts(path: Path, format_name: str, options: Any, features: dict[str, Any], target: dict[str, Any]) -> Facts:
-    """Count the rows, and look at the first values of columns that do not fit into a table's cell."""
+def facts(
+    path: Path,
+    format_name: str,
+    options: Any,
+    features: dict[str, Any],
+    target: dict[str, Any],
+    rows: int | None = None,
+) -> Facts:
+    """Count the rows, unless their number is known, and look at the first values of columns of files."""
     schema = sections.declared(
-        *({name: {"kind": kind_name} for name, kind_name in columns.items()} for columns in (features, target))
+        *(
+            {name: value if isinstance(value, dict) else {"kind": value} for name, value in columns.items()}
+            for columns in (features, target)
+        )
     )
     source = sources.source(format_name)
     parsed = sections.options(source, options, "data.options")
-    count = sum(count_samples(source, chunk) for chunk in source.chunks(path, schema, parsed))
+    count = rows or sum(
+        sum(isinstance(item, Sample) for item in source.read(chunk)) for chunk in source.chunks(path, schema, parsed)
+    )
     first = list(islice(samples(source, path, schema, parsed), FEW))
     seen = {}
     for columns in schema.groups().values():
@@ -46,16 +58,6 @@ def is_whole(module: Kind, value: Any) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def count_samples(source: Any, chunk: Any) -> int:
-    """The number of a chunk's samples."""
-    if isinstance(source, sources.Columnar):
-        try:
-            return len(source.read_columns(chunk).sources)
-        except ValueError:
-            pass
-    return sum(isinstance(item, Sample) for item in source.read(chunk))
 
 
 def samples(source: Any, path: Path, schema: Schema, options: Any) -> Iterator[Sample]:
