@@ -41,8 +41,10 @@ def rows(kept: dict[str, Any]) -> list[str]:
     """A Markdown table of all results."""
     lines = ["| what | measured | goal | with |", "|---|---|---|---|"]
     for name in NAMES:
-        for result in kept.get(name, {}).get("results", []):
-            lines.append("| " + " | ".join(result[key] for key in ("what", "figure", "goal", "with")) + " |")
+        lines += [
+            "| " + " | ".join(result[key] for key in ("what", "figure", "goal", "with")) + " |"
+            for result in kept.get(name, {}).get("results", [])
+        ]
     return lines
 
 

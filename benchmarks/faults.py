@@ -65,7 +65,9 @@ def main() -> list[dict[str, Any]]:
         out = Path(temporary) / "rows.json"
         command = [sys.executable, "-m", "benchmarks.faults", str(out), temporary]
         mounting = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-        may_fill = bool(shutil.which("unshare")) and not subprocess.run(mounting, capture_output=True).returncode
+        may_fill = (
+            bool(shutil.which("unshare")) and not subprocess.run(mounting, capture_output=True, check=False).returncode
+        )
         subprocess.run(
             ["unshare", "--mount", *command, "fill"] if may_fill else command, cwd=workspace.ROOT, check=True
         )
@@ -112,8 +114,10 @@ def measure(folder: Path, fill: bool) -> list[Row]:
     with kept_alive(project, second.manifest.id) as keeper, Clients(keeper.grpc, second, known) as clients:
         faults: list[tuple[str, Callable[[], object]]] = []
         for number in (signal.SIGKILL, signal.SIGSTOP):
-            for who in ("server", "encode", "network"):
-                faults.append((f"{number.name} to the {who}", partial(keeper.send, number, who, store)))
+            faults += [
+                (f"{number.name} to the {who}", partial(keeper.send, number, who, store))
+                for who in ("server", "encode", "network")
+            ]
         faults.append(("SIGKILL to the supervisor", keeper.kill))
         faults.append((f"SIGSTOP to the supervisor for {QUIET_S:g} s", keeper.pause))
         if fill:
@@ -162,6 +166,7 @@ class Keeper:
         self._process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
+        """End it."""
         self._ended.set()
         self._process.terminate()
         self._thread.join()

@@ -120,17 +120,17 @@ def load(processes: int) -> Iterator[None]:
 
 
 def in_a_row(sessions: int, draw: np.random.Generator) -> np.ndarray:
-    """int [COMPARISONS, measure.SESSIONS]: consecutive sessions; only a few of these runs are disjoint."""
+    """Int [COMPARISONS, measure.SESSIONS]: consecutive sessions; only a few of these runs are disjoint."""
     return draw.integers(sessions - measure.SESSIONS + 1, size=(COMPARISONS, 1)) + np.arange(measure.SESSIONS)
 
 
 def one_by_one(sessions: int, draw: np.random.Generator) -> np.ndarray:
-    """int [COMPARISONS, measure.SESSIONS]: each session drawn independently, as if sessions were independent."""
+    """Int [COMPARISONS, measure.SESSIONS]: each session drawn independently, as if sessions were independent."""
     return draw.integers(sessions, size=(COMPARISONS, measure.SESSIONS))
 
 
 def compared(ours_ms: np.ndarray, theirs_ms: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """bool [COMPARISONS, 3]: refused, not judged, and refused by the medians alone."""
+    """Bool [COMPARISONS, 3]: refused, not judged, and refused by the medians alone."""
     outcomes = []
     for sessions in chosen:
         ours, theirs = ours_ms[sessions], theirs_ms[sessions]

@@ -77,6 +77,7 @@ def draw(random: np.random.Generator) -> dict[str, list[Any]]:
 
 
 def picture(pixels_HxWxC: np.ndarray) -> bytes:
+    """Encode the pixels as PNG."""
     from PIL import Image
 
     encoded = io.BytesIO()

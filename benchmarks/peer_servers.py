@@ -99,21 +99,27 @@ class Api(litserve.LitAPI):
         self.made_of = (repository, name, threads)
 
     def setup(self, device: str) -> None:
+        """Load the model."""
         self.release = Release(*self.made_of)
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="application/octet-stream")]) -> bytes:
+        """Pass the request's bytes on."""
         return request
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
+        """Pass a list of requests on."""
         return inputs
 
     def predict(self, x: list[bytes]) -> list[bytes]:
+        """Predict a list of requests."""
         return self.release.answers(self.api_path, x)
 
     def unbatch(self, output: list[bytes]) -> list[bytes]:
+        """Pass the list of answers on."""
         return output
 
     def encode_response(self, output: bytes) -> Response:
+        """Send the answer's bytes."""
         return Response(output)
 
 

@@ -59,6 +59,7 @@ def measure(preset: str) -> dict[str, Any]:
 
 
 def format_number(figure: float) -> str:
+    """A figure for people: whole from a thousand on, else with four digits."""
     return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.4g}"
 
 

@@ -90,7 +90,7 @@ def read(path: Path, declared: Schema, suite: Suite) -> pd.DataFrame:
         UserError: the table lacks a column that every table has.
     """
     import pandas as pd
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     with parquet.ParquetFile(path) as table:
         names = table.schema_arrow.names
@@ -344,7 +344,7 @@ def _reproducible(result: Any) -> dict[str, Any]:
 
 def write_quarantine(path: Path, table: Path, quarantined: Mapping[int, list[str]]) -> None:
     """Write a line for each quarantined row: its id, its source, and its faults."""
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     columns = parquet.read_table(table, columns=["_id", "_source"] if quarantined else [])
     chosen = columns.take(list(quarantined)).to_pylist()

@@ -51,8 +51,10 @@ def main(
         served = box.ask_all(raw_rows(fitted, table, rows), largest)
         some = next(raw_rows(fitted, table, rows[:PARITY_ROWS], whole=True))
         checks = [compare(f"batches of {largest}", served, reference, fitted)]
-        for few in sorted({1, min(ODD_BATCH, largest)}):
-            checks.append(compare(f"batches of {few}", box.ask_all([some], few), reference, fitted))
+        checks += [
+            compare(f"batches of {few}", box.ask_all([some], few), reference, fitted)
+            for few in sorted({1, min(ODD_BATCH, largest)})
+        ]
         together = ask_together(box, some, largest)
         checks.append(compare(f"{CLIENTS} clients at once", together, reference, fitted) | {"max_delta": None})
         by_id = box.ask_all([some], largest, box.names.candidate)

@@ -292,7 +292,7 @@ def test_files_that_users_put_into_data_folders_are_kept(finished, tmp_path):
     other.millrace("data", "add", str(pictures))
     assert "data/raw/pictures" in (other.folder / "params.yaml").read_text()
     picture_file = other.folder / "data/raw/pictures/0/mine.png"
-    shutil.copy(pictures / "1" / sorted(os.listdir(pictures / "1"))[0], picture_file)
+    shutil.copy(pictures / "1" / min(os.listdir(pictures / "1")), picture_file)
     notes = other.folder / "data/raw/notes.txt"
     notes.write_text("kept")
     other.params(**FAST)

@@ -53,7 +53,7 @@ def ingest() -> None:
 def read(table: Path) -> pd.DataFrame:
     """Read the table without the bytes of files; their facts are columns of their own."""
     import pyarrow as pa
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     names = [field.name for field in parquet.read_schema(table) if not pa.types.is_binary(field.type)]
     return parquet.read_table(table, columns=names).to_pandas()

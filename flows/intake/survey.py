@@ -63,6 +63,7 @@ class Counts:
 
     @property
     def rows(self) -> int:
+        """All rows."""
         return self.present + self.missing
 
     @property

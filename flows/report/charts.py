@@ -78,7 +78,7 @@ def histogram(new: Summary, old: Summary) -> Histogram | None:
         heights = np.array([_parts(summary, cuts) for summary in (old, new)])
     else:
         return None
-    if not len(names):
+    if len(names) == 0:
         return Histogram((), "", "", "", "all missing")
     if len(names) == 1:
         return Histogram((), "", "", "", names[0])

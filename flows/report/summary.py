@@ -61,6 +61,7 @@ class ColumnSummary:
 
     @property
     def holds(self) -> bool:
+        """Whether all distances are within their bounds."""
         return all(distance.holds for distance in self.distances)
 
 
@@ -346,7 +347,7 @@ def _commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    process = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    process = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return process.stdout.strip() if process.returncode == 0 else ""
 
 

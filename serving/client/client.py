@@ -245,7 +245,7 @@ def _check_fork(address: Address) -> None:
     Raises:
         RuntimeError: the process was forked after a client had used gRPC, without GRPC_ENABLE_FORK_SUPPORT.
     """
-    global _grpc_process
+    global _grpc_process  # noqa: PLW0603  # it is a fact about the process
     ready = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("1", "true", "yes", "y")
     if address.protocol == "grpc" and not ready:
         _grpc_process = _grpc_process or os.getpid()

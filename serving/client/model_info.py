@@ -26,9 +26,12 @@ class Frame(Protocol):
     """The type of a pandas data frame, which has no type hints of its own."""
 
     @property
-    def columns(self) -> Any: ...
+    def columns(self) -> Any:
+        """The names of the columns."""
+
     @property
-    def index(self) -> Any: ...
+    def index(self) -> Any:
+        """The labels of the rows."""
 
 
 AnyFrame = TypeVar("AnyFrame", bound=Frame)

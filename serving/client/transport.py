@@ -26,17 +26,27 @@ _CHUNK = 1 << 16
 class Transport(Protocol):
     """A connection to one server. Threads may share it."""
 
-    def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any: ...
-    def config(self, model: str, headers: Headers, timeout_s: float) -> Any: ...
-    def close(self) -> None: ...
+    def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
+        """Send inputs to a model; return tritonclient's result."""
+
+    def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
+        """Return a model's configuration, as Triton's JSON has it."""
+
+    def close(self) -> None:
+        """Close the connections."""
 
 
 class AsyncTransport(Protocol):
     """A connection to one server, for one event loop."""
 
-    def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Awaitable[Any]: ...
-    def config(self, model: str, headers: Headers, timeout_s: float) -> Awaitable[Any]: ...
-    async def close(self) -> None: ...
+    def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Awaitable[Any]:
+        """Send inputs to a model; return tritonclient's result."""
+
+    def config(self, model: str, headers: Headers, timeout_s: float) -> Awaitable[Any]:
+        """Return a model's configuration, as Triton's JSON has it."""
+
+    async def close(self) -> None:
+        """Close the connections."""
 
 
 def connect(address: Address, tls: Tls) -> Transport:
@@ -58,13 +68,16 @@ class Grpc:
         self._client = tritonclient.grpc.InferenceServerClient(address.netloc, **_options(address, tls))
 
     def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
+        """As `Transport.infer`."""
         return self._client.infer(model, inputs, headers=dict(headers), client_timeout=timeout_s)
 
     def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
+        """As `Transport.config`."""
         options = {"headers": dict(headers), "client_timeout": timeout_s, "as_json": True}
         return self._client.get_model_config(model, **options)["config"]
 
     def close(self) -> None:
+        """As `Transport.close`."""
         self._client.close()
 
 
@@ -77,14 +90,17 @@ class AsyncGrpc:
         self._client = tritonclient.grpc.aio.InferenceServerClient(address.netloc, **_options(address, tls))
 
     async def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
+        """As `Transport.infer`."""
         async with asyncio.timeout(timeout_s):
             return await self._client.infer(model, inputs, headers=dict(headers))
 
     async def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
+        """As `Transport.config`."""
         async with asyncio.timeout(timeout_s):
             return (await self._client.get_model_config(model, headers=dict(headers), as_json=True))["config"]
 
     async def close(self) -> None:
+        """As `Transport.close`."""
         await self._client.close()
 
 
@@ -100,13 +116,16 @@ class Http:
         self._free: list[http.client.HTTPConnection] = []  # append and pop are atomic
 
     def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
+        """As `Transport.infer`."""
         body, extra = _request(inputs)
         return _result(*self._send("POST", _infer(model), {**headers, **extra}, body, timeout_s))
 
     def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
+        """As `Transport.config`."""
         return _object(self._send("GET", _config(model), headers, None, timeout_s)[0])
 
     def close(self) -> None:
+        """As `Transport.close`."""
         while self._free:
             self._free.pop().close()
 
@@ -177,13 +196,16 @@ class AsyncHttp:
             self._options |= {"proxy": f"http://{proxy.host}:{proxy.port}", "proxy_headers": dict(proxy.headers)}
 
     async def infer(self, model: str, inputs: list[Any], headers: Headers, timeout_s: float) -> Any:
+        """As `Transport.infer`."""
         body, extra = _request(inputs)
         return _result(*await self._send("POST", _infer(model), {**headers, **extra}, body, timeout_s))
 
     async def config(self, model: str, headers: Headers, timeout_s: float) -> Any:
+        """As `Transport.config`."""
         return _object((await self._send("GET", _config(model), headers, None, timeout_s))[0])
 
     async def close(self) -> None:
+        """As `Transport.close`."""
         await self._session.close()
 
     async def _send(

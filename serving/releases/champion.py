@@ -101,4 +101,4 @@ def _dvc(root: Path, *arguments: str) -> None:
 
 
 def _run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=root, env=child_environment(), text=True, capture_output=True)
+    return subprocess.run(command, cwd=root, env=child_environment(), text=True, capture_output=True, check=False)

@@ -348,4 +348,4 @@ def refusal(message: str) -> str:
 
 
 def _run(root: Path, *command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, cwd=root, env=child_environment(), input=stdin, capture_output=True)
+    return subprocess.run(command, cwd=root, env=child_environment(), input=stdin, capture_output=True, check=False)

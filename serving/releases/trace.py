@@ -49,6 +49,7 @@ class Link:
 
     @property
     def holds(self) -> bool:
+        """Whether everything is here and unaltered."""
         return not (self.broken or self.absent or self.copies)
 
 
@@ -62,6 +63,7 @@ class Trace:
 
     @property
     def holds(self) -> bool:
+        """Whether every step holds."""
         return all(link.holds for link in self.links)
 
 
@@ -391,7 +393,7 @@ def _call(folder: Path, *command: str) -> str:
     Raises:
         UserError: it failed.
     """
-    result = subprocess.run(command, cwd=folder, env=child_environment(), text=True, capture_output=True)
+    result = subprocess.run(command, cwd=folder, env=child_environment(), text=True, capture_output=True, check=False)
     if result.returncode:
         message = (result.stderr or result.stdout).strip()
         raise UserError("trace-command-failed", f"`{' '.join(command)}` failed: {message}")

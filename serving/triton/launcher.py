@@ -209,12 +209,15 @@ def _with_free_ports(given: Mapping[str, int | None]) -> dict[str, int]:
     with ExitStack() as stack:
         ports = {}
         for name, port in given.items():
-            if port is None:
-                probe = stack.enter_context(socket.socket())
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            ports[name] = port
+            ports[name] = port if port is not None else _free_port(stack)
         return ports
+
+
+def _free_port(stack: ExitStack) -> int:
+    """A port that is held until the stack is closed."""
+    probe = stack.enter_context(socket.socket())
+    probe.bind(("127.0.0.1", 0))
+    return int(probe.getsockname()[1])
 
 
 def _command(

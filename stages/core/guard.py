@@ -34,7 +34,7 @@ def guard(command: list[str], how: str) -> int:
     if _prctl:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)  # adopt orphans, so that `below` finds them
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it in what it starts with `&`
-    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_guard)
+    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_guard)  # noqa: PLW1509  # it calls prctl alone
     threading.Thread(target=_end_with_holder, args=(started, how), daemon=True).start()
     code = started.wait()
     while True:

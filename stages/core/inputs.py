@@ -119,7 +119,7 @@ def take_snapshot(stage: str, arguments: Sequence[str], given: Mapping[str, str]
     Raises:
         Changed: an input changed since DVC read dvc.yaml, or while this process started.
     """
-    global _current
+    global _current  # noqa: PLW0603  # a process runs one stage
     try:
         declared = declared_stage(stage)
     except UNREADABLE:

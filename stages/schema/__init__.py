@@ -56,11 +56,20 @@ class Kind(Protocol):
     ENCODER: str
     Options: type
 
-    def raw(self, value: Any) -> bytes | str | float | None: ...
-    def facts(self, values: Iterable[Any]) -> dict[str, np.ndarray]: ...
-    def fit(self, chunks: Iterable[Any], options: Any) -> dict[str, Any]: ...
-    def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray: ...
-    def tensor(self, fitted: dict[str, Any]) -> Tensor: ...
+    def raw(self, value: Any) -> bytes | str | float | None:
+        """Convert a plain Python value to one for the table; None is missing."""
+
+    def facts(self, values: Iterable[Any]) -> dict[str, np.ndarray]:
+        """Facts about values for validation: name -> [N]."""
+
+    def fit(self, chunks: Iterable[Any], options: Any) -> dict[str, Any]:
+        """Fit the transformation to chunks of training values; the result is plain JSON."""
+
+    def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray:
+        """Convert [N] values to numbers or codes [N, *shape]."""
+
+    def tensor(self, fitted: dict[str, Any]) -> Tensor:
+        """The tensor that one value becomes."""
 
 
 class Target(Protocol):
@@ -73,15 +82,28 @@ class Target(Protocol):
     SPOILED: str  # what `spoiled` does to predictions, such as "labels shuffled"
     Options: type
 
-    def raw(self, value: Any) -> str | float | None: ...
-    def fit(self, chunks: Iterable[Any], options: Any) -> dict[str, Any]: ...
-    def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray: ...
-    def outputs(self, fitted: dict[str, Any]) -> dict[str, Tensor]: ...
-    def spoiled(self, fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]: ...
-    def predictions(self, outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]: ...
+    def raw(self, value: Any) -> str | float | None:
+        """Convert a plain Python value to one for the table; None is missing."""
+
+    def fit(self, chunks: Iterable[Any], options: Any) -> dict[str, Any]:
+        """Fit the transformation to chunks of training values; the result is plain JSON."""
+
+    def transform(self, values: Any, fitted: dict[str, Any]) -> np.ndarray:
+        """Convert [N] values to what the loss takes, [N]."""
+
+    def outputs(self, fitted: dict[str, Any]) -> dict[str, Tensor]:
+        """The tensors of a model's prediction, by name."""
+
+    def spoiled(self, fitted: dict[str, Any]) -> dict[str, tuple[list[int], float, float]]:
+        """How a control spoils each output: the order of its values, a factor and a summand."""
+
+    def predictions(self, outputs: Mapping[str, np.ndarray], fitted: dict[str, Any]) -> list[dict[str, Any]]:
+        """Convert a model's outputs to a plain answer for each row."""
+
     def agree(
         self, live: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], fitted: dict[str, Any]
-    ) -> np.ndarray: ...
+    ) -> np.ndarray:
+        """Whether two models' outputs mean the same answer, bool [N]."""
 
 
 @runtime_checkable

@@ -17,6 +17,8 @@ APPROVABLE = ("threshold", "latency", "champion", "cost", "slice", "robustness",
 
 
 class Bound(Section):
+    """The smallest and the largest value allowed; at least one of them."""
+
     min: float | None = None
     max: float | None = None
 
@@ -65,6 +67,8 @@ class Slices(Section):
 
 
 class Gate(Section):
+    """The criteria of a release."""
+
     thresholds: dict[str, Bound]
     margins: dict[str, Margin]
     slices: dict[str, Slices]

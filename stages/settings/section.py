@@ -11,4 +11,6 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
+    """A strict and frozen part of `params.yaml`."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -27,6 +27,8 @@ Options = dict[str, Any]
 
 
 class Data(Section):
+    """Where the raw data lie, and how they are written."""
+
     builtin: Literal["digits", "breast-cancer", "diabetes"]
     path: str
     format: str
@@ -59,6 +61,8 @@ class Data(Section):
 
 
 class Schema(Section):
+    """The columns: features, the target, and those that are kept for slices."""
+
     features: Annotated[dict[str, Options], Field(min_length=1)]
     target: Annotated[dict[str, Options], Field(min_length=1, max_length=1)]
     keep: list[str] = Field(default_factory=list)
@@ -110,6 +114,8 @@ class Schema(Section):
 
 
 class Validate(Section):
+    """What the table must be."""
+
     min_rows: Annotated[int, Field(ge=0)]
     max_quarantined: Share
     max_rejected: Share
@@ -119,6 +125,8 @@ class Validate(Section):
 
 
 class Model(Section):
+    """The network's parts, and the weights that it starts from."""
+
     encoders: dict[str, Options]
     trunk: Options
     head: Options
@@ -129,6 +137,8 @@ class Model(Section):
 
 
 class Train(Section):
+    """How the network is trained."""
+
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     epochs: Positive
     batch_size: Positive
@@ -164,6 +174,8 @@ class Train(Section):
 
 
 class Export(Section):
+    """How the model is served."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
     max_batch: Positive
     instances: Positive
@@ -171,6 +183,8 @@ class Export(Section):
 
 
 class Measure(Section):
+    """How latency is measured."""
+
     requests: Annotated[int, Field(ge=10)]
     clients: Positive
 
@@ -186,6 +200,8 @@ class Canary(Section):
 
 
 class Serve(Section):
+    """How releases are kept and watched."""
+
     keep: Annotated[int, Field(ge=2)]
     probe_s: Annotated[float, Field(gt=0)]
     probe_timeout_s: Annotated[float, Field(gt=0)]
@@ -193,6 +209,8 @@ class Serve(Section):
 
 
 class Params(Section):
+    """The whole of `params.yaml`."""
+
     data: Data
     schema_: Annotated[Schema, Field(alias="schema")]
     validate_: Annotated[Validate, Field(alias="validate")]

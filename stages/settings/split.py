@@ -15,6 +15,8 @@ SPLITS = {"hash": "", "strata": "", "group": "the group", "time": "the time", "c
 
 
 class Split(Section):
+    """How the rows are split."""
+
     by: str
     column: str
     val: Annotated[float, Field(gt=0, lt=1)]

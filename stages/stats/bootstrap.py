@@ -38,6 +38,6 @@ def resampled(
         metrics.reset()
         metrics.update(predictions[rows], truth[rows])
         values = definitions.scalars(metrics.compute(), target)
-        for name in drawn:
-            drawn[name][round_] = values.get(name, np.nan)
+        for name, figures in drawn.items():
+            figures[round_] = values.get(name, np.nan)
     return drawn

@@ -65,7 +65,7 @@ def _numbers(cells: pa.Array) -> np.ndarray | None:
 
 
 def _filled(numbers: pa.Array) -> np.ndarray:
-    """float64 [N], NaN for null. (`to_numpy` would load pandas.)"""
+    """Return float64 [N], NaN for null; `to_numpy` would load pandas."""
     return np.from_dlpack(numbers.fill_null(array([None], pa.float64())[0]))
 
 

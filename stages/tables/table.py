@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as parquet
+from pyarrow import parquet
 
 PIECE_BYTES = 16 << 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Batches:
         if self.seed is not None:
             return len(self.split) // self.batch_size
         samples = len(range(self.rank, len(self.split), self.world))
-        return -(-samples // self._share)
+        return math.ceil(samples / self._share)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:

@@ -92,7 +92,7 @@ def _process(
     quiet: dict[str, Any] = (
         {} if log is None else {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": log}
     )
-    process = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, **quiet)
+    process = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent, **quiet)  # noqa: PLW1509  # it calls prctl alone
     try:
         yield process
     finally:

@@ -26,14 +26,17 @@ class Finding:
 
     @property
     def column(self) -> str:
+        """The column's name, "" for the table as a whole."""
         return str(self.kwargs.get("column", ""))
 
     @property
     def severity(self) -> str:
+        """How bad a failure is: "critical" or "warning"."""
         return str(self.kwargs.get("severity", "critical"))
 
     @property
     def bound(self) -> dict[str, Any]:
+        """The expectation's own arguments."""
         not_bounds = ("column", "severity", "description", "notes", "meta")
         return {name: value for name, value in self.kwargs.items() if name not in not_bounds}
 
@@ -64,6 +67,7 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
+        """A sentence for each finding for which the table is refused."""
         return [finding.describe() for finding in self.failed]
 
     @property
@@ -76,6 +80,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
+        """The outcome and the counts in one line."""
         outcome = "refused" if self.failed else "accepted"
         counts = f"{len(self.quarantined):,} quarantined, {self.rejected:,} rejected"
         return f"{outcome}: {_count(self.rows, 'row')}, {counts}"
@@ -179,6 +184,7 @@ def seen(finding: Finding, rows: int) -> str:
 
 
 def text(value: Any) -> str:
+    """A value for people: short, numbers rounded."""
     if isinstance(value, (list, tuple)):
         more = [f"{len(value) - 12:,} more"] if len(value) > 12 else []
         return ", ".join([text(element) for element in value[:12]] + more)

@@ -101,7 +101,7 @@ def test_a_row_without_a_group_is_an_error_that_names_it(stage):
 @pytest.mark.parametrize(
     "when",
     [
-        lambda day: str(day),
+        str,
         lambda day: f"{day / 8:.3f}",
         lambda day: f"2024-{1 + day // 28:02}-{1 + day % 28:02}",
         lambda day: f"2024-01-01T{day // 60:02}:{day % 60:02}:00Z",

@@ -15,9 +15,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as parquet
 import pytest
 import yaml
+from pyarrow import parquet
 
 from stages import validate
 from stages.core.errors import Refused, UserError

@@ -102,7 +102,7 @@ def free_ports(count: int) -> list[int]:
 
 def picture(clone: Clone) -> Path:
     """Return the picture of a seven."""
-    return sorted((clone.folder / "data/builtin/digits/7").iterdir())[0]
+    return min((clone.folder / "data/builtin/digits/7").iterdir())
 
 
 def release(clone: Clone) -> str:

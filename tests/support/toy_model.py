@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
+from tritonclient import grpc
 
 
 def write_model(repository: Path, name: str, seed: int) -> None:

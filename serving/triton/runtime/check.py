@@ -61,7 +61,7 @@ def probe(python: str) -> "list[str]":
     """Run PROBE in an interpreter and return its lines; none where it does not run, such as an idle pyenv shim."""
     command = [python, "-I", "-c", PROBE, *VERSIONS]
     try:
-        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return result.stdout.decode().splitlines() if result.returncode == 0 else []

@@ -22,6 +22,8 @@ MOST_PUBLIC = 20_000  # words of a vocabulary that clients learn of
 
 @dataclass(frozen=True)
 class Options:
+    """Options of a category in params.yaml."""
+
     max_size: int = 10_000  # how many of the most frequent words have a code of their own
     min_count: int = 2  # training rows of a word; rarer words train the code of unknown ones
     buckets: int = 0  # codes that other words share, by their CRC-32; 0: all of them are unknown

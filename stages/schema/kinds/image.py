@@ -54,6 +54,8 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Options:
+    """Options of a column of pictures in params.yaml."""
+
     height: int | None = None  # give both or neither; by default the median size of the training pictures,
     width: int | None = None  # shrunk until its longer side is max_side
     max_side: int = 64

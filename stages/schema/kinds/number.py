@@ -21,6 +21,8 @@ KNOTS = 64  # quantiles of the training values that are kept, for piecewise enco
 
 @dataclass(frozen=True)
 class Options:
+    """Options of a column of numbers in params.yaml."""
+
     scale: Literal["standard", "quantile"] = "standard"  # quantile: by the rank among the training values
     missing: str | float = "learned"  # what replaces a missing value: "learned", "mean", "median" or a number
 
@@ -118,6 +120,7 @@ def without_marks(value: Any) -> str:
 
 
 def is_finite(text: str) -> bool:
+    """Whether the text is a finite number."""
     try:
         return math.isfinite(float(text))
     except ValueError:

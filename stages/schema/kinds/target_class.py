@@ -18,7 +18,7 @@ SPOILED = "labels shuffled"
 
 @dataclass(frozen=True)
 class Options:
-    pass
+    """A class has no options."""
 
 
 def raw(value: Any) -> str | None:

@@ -32,6 +32,8 @@ SPOILED = "answers mirrored"
 
 @dataclass(frozen=True)
 class Options:
+    """Options of a number to predict in params.yaml."""
+
     coverage: float = 0.9  # share of the predicted intervals that should contain the truth
 
     def __post_init__(self) -> None:

@@ -23,6 +23,8 @@ _LONGEST = 64  # characters per word; the text beyond this, times the number of 
 
 @dataclass(frozen=True)
 class Options:
+    """Options of a column of texts in params.yaml."""
+
     max_size: int = 20_000  # how many of the most frequent words have a code
     min_count: int = 2  # occurrences of a word in the training texts; rarer words train the code of unknown ones
     max_length: int = 128  # words of a text that are read; fewer if nearly all texts are shorter

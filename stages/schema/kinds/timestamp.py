@@ -25,7 +25,7 @@ _LEAST, _MOST = 1e8, 253_402_300_800.0  # seconds since 1970; lower numbers may 
 
 @dataclass(frozen=True)
 class Options:
-    pass
+    """A timestamp has no options."""
 
 
 def raw(value: Any) -> str | None:

@@ -59,6 +59,7 @@ class Options:
 
     @property
     def marks(self) -> Marks:
+        """The marks within numbers."""
         return Marks(self.decimal, self.thousands)
 
     def __post_init__(self) -> None:

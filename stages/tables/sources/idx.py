@@ -32,12 +32,16 @@ _BROKEN = (OSError, EOFError, zlib.error)  # what gzip raises
 
 
 class Pair(NamedTuple):
+    """A file of pictures with its file of labels."""
+
     split: str | None
     images: Path
     labels: Path
 
 
 class Chunk(NamedTuple):
+    """A part of a pair for one process."""
+
     feature: str
     target: str
     source: str

@@ -34,6 +34,8 @@ class Found(NamedTuple):
 
 
 class Chunk(NamedTuple):
+    """Files for one process."""
+
     root: bytes
     feature: str
     target: str
@@ -223,7 +225,7 @@ def _ignored(name: bytes) -> bool:
 
 
 def _readable(name: bytes) -> str:
-    """A name as text, with bytes that are not UTF-8 as \\xNN."""
+    r"""A name as text, with bytes that are not UTF-8 as \xNN."""
     return name.decode("utf-8", "backslashreplace")
 
 

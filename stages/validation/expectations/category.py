@@ -12,6 +12,8 @@ MANY = 50  # words that `infer` still lists
 
 @dataclass(frozen=True)
 class Options:
+    """Expectations of a category."""
+
     allowed: tuple[str, ...] | None = None  # the only words; by default any
     regex: str | None = None  # a pattern that each word matches
     unique: bool = False  # no word in two rows

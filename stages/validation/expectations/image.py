@@ -12,6 +12,8 @@ PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L
 
 @dataclass(frozen=True)
 class Options:
+    """Expectations of a column of pictures."""
+
     min_side: int = 1
     max_side: int = 10_000
     modes: tuple[str, ...] = PLAIN_MODES  # Pillow's names

@@ -10,6 +10,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Options:
+    """Expectations of a column of numbers."""
+
     min: float | None = None
     max: float | None = None
     unique: bool = False  # no number in two rows

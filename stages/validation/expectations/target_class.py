@@ -11,6 +11,8 @@ MANY = 200  # classes that `infer` still lists
 
 @dataclass(frozen=True)
 class Options:
+    """Expectations of the classes."""
+
     min_rows: int = 2  # of each class
     min_classes: int = 2
     labels: tuple[str, ...] | None = None  # the only classes allowed; by default any

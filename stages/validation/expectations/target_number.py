@@ -11,6 +11,8 @@ from stages.validation.expectations.number import around
 
 @dataclass(frozen=True)
 class Options:
+    """Expectations of a number to predict."""
+
     min: float | None = None
     max: float | None = None
     min_distinct: int = 2  # distinct values: a constant cannot be learned

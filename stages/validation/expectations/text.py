@@ -13,6 +13,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Options:
+    """Expectations of a column of texts."""
+
     min_length: int = 0  # characters
     max_length: int = 100_000
     min_words: int = 0

@@ -9,6 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Options:
+    """Expectations of a column of times."""
+
     min_year: int = 1
     max_year: int = 9999
     max_missing: float = 0.5  # share of rows

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as parquet
 import pytest
+from pyarrow import parquet
 from ruamel.yaml import YAML
 
 import stages.validation.expectations

@@ -19,9 +19,9 @@ import numpy as np
 import onnx
 import psutil
 import pytest
-import tritonclient.grpc as grpc
 from onnx import TensorProto, helper
 from PIL import Image
+from tritonclient import grpc
 
 from flows import cli
 from serving.client import Client

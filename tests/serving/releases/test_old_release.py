@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tritonclient.grpc as grpc
+from tritonclient import grpc
 
 from serving.client import Client
 from serving.releases import canary, git_history

@@ -85,8 +85,7 @@ def test_the_previous_release_stands_in_for_an_altered_one(after_two, candidates
 
 
 def test_administration_needs_the_key(after_two, candidates):
-    import tritonclient.grpc as grpc
-    import tritonclient.http as http
+    from tritonclient import grpc, http
 
     key = Store(after_two / "live").folder / "key"
     key.write_text("f" * 32)

@@ -106,7 +106,7 @@ def test_every_perturbation_was_served(line):
 def test_tritons_client_sends_raw_values(line):
     import tritonclient.http as triton
 
-    picture = sorted((line.folder / "data/raw/mixed/7").iterdir())[0].read_bytes()
+    picture = min((line.folder / "data/raw/mixed/7").iterdir()).read_bytes()
     cells = {"picture": picture, "remark": b"that is slanted", "pen": b"chalk", "slant": 9.5}
     inputs = []
     for name, value in cells.items():

@@ -102,7 +102,7 @@ def test_the_encoding_of_a_row_does_not_depend_on_its_batch(toy):
 
 
 def test_a_schema_survives_dump_and_load(toy, tmp_path):
-    schema = toy(**{"größe": "level", "note": "remark"})
+    schema = toy(größe="level", note="remark")
     schema.dump(tmp_path / "one.json")
     again = Schema.load(tmp_path / "one.json")
     again.dump(tmp_path / "two.json")
