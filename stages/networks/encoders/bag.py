@@ -13,11 +13,10 @@ from stages.schema import Block
 
 
 class Encoder(nn.Module):
-    """Codes int32 [N, L], 0 is padding -> one token [N, 1, 2 * D]: the words' sum over the root of their number, and
-    the maximum.
+    """Codes int32 [N, L], 0 is padding -> one token [N, 1, 2 * D] of their vectors.
 
-    With a linear layer behind it, the first half is fastText's classifier (Joulin et al., "Bag of tricks for efficient
-    text classification", EACL 2017).
+    It holds the vectors' sum over the root of their number, and their maximum. With a linear layer behind it, the first
+    half is fastText's classifier (Joulin et al., "Bag of tricks for efficient text classification", EACL 2017).
 
     Args:
         size: D, of the words' vectors.
