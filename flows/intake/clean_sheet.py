@@ -13,7 +13,7 @@ FRESH: dict[str, dict[str, Any]] = {
         "max_quarantined": 0.05,
         "max_rejected": 0.05,
         "warn_leakage": 0.95,
-        "max_leakage": 1.0,
+        "max_leakage": "none",
         "columns": {},
     },
     "split": {"by": "hash", "column": "none", "val": 0.1, "test": 0.2},

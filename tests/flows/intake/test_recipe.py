@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 
@@ -94,11 +95,20 @@ def test_what_a_data_set_is_made_of(tmp_path):
 def test_the_clean_sheet_has_every_setting_that_belongs_to_a_data_set():
     chosen = choose(numbers(150)).sections
     host = {"precision", "threads", "arithmetic", "accelerator", "devices", "strategy", "num_nodes"}
-    host |= {"p99_ms", "max_slower", "max_larger"}
+    host |= {"p99_ms", "max_slower", "max_larger", "yardsticks"}  # the last is written with each data set
     sheet = clean_sheet.over({"model": chosen["model"], "train": chosen["train"]})
     for name in ("schema", "validate", "split", "model", "train", "gate"):
         section = params.Params.model_fields.get(name) or params.Params.model_fields[f"{name}_"]
         assert set(sheet[name]) | host >= set(section.annotation.model_fields), name
+
+
+def test_the_clean_sheet_agrees_with_the_projects_own_params():
+    """But for what depends on the digits."""
+    project = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    digits = {"features", "target", "encoders", "trunk", "head", "augment", "thresholds", "margins", "slices"}
+    for section, values in clean_sheet.FRESH.items():
+        for key in values.keys() - digits - {"robustness"}:
+            assert values[key] == project[section][key], f"{section}.{key}"
 
 
 def test_nothing_of_an_earlier_data_set_stays(fresh, tmp_path):
