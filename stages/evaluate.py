@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from stages import trees
 from stages.core import arithmetic, command
 from stages.core.files import replacing
 from stages.evaluation import plots as evaluation_plots
@@ -19,12 +18,12 @@ from stages.evaluation import sample_sheet, samples
 from stages.evaluation import suspects as suspect_samples
 from stages.evaluation.metrics import Metrics
 from stages.evaluation.metrics import of as metrics_of
-from stages.schema import Schema, kind
+from stages.evaluation.yardsticks import NAMES, fitting
+from stages.schema import Schema
 from stages.settings import params
 from stages.tables.arrays import Split, open_split
 
 BATCH = 256
-CATEGORIES = 255  # the trees take fewer; a column with more codes counts as numbers
 
 
 def main(
@@ -36,8 +35,9 @@ def main(
     plots: Path,
     expected: Path,
     suspects: Path,
+    yardsticks: Path,
 ) -> None:
-    """Predict the val and test splits with the trained network, measure and plot the result, and list suspects."""
+    """Predict the val and test splits with the network, measure and plot the result beside simple models' results."""
     train = params.load("evaluate").train
     if train.arithmetic == "portable":
         arithmetic.portable()
@@ -53,9 +53,11 @@ def main(
     splits = {name: open_split(arrays, name) for name in ("val", "test")}
     outputs = {name: predict(net, split) for name, split in splits.items()}
     figures = {name: measure(definitions, fitted, outputs[name], split.target) for name, split in splits.items()}
-    if is_table(fitted):
-        baseline = predict_with_trees(fitted, arrays, splits["test"])
-        figures["trees"] = measure(definitions, fitted, baseline, splits["test"].target)
+    simple = fitting.fit(fitted, arrays)
+    for name, predicted in simple.predictions.items():
+        figures[name] = measure(definitions, fitted, {name: predicted}, splits["test"].target)
+    with replacing(yardsticks) as path:
+        simple.save(path)
     with replacing(metrics) as path:
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     with replacing(expected) as path, path.open("wb") as file:
@@ -72,8 +74,8 @@ def main(
         for name, figure in suspect_samples.sheets(found, fitted, table).items():
             sample_sheet.save(figure, folder / f"{name}.png")
     print(f"test: {format_metrics(figures['test'])}")
-    if "trees" in figures:
-        print(f"boosted trees on the same rows: {format_metrics(figures['trees'])}")
+    for name in simple.predictions:
+        print(f"{NAMES[name]} on the same rows: {format_metrics(figures[name])}")
 
 
 def predict(network: Any, split: Split) -> dict[str, np.ndarray]:
@@ -103,20 +105,6 @@ def measure(
 def format_metrics(figures: Mapping[str, float | None]) -> str:
     """The metrics of a whole split as a line of text; those of single classes are left out."""
     return "  ".join(f"{name} {value:.4f}" for name, value in figures.items() if "[" not in name and value is not None)
-
-
-def is_table(schema: Schema) -> bool:
-    """Whether every feature is a number or a code, which trees can read."""
-    return all(kind(column.kind).PACKED for column in schema.features)
-
-
-def predict_with_trees(schema: Schema, arrays: Path, test: Split) -> dict[str, np.ndarray]:
-    """Outputs of boosted trees for the test split, so that you see when the network is worse than the trees."""
-    train = open_split(arrays, "train")
-    x, new = (np.concatenate([block.astype(np.float64) for block in split.blocks], axis=1) for split in (train, test))
-    is_code = np.concatenate([np.full(block.shape[1], block.dtype.kind == "i") for block in train.blocks])
-    categories = [i for i in np.flatnonzero(is_code).tolist() if max(x[:, i].max(), new[:, i].max()) < CATEGORIES]
-    return trees.of(schema.target).predict(x, train.target, categories, new)
 
 
 def mistakes(schema: Schema, source: Path, split: Split, outputs: Mapping[str, np.ndarray]) -> Any:

@@ -14,6 +14,8 @@ import numpy as np
 
 from stages.core import command
 from stages.core.files import replacing
+from stages.evaluation.yardsticks import CONSTANT, NAMES, Yardsticks
+from stages.evaluation.yardsticks import load as load_yardsticks
 from stages.gating import drift, robustness, slices
 from stages.gating.controls import some_rows
 from stages.gating.evidence import (
@@ -21,6 +23,7 @@ from stages.gating.evidence import (
     DATA,
     NO_DIFFERENCE,
     SLICE,
+    YARDSTICK,
     ControlEvidence,
     Difference,
     Estimate,
@@ -29,9 +32,13 @@ from stages.gating.evidence import (
     Policy,
     Slice,
     SliceBounds,
+    YardstickBounds,
 )
 from stages.gating.metrics import figures, measure, undefined
 from stages.gating.verdict import judge
+from stages.gating.wording import beside
+from stages.gating.yardsticks import FEW_ROUNDS as ROUNDS_OF_CONTROLS
+from stages.gating.yardsticks import among, compare, untested
 from stages.schema import Schema
 from stages.settings import params
 from stages.stats import medians
@@ -53,6 +60,7 @@ def main(
     table: Path,
     champion_verdict: Path,
     verdict: Path,
+    yardsticks: Path,
 ) -> None:
     """Judge the served answers, print the verdict as a table and write it. A refusal is a verdict, not an error."""
     listed = params.load("gate").gate
@@ -67,17 +75,27 @@ def main(
         by: SliceBounds(plain(section.thresholds), section.margins, section.min_rows)
         for by, section in listed.slices.items()
     }
-    policy = Policy(bounds, listed.margins, listed.level, listed.p99_ms, listed.approval, slice_bounds)
+    simple, relative = load_yardsticks(yardsticks), YardstickBounds(**listed.yardsticks.model_dump())
+    policy = Policy(bounds, listed.margins, listed.level, listed.p99_ms, listed.approval, slice_bounds, relative)
     ours, theirs = served(answers, fitted), served(challenge, fitted)
     assert ours is not None  # verify has written them
     measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(listed.margins), listed.level)
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
+    evidence = replace(
+        evidence,
+        yardsticks=compare(fitted, truth, ours, simple, listed.level),
+        untested=untested(fitted, truth),
+    )
     before = read(champion_verdict).get("slices", ())
     parts = list(sliced(table, test, listed.slices, before, fitted, ours, theirs, listed.level))
     changed = robustness.robustness(answers, fitted, listed.robustness, listed.level)
     _, same = measure(fitted, truth, ours, ours, (), set(listed.margins), listed.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
-    controls = [*known_bad(evidence, [*bad, slow], wrong, fitted, truth), compare_with_itself(evidence, same)]
+    controls = [
+        *known_bad(evidence, [*bad, slow], wrong, fitted, truth, simple, listed.level),
+        constant_answer(evidence, fitted, truth, simple, policy),
+        compare_with_itself(evidence, same),
+    ]
     old, new = map(distributions.load, (released_statistics, statistics))
     drifted = drift.figures(old, new, champion["state"], drift.Bounds(**listed.drift.model_dump()))
     disagreement = robustness.disagreement(answers, challenge, fitted, listed.max_disagreement, listed.level)
@@ -176,21 +194,39 @@ def known_bad(
     answers: Mapping[str, np.ndarray],
     schema: Schema,
     truth: np.ndarray,
+    simple: Yardsticks,
+    level: float,
 ) -> Iterator[ControlEvidence]:
     """The evidence on each control: its own measurements, and the candidate's where it has none.
 
     A control that a threshold must refuse has the candidate's parity: its own would refuse every wrong answer.
     """
     chosen = some_rows(len(truth))
-    candidate = replace(evidence, champion=NO_CHAMPION, differences={}, slices=(), figures=())
+    candidate = replace(evidence, champion=NO_CHAMPION, differences={}, slices=(), figures=(), untested=())
+    some = among(simple, chosen)
     for control in controls:
         measurements = dict(control["evidence"])
         if control["name"] in answers:
             values = figures(schema, truth[chosen], answers[control["name"]])
             defined = values.keys() - undefined(schema, truth[chosen])
             measurements["measured"] = {**evidence.measured, **{name: Estimate(values[name]) for name in defined}}
+            bad_answers = answers[control["name"]], some, level, ROUNDS_OF_CONTROLS
+            measurements["yardsticks"] = compare(schema, truth[chosen], *bad_answers)
         bad = None if control["inapplicable"] else replace(candidate, **measurements)
         yield ControlEvidence(control["name"], control["what"], control["expected"], bad, control["inapplicable"])
+
+
+def constant_answer(
+    evidence: Evidence, schema: Schema, truth: np.ndarray, simple: Yardsticks, policy: Policy
+) -> ControlEvidence:
+    """The control that answers every row alike, which no comparison with yardsticks may pass."""
+    if not policy.yardsticks.above_constant:
+        return ControlEvidence(
+            NAMES[CONSTANT], "the best constant", YARDSTICK, None, "gate.yardsticks.above_constant is false"
+        )
+    found = compare(schema, truth, simple.predictions[CONSTANT], simple, policy.level, ROUNDS_OF_CONTROLS)
+    bad = replace(evidence, champion=NO_CHAMPION, differences={}, slices=(), figures=(), yardsticks=found)
+    return ControlEvidence(NAMES[CONSTANT], "the best constant", YARDSTICK, bad)
 
 
 def compare_with_itself(evidence: Evidence, differences: Mapping[str, Difference]) -> ControlEvidence:
@@ -250,7 +286,8 @@ def show(result: dict[str, Any], times: Mapping[str, Any]) -> None:
     judged = sum(criterion["value"] is not None for criterion in of_slices)
     count = [f"{judged:,} criteria on {len(result['slices']):,} slices: see the page of the run"] if of_slices else []
     notes = [criterion["note"] for criterion in criteria if criterion["note"] and not criterion["rows"]]
-    for note in (result["champion"], *count, *notes):
+    lines = [beside(result["yardsticks"]), *result["yardsticks"]["notes"]] if result["yardsticks"] else []
+    for note in (*lines, result["champion"], *count, *notes):
         console.print(Text(note))
 
 

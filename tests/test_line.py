@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.line import (
     FAST,
+    NO_YARDSTICKS,
     ask_grpc,
     ask_http,
     hashes,
@@ -124,7 +125,7 @@ def test_a_refusal_by_the_gate_exits_with_3_and_prints_the_reasons(done):
 
 
 def test_a_gate_without_thresholds_refuses(done):
-    done.params(gate={"thresholds": {}})
+    done.params(gate={"thresholds": {}, "yardsticks": NO_YARDSTICKS})
     assert "gate.thresholds in params.yaml is empty" in done.millrace("run", code=3)
 
 

@@ -19,9 +19,22 @@ from flows.report.charts import Chart, Histogram, Interval, chart, histogram, in
 from serving.triton import manifest as manifests
 from serving.triton.manifest import Manifest
 from stages.core.errors import UserError
+from stages.evaluation.yardsticks import NAMES
 from stages.gating.drift import AS_CHAMPION
 from stages.gating.robustness import DISAGREEMENT, ROBUSTNESS
-from stages.gating.verdict import COMPARED, COMPARISON, CONTROL, COST, DATA, LATENCY, PARITY, SLICE, THRESHOLD
+from stages.gating.verdict import (
+    COMPARED,
+    COMPARISON,
+    CONTROL,
+    COST,
+    DATA,
+    LATENCY,
+    PARITY,
+    SLICE,
+    THRESHOLD,
+    YARDSTICK,
+)
+from stages.gating.wording import beside
 from stages.schema import Schema
 from stages.tables import distributions
 from stages.tables.arrays import read_summary
@@ -86,6 +99,8 @@ class Run:
     release: str = ""
     reasons: Sequence[str] = ()
     notes: Sequence[str] = ()
+    beside: str = ""  # the line about simple models
+    yardsticks: Sequence[tuple[str, str, float]] = ()  # name, value, and the length of its bar in percent
     level: float = 0.0  # of the intervals
     criteria: Sequence[Shown] = ()
     served: Sequence[Shown] = ()
@@ -149,12 +164,13 @@ def gather(paths: Mapping[str, Path]) -> Run:
         lead=_lead(criteria, parity.get("samples")),
         name=manifest.name if manifest else "",
         release=verdict["release"],
+        **_beside(verdict.get("yardsticks")),
         level=verdict.get("level", 0.0),
         reasons=[shown.reason or shown.name for shown in criteria if not shown.holds],
         notes=[
             shown.note for shown in criteria if shown.note and shown.about not in (CONTROL, DATA) and not shown.rows
         ],
-        criteria=[shown for shown in criteria if shown.about in (THRESHOLD, LATENCY, COST)],
+        criteria=[shown for shown in criteria if shown.about in (THRESHOLD, YARDSTICK, LATENCY, COST)],
         served=[shown for shown in criteria if shown.about == PARITY],
         champion=verdict.get("champion", ""),
         better=verdict.get("better", ()),
@@ -183,6 +199,7 @@ def gather(paths: Mapping[str, Path]) -> Run:
 def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any], among: Sequence[float | None] = ()) -> Shown:
     """Format a criterion. Latencies are not in the verdict but in `times`. `among`: see `interval`."""
     compared = criterion["name"].startswith(COMPARED) and criterion["name"] != DISAGREEMENT
+    signed = compared or criterion["about"] == YARDSTICK
     value, unit = criterion["value"], ""
     if criterion["about"] == LATENCY and times:
         value, unit = times["one_client"]["p99_ms"], " ms"
@@ -195,16 +212,29 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any], among: Sequen
         criterion["name"],
         criterion["name"].removeprefix(COMPARED).removeprefix("served: "),
         criterion["bound"],
-        "" if value is None else number(value, signed=compared) + unit,
-        _ends(ends, signed=compared),
+        "" if value is None else number(value, signed=signed) + unit,
+        _ends(ends, signed=signed),
         criterion["holds"],
         criterion["reason"],
         criterion.get("note", ""),
-        [number(limit, signed=compared) for limit in limits],
+        [number(limit, signed=signed) for limit in limits],
         interval(value, ends, limits, zero=compared, among=among),
         number(criterion.get("champion")),
         criterion.get("rows"),
     )
+
+
+def _beside(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The simple models' metric and this model's, as a line and as bars."""
+    if not found:
+        return {}
+    values = {**found["values"], "this model": found["value"]}
+    most = max((value for value in values.values() if value is not None), default=0.0)
+    bars = [
+        (name, number(value), 100 * max(value or 0.0, 0.0) / most if most > 0 else 0.0)
+        for name, value in values.items()
+    ]
+    return {"beside": beside(found), "yardsticks": bars}
 
 
 def _columns(criteria: Sequence[Shown], paths: Mapping[str, Path]) -> dict[str, Any]:
@@ -333,7 +363,7 @@ def _measured(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, An
         if bracket and value is not None:
             by_label[label.removesuffix("]")][metric] = value
     return {
-        "splits": ["boosted trees, test" if name == "trees" else name for name in metrics],
+        "splits": [f"{NAMES[name].removeprefix('a ')}, test" if name in NAMES else name for name in metrics],
         "metrics": {name: [number(values.get(name)) for values in metrics.values()] for name in names},
         "by_label": sorted(by_label.items(), key=lambda pair: min(pair[1].values())),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from stages.gating.evidence import (
     NO_DIFFERENCE,
     PARITY,
     THRESHOLD,
+    YARDSTICK,
     ControlEvidence,
     Policy,
 )
@@ -59,7 +60,9 @@ class ControlOutcome:
 
 
 def outcome_of(control: ControlEvidence, policy: Policy) -> ControlOutcome:
-    """Judge a control by the criteria of the candidate."""
+    """Judge a control by the criteria of the candidate. Without thresholds, yardsticks must refuse wrong answers."""
+    relative = control.expected == THRESHOLD and not policy.thresholds and policy.yardsticks.above_constant
+    control = replace(control, expected=YARDSTICK) if relative else control
     outcome = partial(ControlOutcome, control.name, control.what, control.expected)
     if control.evidence is None or (control.expected == THRESHOLD and not policy.thresholds):
         return outcome("not applicable", True, control.inapplicable or "gate.thresholds is empty")
@@ -94,6 +97,9 @@ def _too_weak(control: ControlEvidence, scored: Mapping[str, float | None], poli
     if control.expected == PARITY:
         cause = "all answers are equal, or the comparison is wrong"
         return f"no check distinguishes {control.what} from the checkpoint: {cause}"
+    if control.expected == YARDSTICK:
+        scores = ", ".join(f"{name} {value:+.4f}" for name, value in scored.items() if value is not None)
+        return f"gate.yardsticks would pass {control.what} ({scores}): lower the margin, or set gate.thresholds too"
     bounds: list[str] = []
     ends: set[str] = set()
     for name, bound in policy.thresholds.items():

@@ -19,6 +19,7 @@ from statistics import NormalDist
 from typing import Any
 
 from stages.core.words import nearest
+from stages.evaluation.yardsticks import CONSTANT, NAMES
 from stages.gating import wording
 from stages.gating.evidence import (
     COMPARED,
@@ -28,6 +29,8 @@ from stages.gating.evidence import (
     PARITY,
     SLICE,
     THRESHOLD,
+    YARDSTICK,
+    Comparison,
     Difference,
     Estimate,
     Evidence,
@@ -35,9 +38,11 @@ from stages.gating.evidence import (
     Policy,
     Slice,
     SliceBounds,
+    YardstickBounds,
 )
 
 ADVICE = ": see the worst mistakes in the report, and fix the data or the training, or change gate.thresholds"
+MANY = 5  # names in a sentence
 POWER = 0.8  # how often a candidate as good as the champion should pass
 
 
@@ -69,6 +74,9 @@ def criteria_of(evidence: Evidence, policy: Policy) -> list[Criterion]:
     """All criteria of a candidate, or of a control, without those about its controls."""
     criteria = chain(
         _thresholds(evidence.measured, policy.thresholds, ADVICE),
+        _something_refuses(policy),
+        _untested(evidence.untested),
+        _yardsticks(evidence.yardsticks, policy.yardsticks),
         _parity(evidence.checks),
         [_latency(evidence.p99_ms, policy.p99_ms)],
         _lost_champion(evidence.champion),
@@ -85,9 +93,6 @@ def criteria_of(evidence: Evidence, policy: Policy) -> list[Criterion]:
 def _thresholds(
     measured: Mapping[str, Estimate], bounds: Mapping[str, Mapping[str, float | None]], advice: str = ""
 ) -> Iterator[Criterion]:
-    if not bounds:
-        reason = "gate.thresholds in params.yaml is empty: nothing could be refused"
-        yield Criterion(CONTROL, "thresholds", "at least one", 0.0, False, reason)
     for name, bound in bounds.items():
         low, high = bound["min"], bound["max"]
         limits = ("at least", low), ("at most", high)
@@ -100,6 +105,57 @@ def _thresholds(
         reason = "" if holds else f"{name} is {wording.distinct(value, low, high)}, which is not {text}{advice}"
         ends = wording.interval(measured[name].low, measured[name].high)
         yield Criterion(THRESHOLD, name, text, wording.stated(value), holds, reason, ends, limits=(low, high))
+
+
+def _something_refuses(policy: Policy) -> Iterator[Criterion]:
+    if not policy.thresholds and not policy.yardsticks.above_constant:
+        reason = (
+            "gate.thresholds in params.yaml is empty, and gate.yardsticks.above_constant is false: nothing could be"
+        )
+        yield Criterion(CONTROL, "thresholds", "at least one", 0.0, False, f"{reason} refused")
+
+
+def _untested(labels: Sequence[str]) -> Iterator[Criterion]:
+    if labels:
+        names = ", ".join(labels[:MANY]) + (f" and {len(labels) - MANY:,} more" if len(labels) > MANY else "")
+        remedy = "add such rows, or set split: {by: strata}"
+        note = f"no test row is labeled {names}: nothing is known about the predictions for such rows; {remedy}"
+        yield Criterion(THRESHOLD, "classes with test rows", "all", None, True, note=note)
+
+
+def _yardsticks(found: Comparison | None, bounds: YardstickBounds) -> Iterator[Criterion]:
+    """Better than the constant answer, and not worse than the best simple model by more than the margin.
+
+    A gain must be shown, a lag as well: the interval that lies above zero, or beyond the margin, decides.
+    """
+    if found is None:
+        return
+    if bounds.above_constant:
+        gain, bound = found.gain, "by more than chance"
+        name = f"{found.metric} over {NAMES[CONSTANT]}'s"
+        holds = gain is not None and gain.better
+        reason = "" if holds else f"{wording.not_above(found)}; {wording.reachable(found)}"
+        yield _of_difference(name, bound, gain, holds, reason, low=True, limit=0.0)
+    if bounds.margin is not None:
+        lag = found.lag
+        holds = lag is not None and lag.is_finite and lag.low <= bounds.margin
+        reason = "" if holds else wording.behind(found, bounds.margin)
+        note = wording.unsure(found, bounds.margin) if holds and lag and lag.value > bounds.margin else ""
+        name, bound = f"{found.metric} over {NAMES[found.best]}'s", f"at most {bounds.margin:g} worse"
+        yield _of_difference(name, bound, lag, holds, reason, low=False, limit=-bounds.margin, note=note)
+
+
+def _of_difference(
+    name: str, bound: str, found: Difference | None, holds: bool, reason: str, low: bool, limit: float, note: str = ""
+) -> Criterion:
+    """`low`: whether the difference is ours from theirs, with its lower end; else theirs from ours."""
+    if found is None or not found.is_finite:
+        return Criterion(YARDSTICK, name, bound, None, holds, reason, note=note)
+    value, ends = (found.value, (found.low, math.inf)) if low else (-found.value, (-math.inf, -found.low))
+    limits = (limit, None)
+    return Criterion(
+        YARDSTICK, name, bound, wording.stated(value), holds, reason, wording.interval(*ends), note, limits=limits
+    )
 
 
 def _parity(checks: Sequence[Mapping[str, Any]]) -> Iterator[Criterion]:
@@ -198,7 +254,7 @@ def _of_slice(slice_: Slice, bounds: SliceBounds, champion: Mapping[str, Any], l
             yield Criterion(SLICE, f"{name} {where}", "defined", None, True, note=note)
         thresholds = _without(bounds.thresholds, slice_.undefined)
         margins = _without(bounds.margins, slice_.undefined)
-        criteria = [*(_thresholds(slice_.measured, thresholds) if thresholds else ())]
+        criteria = [*_thresholds(slice_.measured, thresholds)]
         criteria += _comparisons(champion, slice_.differences, margins, level, f"{key}.margins")
         for criterion in criteria:
             rows = f"{where} ({slice_.rows:,} test rows)"

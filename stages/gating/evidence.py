@@ -10,6 +10,7 @@ from typing import Any
 # What a criterion is about. One of the first three is what should refuse a control.
 THRESHOLD, PARITY, LATENCY = "threshold", "parity", "latency"
 COMPARISON, COST, DATA, SLICE, CONTROL = "champion", "cost", "data", "slice", "control"
+YARDSTICK = "yardstick"
 NO_DIFFERENCE = "no difference"
 COMPARED = "against the champion: "  # begins the name of each criterion that needs a champion
 
@@ -24,6 +25,14 @@ class SliceBounds:
 
 
 @dataclass(frozen=True)
+class YardstickBounds:
+    """Whether to be better than the constant answer, and how much worse than the best simple model; None: any."""
+
+    above_constant: bool = False
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
 class Policy:
     """The bounds on a candidate: `gate` in params.yaml. `approval`: the failures that a person may accept."""
 
@@ -33,6 +42,7 @@ class Policy:
     p99_ms: float
     approval: Sequence[str] = ()
     slices: Mapping[str, SliceBounds] = field(default_factory=dict)
+    yardsticks: YardstickBounds = YardstickBounds()
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,29 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A metric of the served answers, `value`, beside the `values` of simple models by name, on the same rows.
+
+    `best`: the simple model that was chosen on the val split. `gain`: by how much we are better than the constant
+    answer; `lag`: by how much the best is better than we are; None if the rows do not define it.
+    """
+
+    metric: str
+    value: float
+    values: Mapping[str, float]
+    best: str
+    rows: int
+    gain: Difference | None
+    lag: Difference | None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """All evidence on a candidate. `champion`: the report of the `challenge` stage, its `state` and a sentence."""
+    """All evidence on a candidate. `champion`: the report of the `challenge` stage, its `state` and a sentence.
+
+    `untested`: the classes that no test row has.
+    """
 
     release: str
     measured: Mapping[str, Estimate]
@@ -118,6 +149,8 @@ class Evidence:
     figures: Sequence[Figure] = ()
     slices: Sequence[Slice] = ()
     controls: Sequence[ControlEvidence] = ()
+    yardsticks: Comparison | None = None
+    untested: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

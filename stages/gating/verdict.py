@@ -24,10 +24,13 @@ from stages.gating.evidence import (
     PARITY,
     SLICE,
     THRESHOLD,
+    YARDSTICK,
+    Comparison,
     Estimate,
     Evidence,
     Policy,
 )
+from stages.gating.wording import stated
 
 __all__ = [  # what readers of a verdict need
     "COMPARED",
@@ -42,6 +45,7 @@ __all__ = [  # what readers of a verdict need
     "REFUSE",
     "SLICE",
     "THRESHOLD",
+    "YARDSTICK",
     "Estimate",
     "Evidence",
     "Policy",
@@ -57,7 +61,7 @@ def judge(evidence: Evidence, policy: Policy) -> dict[str, Any]:
     criteria = [*criteria_of(evidence, policy), *(control.criterion() for control in controls)]
     failed = [criterion for criterion in criteria if not criterion.holds]
     return {
-        "version": 6,
+        "version": 7,
         "verdict": PASS if not failed else PERSON if all(criterion.person for criterion in failed) else REFUSE,
         "release": evidence.release,
         "level": policy.level,
@@ -70,4 +74,18 @@ def judge(evidence: Evidence, policy: Policy) -> dict[str, Any]:
             for slice_ in evidence.slices
             if slice_.rows
         ],
+        "yardsticks": _beside(evidence.yardsticks),
+        "untested": list(evidence.untested),
+    }
+
+
+def _beside(found: Comparison | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "metric": found.metric,
+        "values": {name: stated(value) for name, value in found.values.items()},
+        "value": stated(found.value),
+        "best": found.best,
+        "notes": list(found.notes),
     }

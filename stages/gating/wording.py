@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+from stages.evaluation.yardsticks import CONSTANT, NAMES
+from stages.gating.evidence import Comparison
 
 MANY = 1000.0  # times; beyond its square, a number of samples is no advice
 
@@ -40,3 +45,56 @@ def interval(low: float, high: float) -> tuple[float | None, float | None] | Non
     """Round both ends for the verdict; None if neither is finite."""
     ends = stated(low), stated(high)
     return ends if any(end is not None for end in ends) else None
+
+
+def not_above(found: Comparison) -> str:
+    """The candidate is not better than the constant answer."""
+    if found.gain is None or not found.gain.is_finite:
+        return f"{found.metric} could not be compared with {NAMES[CONSTANT]}'s on {found.rows:,} test rows"
+    constant = found.values[CONSTANT]
+    return (
+        f"{found.metric} is {found.value:.4f} and {NAMES[CONSTANT]}'s {constant:.4f}, on {found.rows:,} test rows: not"
+        " better by more than chance"
+    )
+
+
+def reachable(found: Comparison) -> str:
+    """What simple models reach on the same rows, and what to do."""
+    best, others = found.values[found.best], _others(found)
+    if found.best != CONSTANT and best > found.value and best > found.values[CONSTANT]:
+        return f"{NAMES[found.best]} reaches {best:.4f} on the same rows: train longer, or change model and train"
+    if max(found.values.values()) > found.values[CONSTANT]:
+        return f"no simple model is much better ({others}): add rows, so that less is left to chance, or other columns"
+    return f"nor is any simple model ({others}): these columns do not tell the target: add others, or more rows"
+
+
+def behind(found: Comparison, margin: float) -> str:
+    """The candidate is worse than the best simple model."""
+    if found.lag is None or not found.lag.is_finite:
+        return f"{found.metric} could not be compared with {NAMES[found.best]}'s on {found.rows:,} test rows: add rows"
+    lag, low = (distinct(value, margin) for value in (found.lag.value, found.lag.low))
+    return (
+        f"{NAMES[found.best]} reaches {found.metric} {found.values[found.best]:.4f} on the same rows, this model"
+        f" {found.value:.4f}: worse by {lag}, at least {low}; gate.yardsticks.margin allows {margin:g}: train longer,"
+        " or change model and train"
+    )
+
+
+def unsure(found: Comparison, margin: float) -> str:
+    """The candidate seems worse than the best simple model, on too few rows to refuse it."""
+    return (
+        f"{NAMES[found.best]} reaches {found.metric} {found.values[found.best]:.4f} on the same rows, this model"
+        f" {found.value:.4f}; {found.rows:,} test rows are too few to say that more than {margin:g} of this is no"
+        " chance"
+    )
+
+
+def beside(yardsticks: Mapping[str, Any]) -> str:
+    """The line under a verdict: the metric of each simple model, and of this one."""
+    values = {**yardsticks["values"], "this model": yardsticks["value"]}
+    shown = " \N{MIDDLE DOT} ".join(f"{name} {'unknown' if x is None else f'{x:.2f}'}" for name, x in values.items())
+    return f"{yardsticks['metric']} on the same rows: {shown}"
+
+
+def _others(found: Comparison) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in found.values.items() if name != CONSTANT)

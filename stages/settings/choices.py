@@ -16,6 +16,7 @@ TARGETS = (
     "stages.evaluation.metrics",
     "stages.evaluation.plots",
     "stages.evaluation.samples",
+    "stages.evaluation.yardsticks.targets",
 )
 
 

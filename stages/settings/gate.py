@@ -13,7 +13,7 @@ from stages.settings.section import Positive, Section, Share
 Margin = Annotated[float, Field(ge=0)]
 
 # The kinds of criteria that a person may approve, besides each of `gate.thresholds`. The gate's controls are not here.
-APPROVABLE = ("threshold", "latency", "champion", "cost", "slice", "robustness", "data")
+APPROVABLE = ("threshold", "latency", "champion", "cost", "slice", "robustness", "data", "yardstick")
 
 
 class Bound(Section):
@@ -66,6 +66,13 @@ class Slices(Section):
         return self
 
 
+class Yardsticks(Section):
+    """Bounds relative to simple models on the same test rows. `margin`: null compares with none."""
+
+    above_constant: bool
+    margin: Margin | None
+
+
 class Gate(Section):
     """The criteria of a release."""
 
@@ -80,6 +87,7 @@ class Gate(Section):
     robustness: dict[str, dict[str, Change]]
     max_disagreement: Share
     drift: Drift
+    yardsticks: Yardsticks
 
     @model_validator(mode="after")
     def _for_a_person(self) -> Gate:

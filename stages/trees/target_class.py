@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
+from stages.schema import Column
+from stages.trees import grid
 
-def predict(x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
-    """Fit boosted trees on x [N, C] with codes y [N]; probabilities for `new` [M, C], as the head's."""
+
+def models(
+    x: np.ndarray, y: np.ndarray, categories: list[int], target: Column
+) -> Iterator[Callable[[np.ndarray], Iterator[np.ndarray]]]:
+    """Boosted trees for x [N, C] with codes y [N], to probabilities [M, classes] after each step."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    model = HistGradientBoostingClassifier(categorical_features=categories, random_state=0).fit(x, y)
-    return {"probabilities": model.predict_proba(new).astype(np.float32)}
+    present, classes = np.unique(y), len(target.fitted["labels"])
+    for settings in grid(x, len(present) if len(present) > 2 else 1):
+        model = HistGradientBoostingClassifier(**settings.arguments(x, categories)).fit(x, y)
+
+        def staged(new: np.ndarray, model: HistGradientBoostingClassifier = model) -> Iterator[np.ndarray]:
+            for step in model.staged_predict_proba(new):
+                probabilities = np.zeros((len(new), classes), np.float32)
+                probabilities[:, present] = step
+                yield probabilities
+
+        yield staged

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
+from stages.schema import Column
+from stages.trees import grid
 
-def predict(x: np.ndarray, y: np.ndarray, categories: list[int], new: np.ndarray) -> dict[str, np.ndarray]:
-    """Fit boosted trees on x [N, C] with values y [N, 1]; values for `new` [M, C], as the head's."""
+
+def models(
+    x: np.ndarray, y: np.ndarray, categories: list[int], target: Column
+) -> Iterator[Callable[[np.ndarray], Iterator[np.ndarray]]]:
+    """Boosted trees for x [N, C] with values y [N, 1], to values [M, 1] after each step."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    model = HistGradientBoostingRegressor(categorical_features=categories, random_state=0).fit(x, y[:, 0])
-    return {"value": model.predict(new)[:, None].astype(np.float32)}
+    for settings in grid(x, 1):
+        model = HistGradientBoostingRegressor(**settings.arguments(x, categories)).fit(x, y[:, 0])
+
+        def staged(new: np.ndarray, model: HistGradientBoostingRegressor = model) -> Iterator[np.ndarray]:
+            return (step.astype(np.float32)[:, None] for step in model.staged_predict(new))
+
+        yield staged

@@ -20,6 +20,7 @@ from stages.schema import Column, Schema
 from stages.settings import params
 from stages.tables import table
 from stages.tables.arrays import open_split
+from tests.support.line import FAST
 from tests.support.releases import flipped, shifted, variant
 
 
@@ -120,7 +121,7 @@ def test_a_candidate_worse_than_the_champion_is_refused(done, judged):
     champion = done.folder / "champion"
     shutil.copytree(judged.repository, champion / "repository")
     (champion / "manifest.json").write_text(judged.manifest.text)
-    done.params(train={"epochs": 2}, gate={"thresholds": {"accuracy": {"min": 0.5}}, "slices": {}, "robustness": {}})
+    done.params(**FAST)
     output = done.millrace("run", code=3)
     verdict = json.loads((done.folder / "reports" / "verdict.json").read_text())
     (refused,) = (each for each in verdict["criteria"] if not each["holds"])

@@ -42,6 +42,7 @@ def test_the_stage_judges_the_controls(stage):
     assert {name: control["outcome"] for name, control in controls.items()} == {
         "labels shuffled": "refused",
         "slow": "refused",
+        "the constant answer": "not applicable",
         "itself": "no difference",
     }
     assert controls["labels shuffled"]["scored"]["accuracy"] == 0.25

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stages.core.errors import UserError
+from stages.evaluation.yardsticks import Yardsticks
 from stages.schema import Column, Schema
 from stages.settings import params
 from stages.tables.arrays import create_split
@@ -125,6 +126,7 @@ def test_slices_of_a_number_target(stage):
     np.savez("answers/controls.npz", **{"labels shuffled": -truth})
     np.savez("challenge/answers.npz", value=truth + np.float32(1.5), interval=interval)
     Path("challenge/challenge.json").write_text(json.dumps(ANSWERS))
+    Yardsticks({"constant": np.full((4, 1), 2.5, np.float32)}, "constant").save(Path("yardsticks.npz"))
     slices = {"label": {"min_rows": 2, "thresholds": {"mae": {"max": 0.5}}, "margins": {"rmse": 0.5}}}
     params.edit(
         {"gate": {"thresholds": {"rmse": {"max": 1.2}}, "margins": {"rmse": 0.1}, "slices": slices, "robustness": {}}}

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from stages import gate
+from stages.evaluation.yardsticks import Yardsticks
 from stages.gating.evidence import Estimate, Evidence, Policy
 from stages.gating.verdict import judge
 from stages.schema import Column, Schema
@@ -82,6 +83,7 @@ def make_stage(folder: Path):
     thresholds = {"accuracy": {"min": 0.7}, "recall[no]": {"min": 0.9}, "recall[/yes]": {"min": 0.1}}
     robustness = {"image": {"flip": {"max_changed": 0.0}, "shift": {"by": 0.1, "max_changed": 0.5}}}
     section = {"thresholds": thresholds, "p99_ms": 100.0, "slices": {}, "robustness": robustness}
+    section["yardsticks"] = {"above_constant": False, "margin": 0.0}  # four rows show no gain
     params.edit({"gate": section, "schema": {"keep": ["hospital", "age"]}})
     answers, challenge, arrays = Path("answers"), Path("challenge"), Path("arrays")
     profile, released, before = Path("new.json"), Path("old.json"), Path("before.json")
@@ -101,6 +103,8 @@ def make_stage(folder: Path):
     np.savez(answers / "controls.npz", **{"labels shuffled": probabilities[:, ::-1]})
     (answers / "changed.json").write_text(json.dumps({"changes": CHANGES}))
     np.savez(answers / "changed.npz", probabilities=np.array([probabilities, probabilities[::-1]]))
+    simple, beside = {"constant": np.full((4, 2), 0.5, np.float32), "linear": probabilities}, Path("yardsticks.npz")
+    Yardsticks(simple, "linear").save(beside)
     challenge.mkdir()
     (challenge / "challenge.json").write_text(json.dumps(NO_CHAMPION))
     np.savez(challenge / "answers.npz")
@@ -111,7 +115,7 @@ def make_stage(folder: Path):
         champion = None if ratios is None else {"bytes": 1000, "ratios": ratios}
         timed = {"one_client": {"p99_ms": p99_ms}, "slow": slow, "bytes": 1500, "champion": champion}
         times.write_text(json.dumps(timed))
-        gate.main(answers, challenge, times, profile, released, arrays, schema, table, before, written)
+        gate.main(answers, challenge, times, profile, released, arrays, schema, table, before, written, beside)
         return written.read_bytes()
 
     return run

@@ -20,8 +20,7 @@ class Metrics(Protocol):
 
     METRICS: dict[str, tuple[float, float]]  # by name, the smallest and the largest value
     METRICS_BY_LABEL: dict[str, tuple[float, float]]  # the same for the metrics of each class, `recall[LABEL]`
-    THRESHOLDS: dict[str, dict[str, float]]  # defaults for a new line
-    MARGINS: dict[str, float]  # by which a model may be worse than the released one
+    MARGINS: dict[str, float]  # for new data: by which a model may be worse than the released one
     EXPECTED: dict[str, Any]  # of a table's target, for `validate.columns`
 
     def metrics(self, target: Column) -> MetricCollection:
@@ -34,6 +33,10 @@ class Metrics(Protocol):
 
     def hits(self, predictions: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The metrics that are shares of hits: by name, which samples hit and which count, bool [N] each."""
+        ...
+
+    def headline(self, target: Column) -> str:
+        """The metric by which models are compared with simple ones."""
         ...
 
     def undefined(self, y: np.ndarray, target: Column) -> set[str]:

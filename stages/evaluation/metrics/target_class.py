@@ -27,10 +27,10 @@ from stages.schema import Column
 _OF_ALL = ("accuracy", "precision_macro", "recall_macro", "recall_worst", "f1_macro", "auroc", "calibration_error")
 METRICS = dict.fromkeys(_OF_ALL, (0.0, 1.0))  # by name, the smallest and the largest value
 METRICS_BY_LABEL = dict.fromkeys(("precision", "recall", "f1"), (0.0, 1.0))  # `recall[LABEL]` in params.yaml
-THRESHOLDS = {"f1_macro": {"min": 0.5}}  # defaults for a new line, for a person to raise
 MARGINS = {"accuracy": 0.02}  # by which a model may be worse than the released one
 # of a table's target, for `validate.columns`: rows with equal features may have different classes
 EXPECTED: dict[str, Any] = {"max_labels": None}
+MAJORITY = 0.8  # share of a class, from which on even a good model may have no more right answers than the constant one
 BINS = 15  # of the calibration error and of the reliability diagram
 
 
@@ -123,6 +123,12 @@ def hits(predictions: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tu
     right = predictions.argmax(1) == y
     recalls = {f"recall[{label}]": (right, y == code) for code, label in enumerate(target.fitted["labels"])}
     return {"accuracy": (right, np.ones(len(y), bool)), **recalls}
+
+
+def headline(target: Column) -> str:
+    """The accuracy; `auroc` where nearly all training rows are of one class."""
+    counts = target.fitted["counts"]
+    return "auroc" if max(counts) > MAJORITY * sum(counts) else "accuracy"
 
 
 def undefined(y: np.ndarray, target: Column) -> set[str]:

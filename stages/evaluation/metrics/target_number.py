@@ -14,7 +14,6 @@ from stages.schema import Column
 
 METRICS = {"rmse": (0.0, np.inf), "mae": (0.0, np.inf), "r2": (-np.inf, 1.0)}  # smallest and largest value
 METRICS_BY_LABEL: dict[str, tuple[float, float]] = {}
-THRESHOLDS = {"r2": {"min": 0.0}}  # defaults for a new line, for a person to raise
 MARGINS = {"r2": 0.02}  # by which a model may be worse than the released one
 EXPECTED: dict[str, Any] = {}  # of a table's target
 CONSTANT = 1e-4  # torchmetrics treats a smaller sum of squares, in standard deviations, as 0
@@ -57,6 +56,11 @@ def scalars(computed: Mapping[str, Tensor], target: Column) -> dict[str, float]:
 def hits(predictions: np.ndarray, y: np.ndarray, target: Column) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The metrics that are shares of hits: a regression has none."""
     return {}
+
+
+def headline(target: Column) -> str:
+    """The share of the variance that is explained."""
+    return "r2"
 
 
 def undefined(y: np.ndarray, target: Column) -> set[str]:

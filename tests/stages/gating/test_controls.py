@@ -26,6 +26,7 @@ def test_each_control_is_refused_for_the_expected_reason(reports):
         "one answer": ("threshold", "refused"),
         "one row repeated": ("parity", "refused"),
         "slow": ("latency", "refused"),
+        "the constant answer": ("yardstick", "refused"),
         "itself": ("no difference", "no difference"),
     }
     scored = {each["name"]: each["scored"] for each in verdict["controls"]}

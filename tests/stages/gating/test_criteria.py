@@ -83,7 +83,8 @@ def test_a_value_that_is_not_finite_refuses(value, bound):
 
 def test_without_thresholds_nothing_passes():
     assert reasons(verdict(bounds={})) == {
-        "thresholds": "gate.thresholds in params.yaml is empty: nothing could be refused"
+        "thresholds": "gate.thresholds in params.yaml is empty, and gate.yardsticks.above_constant is false: nothing"
+        " could be refused"
     }
 
 

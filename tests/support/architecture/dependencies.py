@@ -59,7 +59,7 @@ BY_NAME = (
     *("stages/tables/sources", "stages/networks/augmentations"),
     *("stages/networks/encoders", "stages/networks/trunks", "stages/networks/heads", "stages/trees"),
     *("stages/evaluation/metrics", "stages/evaluation/plots", "stages/evaluation/samples"),
-    "flows/intake/recipes",
+    *("stages/evaluation/yardsticks/targets", "flows/intake/recipes"),
 )
 SHIPPED = (
     "stages/schema/__init__.py",
