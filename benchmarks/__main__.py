@@ -18,7 +18,7 @@ from stages.core.host import fingerprint
 from stages.core.printing import protect_printing
 
 NAMES = ("graph", "ingestion", "tables", "training", "client", "releases", "canary", "faults", "peers", "presets")
-NAMES += ("error_rates", "latency_rates", "fuzz", "kills", "first_hour")
+NAMES += ("error_rates", "yardstick_rates", "latency_rates", "fuzz", "kills", "first_hour")
 STORE = ROOT / "benchmarks" / "figures.json"
 
 

@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from flows.report.charts import Chart, Histogram, Interval, chart, histogram, interval
+from flows.report.formats import counted, interval_ends, number, total_size
 from serving.triton import manifest as manifests
 from serving.triton.manifest import Manifest
 from stages.core.errors import UserError
@@ -39,7 +40,6 @@ from stages.schema import Schema
 from stages.tables import distributions
 from stages.tables.arrays import read_summary
 
-UNITS = ("bytes", "kB", "MB", "GB")
 STATISTICS = ("statistics", "released_statistics")
 HEADLINES = {"pass": "Pass", "refuse": "Refused", "needs a person": "Needs a person"}
 
@@ -143,9 +143,8 @@ def gather(paths: Mapping[str, Path]) -> Run:
     data = _read(paths.get("validation"), "validation.json")
     written = f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC"
     if data.get("outcome") == "refused":
-        lead = (
-            f"{_count(len(data['faults']), 'fault')} in a table of {_count(data['rows'], 'row')}. Nothing was trained."
-        )
+        faults, rows = counted(len(data["faults"]), "fault"), counted(data["rows"], "row")
+        lead = f"{faults} in a table of {rows}. Nothing was trained."
         reasons = data["faults"]
         return Run("refuse", "Data refused", lead, reasons=reasons, data=data, commit=_commit(), written=written)
     verdict, manifest = _read(paths["verdict"]), _manifest(paths.get("manifest"))
@@ -213,7 +212,7 @@ def _shown(criterion: Mapping[str, Any], times: Mapping[str, Any], among: Sequen
         criterion["name"].removeprefix(COMPARED).removeprefix("served: "),
         criterion["bound"],
         "" if value is None else number(value, signed=signed) + unit,
-        _ends(ends, signed=signed),
+        interval_ends(ends, signed=signed),
         criterion["holds"],
         criterion["reason"],
         criterion.get("note", ""),
@@ -296,9 +295,9 @@ def _control(control: Mapping[str, Any]) -> dict[str, Any]:
 
 def _lead(criteria: Sequence[Shown], samples: int | None) -> str:
     """How many criteria hold, and on how many samples they were judged."""
-    failed, total = sum(not shown.holds for shown in criteria), _count(len(criteria), "criterion", "criteria")
+    failed, total = sum(not shown.holds for shown in criteria), counted(len(criteria), "criterion", "criteria")
     outcome = f"{failed:,} of {total} {'does' if failed == 1 else 'do'} not hold" if failed else f"All {total} hold"
-    samples_note = f", judged on a real Triton's predictions for {_count(samples, 'test sample')}" if samples else ""
+    samples_note = f", judged on a real Triton's predictions for {counted(samples, 'test sample')}" if samples else ""
     return f"{outcome}{samples_note}."
 
 
@@ -327,7 +326,7 @@ def _sizes(repository: Path | None) -> dict[str, str]:
     """The sizes on disk of the model repository and of the network."""
     files = [path for path in repository.rglob("*") if path.is_file()] if repository else []
     networks = [path for path in files if path.suffix == ".onnx"]
-    return {name: _bytes(part) for name, part in (("repository", files), ("network", networks)) if part}
+    return {name: total_size(part) for name, part in (("repository", files), ("network", networks)) if part}
 
 
 def _manifest(path: Path | None) -> Manifest | None:
@@ -379,31 +378,6 @@ def _commit() -> str:
 def _git(*arguments: str) -> str:
     process = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return process.stdout.strip() if process.returncode == 0 else ""
-
-
-def number(value: float | None, signed: bool = False) -> str:
-    """Format with four significant digits, or all digits before the point."""
-    if value is None:
-        return ""
-    text = f"{abs(value):,.0f}" if abs(value) >= 10_000 else f"{abs(value):.4g}"
-    sign = "\N{MINUS SIGN}" if value < 0 else "+" if signed and value > 0 else ""
-    return sign + text
-
-
-def _ends(ends: Sequence[float | None], signed: bool) -> str:
-    low, high = (number(end, signed) for end in ends)
-    return f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else ""
-
-
-def _bytes(files: Iterable[Path]) -> str:
-    size = sum(path.stat().st_size for path in files)
-    power = next(power for power in range(4) if size < 1000 ** (power + 1) or power == 3)
-    value = size / 1000**power
-    return f"{value:.0f} {UNITS[power]}" if value >= 100 else f"{value:.3g} {UNITS[power]}"
-
-
-def _count(count: int, singular: str, plural: str = "") -> str:
-    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
 def _read(path: Path | None, inside: str = "") -> dict[str, Any]:

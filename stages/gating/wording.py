@@ -63,9 +63,9 @@ def reachable(found: Comparison) -> str:
     best, others = found.values[found.best], _others(found)
     if found.best != CONSTANT and best > found.value and best > found.values[CONSTANT]:
         return f"{NAMES[found.best]} reaches {best:.4f} on the same rows: train longer, or change model and train"
-    if max(found.values.values()) > found.values[CONSTANT]:
-        return f"no simple model is much better ({others}): add rows, so that less is left to chance, or other columns"
-    return f"nor is any simple model ({others}): these columns do not tell the target: add others, or more rows"
+    if found.best != CONSTANT:
+        return f"no simple model is better than this one ({others}): add rows, so that less is left to chance"
+    return f"nor is any simple model on the val rows (on these, {others}): add columns that tell the target, or rows"
 
 
 def behind(found: Comparison, margin: float) -> str:

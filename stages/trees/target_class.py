@@ -23,7 +23,7 @@ def models(
         def staged(new: np.ndarray, model: HistGradientBoostingClassifier = model) -> Iterator[np.ndarray]:
             for step in model.staged_predict_proba(new):
                 probabilities = np.zeros((len(new), classes), np.float32)
-                probabilities[:, present] = step
+                probabilities[:, present] = step[:, -len(present) :]  # for a single class, sklearn answers with two
                 yield probabilities
 
         yield staged

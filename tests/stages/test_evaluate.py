@@ -27,9 +27,11 @@ def test_a_perfect_model_is_evaluated(finished, tmp_path, rows):
         predicted = evaluate.predict(net, split)["probabilities"].argmax(1)
         (array,) = create_split(tmp_path / "arrays" / name, split.rows[chosen], predicted[chosen], tensors)
         array[:] = split.blocks[0][chosen]
-    outputs = [tmp_path / name for name in ("metrics.json", "plots", "expected.npz", "suspects.csv")]
+    outputs = [tmp_path / name for name in ("metrics.json", "plots", "expected.npz", "suspects.csv", "yardsticks.npz")]
     evaluate.main(paths["weights"], tmp_path / "arrays", paths["schema"], paths["table"], *outputs)
-    figures = json.loads(outputs[0].read_text())["test"]
+    measured = json.loads(outputs[0].read_text())
+    assert list(measured) == ["val", "test", "constant", "linear", "trees"] and measured["trees"]["accuracy"] > 0.8
+    figures = measured["test"]
     assert figures["accuracy"] == figures["f1_macro"] == figures["recall_worst"] == 1
     plots = {path.stem for path in outputs[1].iterdir()}
     assert plots == {"mistakes", "suspects", "outliers", "confusion", "reliability"}

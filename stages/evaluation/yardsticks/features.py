@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-SIDE = 16  # pixels of a picture's sides
+SIDE = 16  # cells of a grid, along each of its two axes
 MOST_COLUMNS = 400  # of an array, for trees: those that tell most of the target, each alone
 MOST_TERMS = 20_000  # codes and pairs of a bag
-CHUNK = 1000  # pictures at a time
+CHUNK = 1000  # rows of grids at a time
 
 Blocks = Sequence[np.ndarray]
 Scores = Callable[[Any, np.ndarray], np.ndarray]  # features [N, C] and the truth -> how much each tells of it, [C]
@@ -80,20 +80,18 @@ class Features:
         return np.concatenate([each if isinstance(each, np.ndarray) else each.toarray() for each in columns], axis=1)
 
 
-def width(blocks: Blocks) -> int:
-    """The numbers that a row of these arrays has, pictures averaged."""
-    return sum(
-        math.prod(min(side, SIDE) if _is_picture(block) else side for side in block.shape[1:]) for block in blocks
-    )
+def size(blocks: Blocks) -> int:
+    """The numbers that a row of these arrays has, grids averaged."""
+    return sum(math.prod(min(side, SIDE) if _is_grid(block) else side for side in block.shape[1:]) for block in blocks)
 
 
-def _is_picture(block: np.ndarray) -> bool:
+def _is_grid(block: np.ndarray) -> bool:
     return block.dtype == np.uint8 and block.ndim == 4
 
 
 def _part(block: np.ndarray, packed: bool) -> Part:
-    if _is_picture(block):
-        return Pixels(block)
+    if _is_grid(block):
+        return Grid(block)
     if block.dtype.kind not in "iu":
         return Numbers(block)
     return Codes(block) if packed else Bag(block)
@@ -103,19 +101,24 @@ class Numbers:
     categorical = False
 
     def __init__(self, block: np.ndarray) -> None:
-        values = self.trees(block)
+        values = self.numbers(block)
         known = ~np.isnan(values)
+        self.unknown = ~known.any(0)  # of these columns nothing is learned
         count = np.maximum(known.sum(0), 1)
         self.mean = np.where(known, values, 0).sum(0) / count
         std = np.sqrt((np.where(known, values - self.mean, 0) ** 2).sum(0) / count)
         self.std = np.where(std > 0, std, 1.0)
         self.gaps = np.flatnonzero(~known.all(0))
 
-    def trees(self, block: np.ndarray) -> np.ndarray:
+    def numbers(self, block: np.ndarray) -> np.ndarray:
+        """[N, ...] -> float64 [N, C]."""
         return np.asarray(block, np.float64).reshape(len(block), -1)
 
+    def trees(self, block: np.ndarray) -> np.ndarray:
+        return np.where(self.unknown, 0.0, self.numbers(block))
+
     def linear(self, block: np.ndarray) -> np.ndarray:
-        values = self.trees(block)
+        values = self.numbers(block)
         missing = np.isnan(values[:, self.gaps]).astype(np.float64)
         return np.concatenate([np.nan_to_num((values - self.mean) / self.std), missing], axis=1)
 
@@ -123,21 +126,21 @@ class Numbers:
         return scores[: len(self.mean)]
 
 
-class Pixels(Numbers):
-    def trees(self, block: np.ndarray) -> np.ndarray:
+class Grid(Numbers):
+    def numbers(self, block: np.ndarray) -> np.ndarray:
         parts = [_averaged(block[first : first + CHUNK]) for first in range(0, len(block), CHUNK)]
         return np.concatenate([part.reshape(len(part), -1) for part in parts])
 
 
-def _averaged(pictures: np.ndarray) -> np.ndarray:
-    """Pictures [N, H, W, C] -> the means of their areas, [N, h, w, C], with sides of at most SIDE."""
-    pixels = pictures.astype(np.float64)
+def _averaged(block: np.ndarray) -> np.ndarray:
+    """Grids [N, H, W, C] -> the means of their areas, [N, h, w, C], with at most SIDE cells along an axis."""
+    cells = block.astype(np.float64)
     for axis in (1, 2):
-        side = pixels.shape[axis]
+        side = cells.shape[axis]
         edges = np.linspace(0, side, min(side, SIDE) + 1).astype(np.int64)
         lengths = np.diff(edges).reshape([-1 if at == axis else 1 for at in range(4)])
-        pixels = np.add.reduceat(pixels, edges[:-1], axis=axis) / lengths
-    return pixels
+        cells = np.add.reduceat(cells, edges[:-1], axis=axis) / lengths
+    return cells
 
 
 class Codes:

@@ -14,7 +14,7 @@ import numpy as np
 
 from stages import trees
 from stages.evaluation.yardsticks import CONSTANT, LINEAR, TREES, Yardsticks, targets
-from stages.evaluation.yardsticks.features import Features, width
+from stages.evaluation.yardsticks.features import Features, size
 from stages.schema import Schema, kind
 from stages.tables.arrays import open_split
 
@@ -33,7 +33,7 @@ def fit(schema: Schema, arrays: Path) -> Yardsticks:
     train, val, test = (open_split(arrays, name) for name in ("train", "val", "test"))
     target, models = schema.target, targets.of(schema.target)
     packed = [kind(block.columns[0].kind).PACKED for block in schema.blocks()]
-    rows, judged = some(len(train), min(MOST_ROWS, MOST_CELLS // width(train.blocks))), some(len(val), MOST_VAL)
+    rows, judged = some(len(train), min(MOST_ROWS, MOST_CELLS // size(train.blocks))), some(len(val), MOST_VAL)
     y, y_val = train.target[rows], val.target[judged]
     constant = models.constant(train.target, target)
     predictions = {CONSTANT: np.repeat(constant, len(test), axis=0)}

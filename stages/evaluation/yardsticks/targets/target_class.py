@@ -55,7 +55,7 @@ def scores(x: Any, y: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of constant columns
         found: np.ndarray = f_classif(x, y)[0] if len(np.unique(y)) > 1 else np.zeros(x.shape[1])
-    return np.nan_to_num(found, nan=-1.0)
+    return np.where(np.isnan(found), -1.0, found)
 
 
 def _predict(weights: np.ndarray, offset: np.ndarray, present: np.ndarray, classes: int, new: Any) -> list[np.ndarray]:

@@ -52,7 +52,7 @@ def scores(x: Any, y: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of constant columns
         found: np.ndarray = f_regression(x, y[:, 0].astype(np.float64))[0]
-    return np.nan_to_num(found, nan=-1.0)
+    return np.where(np.isnan(found), -1.0, found)
 
 
 def _predict(model: Ridge, mean: float, std: float, new: Any) -> list[np.ndarray]:
