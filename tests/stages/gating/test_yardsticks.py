@@ -131,4 +131,4 @@ def test_both_errors_are_rare(rows):
     passed = ~yardstick_rates.refused(yardstick_rates.accuracy, rows, None, "above", 400)
     refused = yardstick_rates.refused(yardstick_rates.accuracy, rows, MARGIN, "margin", 400)
     assert 0 < passed.mean() < LEVEL + 0.03 and 0 < refused.mean() < LEVEL + 0.03
-    assert yardstick_rates.refused(yardstick_rates.r2, rows, 0.5, "margin", 5).all()
+    assert yardstick_rates.refused(yardstick_rates.r2, rows, 0.5, "margin", 5).mean() > 0.5
