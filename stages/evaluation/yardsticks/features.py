@@ -91,13 +91,13 @@ def _is_grid(block: np.ndarray) -> bool:
 
 def _part(block: np.ndarray, packed: bool) -> Part:
     if _is_grid(block):
-        return Grid(block)
+        return _Grid(block)
     if block.dtype.kind not in "iu":
-        return Numbers(block)
-    return Codes(block) if packed else Bag(block)
+        return _Numbers(block)
+    return _Codes(block) if packed else _Bag(block)
 
 
-class Numbers:
+class _Numbers:
     categorical = False
 
     def __init__(self, block: np.ndarray) -> None:
@@ -126,7 +126,7 @@ class Numbers:
         return scores[: len(self.mean)]
 
 
-class Grid(Numbers):
+class _Grid(_Numbers):
     def numbers(self, block: np.ndarray) -> np.ndarray:
         parts = [_averaged(block[first : first + CHUNK]) for first in range(0, len(block), CHUNK)]
         return np.concatenate([part.reshape(len(part), -1) for part in parts])
@@ -143,7 +143,7 @@ def _averaged(block: np.ndarray) -> np.ndarray:
     return cells
 
 
-class Codes:
+class _Codes:
     categorical = True
 
     def __init__(self, block: np.ndarray) -> None:
@@ -162,7 +162,7 @@ class Codes:
         return np.maximum.reduceat(scores, np.cumsum([0, *lengths[:-1]]))
 
 
-class Bag:
+class _Bag:
     """Codes and pairs of neighbors that two training rows have or more; 0 is padding."""
 
     categorical = False
