@@ -45,6 +45,7 @@ FRESH: dict[str, dict[str, Any]] = {
         "robustness": {},
         "max_disagreement": 1.0,
         "approval": [],
+        "yardsticks": {"above_constant": True, "margin": 0.02},  # what new data allow is not known
         "drift": {"max_distance": 0.2, "train_test": 0.2, "columns": {}, "min_rows": 200},
     },
 }
