@@ -15,14 +15,15 @@ from stages.core.words import nearest
 from stages.schema import Kind, Target, kind, target_kind, views
 from stages.settings import sections
 from stages.tables import arrow, sources
+from stages.tables.number_format import PLAIN, Marks, numeral, plain
 from stages.tables.sources import delimited
 
 TARGETS = ("target", "label", "class", "outcome", "y", "price", "value", "intent")  # frequent names of a target
 MOST_REFUSED = 0.05  # share of a feature's cells that its kind rejects; with more the column is left out
 SURE = 0.5  # with a smaller likelihood of the target's kind there is a warning
 NUMBER_FORMATS = (  # in this order of preference
-    *(delimited.PLAIN, delimited.Marks(".", ","), delimited.Marks(","), delimited.Marks(",", ".")),
-    *(delimited.Marks(decimal, thousands) for thousands in " '\u2019\u00a0\u202f" for decimal in ".,"),
+    *(PLAIN, Marks(".", ","), Marks(","), Marks(",", ".")),
+    *(Marks(decimal, thousands) for thousands in " '\u2019\u00a0\u202f" for decimal in ".,"),
 )
 SAME = "the same in all rows"
 UNNAMED = "left out: it has no name"
@@ -47,11 +48,11 @@ class Guessed(NamedTuple):
     features: list[Guess]
     target: Guess
     doubts: list[str]
-    marks: delimited.Marks  # decimal and thousands marks of its numbers
+    marks: Marks  # decimal and thousands marks of its numbers
 
     def options(self) -> dict[str, str]:
         """The marks as `data.options`, without the default ones."""
-        return {mark: value for mark, value in self.marks._asdict().items() if value != getattr(delimited.PLAIN, mark)}
+        return {mark: value for mark, value in self.marks._asdict().items() if value != getattr(PLAIN, mark)}
 
 
 def table(path: Path, format_name: str, options: Any = None, target: str = "") -> Guessed | None:
@@ -91,9 +92,9 @@ def survey(path: Path, format_name: str, options: Any = None, target: str = "") 
         raise UserError(
             "data-no-rows", f"no row of {path} can be read: {first_reject}" if rejects else f"{path} has no rows"
         )
-    fitting = [delimited.PLAIN]
+    fitting = [PLAIN]
     if isinstance(options, delimited.Options):
-        fitting = number_formats(cells.values()) if options.marks == delimited.PLAIN else [options.marks]
+        fitting = number_formats(cells.values()) if options.marks == PLAIN else [options.marks]
     own = [name for name in names if not identifiers.is_index(name)] or names
     target_name = target or next((name for name in own if name.lower() in TARGETS), own[-1])
     if seen.counts[target_name].distinct < 2:
@@ -118,7 +119,7 @@ def survey(path: Path, format_name: str, options: Any = None, target: str = "") 
             f"{path} has no feature: " + "; ".join(f"{column.name!r} is {column.note}" for column in features),
         )
     doubts = [f"{rejects:,} of {rows + rejects:,} rows cannot be read: {first_reject}"] if rejects else []
-    if fitting[0] == delimited.Marks(".", ",") and delimited.Marks(",") in fitting:
+    if fitting[0] == Marks(".", ",") and Marks(",") in fitting:
         doubts.append("the commas in numbers may be decimal marks: if so, add --options '{decimal: \",\"}'")
     if (
         isinstance(options, delimited.Options)
@@ -132,27 +133,25 @@ def survey(path: Path, format_name: str, options: Any = None, target: str = "") 
     return Guessed(features, guessed_target, doubts, fitting[0]), seen
 
 
-def number_formats(columns: Iterable[Sequence[str | None]]) -> list[delimited.Marks]:
+def number_formats(columns: Iterable[Sequence[str | None]]) -> list[Marks]:
     """The formats with which most cells are numbers, over the columns that mostly contain numbers."""
     texts = [[cell for cell in cells if cell is not None] for cells in columns]
-    unusual = [cells for cells in texts if not count_numbers(cells, delimited.PLAIN)]
+    unusual = [cells for cells in texts if not count_numbers(cells, PLAIN)]
     candidates = [marks for marks in NUMBER_FORMATS if any(count_numbers(cells, marks) for cells in unusual)]
     counts = {
         marks: sum(count_numbers(cells, marks) for cells in texts) if candidates else 0
-        for marks in (delimited.PLAIN, *candidates)
+        for marks in (PLAIN, *candidates)
     }
     return [marks for marks in counts if counts[marks] == max(counts.values())]
 
 
-def count_numbers(texts: Sequence[str], marks: delimited.Marks) -> int:
+def count_numbers(texts: Sequence[str], marks: Marks) -> int:
     """Count the numbers in this format; 0 unless they are more than half of the cells."""
-    count = sum(bool(delimited.numeral(marks).fullmatch(text)) for text in texts)
+    count = sum(bool(numeral(marks).fullmatch(text)) for text in texts)
     return count if 2 * count > len(texts) else 0
 
 
-def guess_feature(
-    name: str, values: list[Any], marks: delimited.Marks = delimited.PLAIN, counts: Counts | None = None
-) -> Guess:
+def guess_feature(name: str, values: list[Any], marks: Marks = PLAIN, counts: Counts | None = None) -> Guess:
     """Guess a column's kind, or why to leave it out, from cells spread over all rows, and the counts of all."""
     present = [value for value in values if value is not None]
     counts = counts or Counts.of(values)
@@ -162,10 +161,10 @@ def guess_feature(
         return summarize(name, values, counts, "", identifiers.INDEX)
     if counts.distinct == counts.present and (counts.running or identifiers.is_id(name)):
         return summarize(name, values, counts, "", identifiers.ROW_ID)
-    plain = [as_python(value, marks) for value in present]
+    converted = [as_python(value, marks) for value in present]
     codes = identifiers.codes(name, present)
     kinds = [other for other in sections.feature_kinds() if not codes or is_of_words(kind(other))]
-    chosen, _ = likeliest_kind(kinds, plain)
+    chosen, _ = likeliest_kind(kinds, converted)
     if not chosen:
         return summarize(name, values, counts, "", f"left out: {codes or 'a different word'} in nearly each row")
     fault, share = faulty_cells(kind(chosen), counts, marks)
@@ -186,9 +185,7 @@ def guess_file_column(name: str, cells: list[Any]) -> Guess:
     return Guess(name, chosen, 0.0, len(set(cells)), "", "" if chosen else "left out: files of no kind known here")
 
 
-def guess_target(
-    name: str, values: list[Any], marks: delimited.Marks = delimited.PLAIN, counts: Counts | None = None
-) -> Guess:
+def guess_target(name: str, values: list[Any], marks: Marks = PLAIN, counts: Counts | None = None) -> Guess:
     """Guess the target's kind."""
     present = [value for value in values if value is not None]
     counts = counts or Counts.of(values)
@@ -207,7 +204,7 @@ def likeliest_kind(kinds: Sequence[str], values: Sequence[Any], prefix: str = ""
     return (most, claims[most]) if claims[most] > 0 else ("", 0.0)
 
 
-def faulty_cells(module: Kind | Target, counts: Counts, marks: delimited.Marks) -> tuple[str, float]:
+def faulty_cells(module: Kind | Target, counts: Counts, marks: Marks) -> tuple[str, float]:
     """Describe the cells that a kind rejects, of all rows, and their share. Files are not checked."""
     if module.RAW == "bytes":
         return "", 0.0
@@ -215,7 +212,7 @@ def faulty_cells(module: Kind | Target, counts: Counts, marks: delimited.Marks) 
         faults: dict[int, str] = {}
         for place, value in enumerate(counts.values.to_pylist()):
             try:
-                module.raw(delimited.plain(value, marks))
+                module.raw(plain(value, marks))
             except ValueError as error:
                 faults[place] = str(error)
     else:
@@ -224,7 +221,7 @@ def faulty_cells(module: Kind | Target, counts: Counts, marks: delimited.Marks) 
     return f"{rows:,} cells cannot be read: {faults[min(faults)]}" if faults else "", rows / max(1, counts.present)
 
 
-def number_note(module: Kind | Target, values: Sequence[Any], marks: delimited.Marks) -> str:
+def number_note(module: Kind | Target, values: Sequence[Any], marks: Marks) -> str:
     """Show how the first number that is not in Python's format is read."""
     rewritten_values = (
         (value for value in values if as_python(value, marks) != value)
@@ -234,18 +231,14 @@ def number_note(module: Kind | Target, values: Sequence[Any], marks: delimited.M
     return next((f"{value} is read as {as_python(value, marks)}" for value in rewritten_values), "")
 
 
-def has_number_format(module: Kind | Target, marks: delimited.Marks) -> bool:
+def has_number_format(module: Kind | Target, marks: Marks) -> bool:
     """Whether the kind's cells are numbers in another format than Python's."""
-    return marks != delimited.PLAIN and module.RAW == "float64"
+    return marks != PLAIN and module.RAW == "float64"
 
 
-def as_python(value: Any, marks: delimited.Marks) -> Any:
+def as_python(value: Any, marks: Marks) -> Any:
     """Convert a number in this format to Python's; return anything else unchanged."""
-    return (
-        delimited.plain(value, marks)
-        if marks != delimited.PLAIN and delimited.numeral(marks).fullmatch(value)
-        else value
-    )
+    return plain(value, marks) if marks != PLAIN and numeral(marks).fullmatch(value) else value
 
 
 def join_notes(*notes: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from flows.intake.guess import Guessed, as_python, is_of_words
 from flows.intake.survey import Counts, Survey
 from stages.schema import kind, target_kind
-from stages.tables.sources import delimited
+from stages.tables.number_format import Marks
 from stages.validation import afterwards, leaks, near_duplicates
 
 FEW = 5  # classes that a notice names
@@ -92,7 +92,7 @@ def leaking(guessed: Guessed, survey: Survey) -> list[str]:
     return found
 
 
-def typed(values: Sequence[Any], raw: str, marks: delimited.Marks) -> Any:
+def typed(values: Sequence[Any], raw: str, marks: Marks) -> Any:
     """Cells as a pandas column: numbers, NaN where one cannot be read, or texts."""
     import pandas as pd
 

@@ -207,17 +207,10 @@ def _require_free(port: int) -> None:
 def _with_free_ports(given: Mapping[str, int | None]) -> dict[str, int]:
     """Choose free ports for those that are not given. They are held open together, so that they differ."""
     with ExitStack() as stack:
-        ports = {}
-        for name, port in given.items():
-            ports[name] = port if port is not None else _free_port(stack)
-        return ports
-
-
-def _free_port(stack: ExitStack) -> int:
-    """A port that is held until the stack is closed."""
-    probe = stack.enter_context(socket.socket())
-    probe.bind(("127.0.0.1", 0))
-    return int(probe.getsockname()[1])
+        probes = {name: stack.enter_context(socket.socket()) for name, port in given.items() if port is None}
+        for probe in probes.values():
+            probe.bind(("127.0.0.1", 0))
+        return {name: probes[name].getsockname()[1] if port is None else port for name, port in given.items()}
 
 
 def _command(

@@ -23,7 +23,8 @@ from stages import fetch, ingest
 from stages.core import progress
 from stages.core.errors import UserError
 from stages.schema import Column, Schema
-from stages.tables import arrow
+from stages.tables import arrow, rows, workers, writer
+from stages.tables.rows import Layout
 from stages.tables.sources import image_folder
 from tests.support.project import ROOT
 
@@ -54,7 +55,7 @@ def read(tmp_path):
     """Ingest a path; return the rows, and the rejects as {source: reason}."""
 
     def run(path, format="image_folder", workers=2):
-        ingest.ingest(path, format, {}, SCHEMA, tmp_path / "table", tmp_path / "rejects", workers)
+        ingest.ingest(path, format, {}, Layout(SCHEMA), tmp_path / "table", tmp_path / "rejects", workers)
         with open(tmp_path / "rejects", newline="", encoding="utf-8") as file:
             return pq.read_table(tmp_path / "table").to_pylist(), dict(list(csv.reader(file))[1:])
 
@@ -218,7 +219,7 @@ def test_an_unreadable_file_is_a_reject(folder):
     user = os.geteuid()
     os.seteuid(user or 65534)  # root may read everything
     try:
-        _, rejects = ingest.encode(chunk, "image_folder", SCHEMA)
+        _, rejects = rows.encode(chunk, "image_folder", Layout(SCHEMA))
     finally:
         os.seteuid(user)
     assert rejects == [("cat/1.png", "cannot be read: Permission denied")]
@@ -260,14 +261,14 @@ def test_a_failed_ingest_leaves_no_output(clone):
 def test_output_does_not_depend_on_the_number_of_workers(folder, tmp_path, monkeypatch, seed):
     draw = random.Random(seed)
     monkeypatch.setattr(image_folder, "CHUNK_FILES", draw.randint(1, 9))
-    monkeypatch.setattr(ingest, "GROUP_ROWS", draw.randint(1, 30))
+    monkeypatch.setattr(writer, "GROUP_ROWS", draw.randint(1, 30))
     kinds = [png(seed), png(seed + 1, side=30), b"", b"text", png(seed, side=60)[:300]]
     names = {f"{draw.choice('abc')}/{draw.random()}.png": draw.choice(kinds) for _ in range(60)}
     path = folder({"a/sound.png": png(), "beside.txt": b""} | names)
     written = set()
-    for workers in (1, 2, 5):
-        table, rejects = tmp_path / f"table {workers}", tmp_path / f"rejects {workers}"
-        ingest.ingest(path, "image_folder", {}, SCHEMA, table, rejects, workers)
+    for cores in (1, 2, 5):
+        table, rejects = tmp_path / f"table {cores}", tmp_path / f"rejects {cores}"
+        ingest.ingest(path, "image_folder", {}, Layout(SCHEMA), table, rejects, cores)
         written.add((table.read_bytes(), rejects.read_bytes()))
     assert len(written) == 1
 
@@ -275,12 +276,12 @@ def test_output_does_not_depend_on_the_number_of_workers(folder, tmp_path, monke
 def test_row_groups_are_bounded_in_rows_and_bytes(folder, read, tmp_path, monkeypatch):
     path = folder({f"cat/{number:02d}.png": png(number, side=30) for number in range(20)})
     monkeypatch.setattr(image_folder, "CHUNK_FILES", 2)
-    monkeypatch.setattr(ingest, "GROUP_ROWS", 6)
+    monkeypatch.setattr(writer, "GROUP_ROWS", 6)
     rows, _ = read(path)
     groups = pq.ParquetFile(tmp_path / "table").metadata
     assert [groups.row_group(each).num_rows for each in range(groups.num_row_groups)] == [6, 6, 6, 2]
     assert [row["_source"] for row in rows] == [f"cat/{number:02d}.png" for number in range(20)]
-    monkeypatch.setattr(ingest, "GROUP_BYTES", 3 * len(rows[0]["image"]))
+    monkeypatch.setattr(writer, "GROUP_BYTES", 3 * len(rows[0]["image"]))
     read(path)
     assert pq.ParquetFile(tmp_path / "table").metadata.row_group(0).num_rows == 4
 
@@ -295,7 +296,7 @@ def test_pictures_are_not_compressed_again(folder, read, tmp_path):
 
 def test_only_a_few_chunks_are_in_memory():
     taken = []
-    results = ingest._in_order(abs, (taken.append(number) or -number for number in range(100)), 2)
+    results = workers.in_order(abs, (taken.append(number) or -number for number in range(100)), 2)
     assert next(results) == 0
     assert len(taken) == 5
     assert list(results) == list(range(1, 100))
@@ -307,7 +308,7 @@ def _end(number):
 
 def test_a_killed_worker_is_an_error_message():
     with pytest.raises(UserError, match="a process that reads samples was killed, most likely because memory ran out"):
-        list(ingest._in_order(_end, iter(range(3)), 2))
+        list(workers.in_order(_end, iter(range(3)), 2))
 
 
 def test_progress_is_printed_in_lines(folder, read, monkeypatch, capsys):
@@ -347,7 +348,8 @@ def tabled(folder, form):
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
 def test_the_column_to_split_by_is_kept(tmp_path, form):
     def run(by, column):
-        ingest.ingest(tabled(tmp_path, form), form, {}, TABLE, tmp_path / "table", tmp_path / "rejects", 1, by, column)
+        layout, written = Layout(TABLE, by, column), (tmp_path / "table", tmp_path / "rejects")
+        ingest.ingest(tabled(tmp_path, form), form, {}, layout, *written, 1)
         return pq.read_table(tmp_path / "table").to_pydict()
 
     plain = run("hash", "none")
@@ -362,8 +364,8 @@ def test_the_column_to_split_by_is_kept(tmp_path, form):
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
 def test_further_columns_are_kept_as_texts(tmp_path, form):
     def run(*keep, by=("hash", "none")):
-        ways = TABLE, tmp_path / "table", tmp_path / "rejects", 1, *by, keep
-        ingest.ingest(tabled(tmp_path, form), form, {}, *ways)
+        layout, written = Layout(TABLE, *by, keep), (tmp_path / "table", tmp_path / "rejects")
+        ingest.ingest(tabled(tmp_path, form), form, {}, layout, *written, 1)
         return pq.read_table(tmp_path / "table").to_pydict()
 
     kept = {"town": ["Ulm", None, "Bonn", "Bonn"], "fold": ["train", "Validation", "dev", None]}
@@ -377,7 +379,8 @@ def test_pictures_are_grouped_by_their_folder(folder, tmp_path):
     path = folder({f"{place}/1.png": png(seed) for seed, place in enumerate(["cat/a", "dog/a", "dog/b/c"])})
 
     def run(column, form="image_folder"):
-        ingest.ingest(path, form, {}, SCHEMA, tmp_path / "table", tmp_path / "rejects", 1, "group", column)
+        layout = Layout(SCHEMA, "group", column)
+        ingest.ingest(path, form, {}, layout, tmp_path / "table", tmp_path / "rejects", 1)
         return pq.read_table(tmp_path / "table").to_pydict()
 
     assert run("folder")["_split_by"] == ["a", "a", "c"]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +14,8 @@ from pyarrow import csv
 from stages.core.errors import UserError
 from stages.schema import Schema
 from stages.tables.arrow import array, numbered
+from stages.tables.dialect import Dialect, find
+from stages.tables.number_format import PLAIN, Marks, plain, plain_column
 from stages.tables.sources import (
     Columns,
     Reject,
@@ -33,16 +32,6 @@ from stages.tables.sources import (
 LAYOUT = "a .csv or .tsv file, or a folder of such files; train.csv, val.csv and test.csv are official splits"
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".data")
 BLOCK_BYTES = 1 << 20  # of a file at a time, which becomes a chunk
-
-
-class Marks(NamedTuple):
-    """The marks in a number: before its fraction, and between its groups of three digits."""
-
-    decimal: str = "."
-    thousands: str = ""
-
-
-PLAIN = Marks()  # Python's own
 
 
 @dataclass(frozen=True)
@@ -100,7 +89,29 @@ def claims(path: Path) -> bool:
 
 def columns(path: Path, options: Options) -> list[str]:
     """The names of the first file's columns, in order."""
-    return _header(_files(path)[0], options)
+    return _names(dialect(_files(path)[0], options))
+
+
+def first_row(path: Path, options: Options) -> list[str]:
+    """The cells of a file's first row, which may be the names of its columns."""
+    return list(dialect(path, options).first_row)
+
+
+def dialect(file: Path, options: Options) -> Dialect:
+    """How a file is written, as declared or found."""
+    return find(file, options.encoding, options.delimiter, options.columns)
+
+
+def _names(written: Dialect) -> list[str]:
+    """The names of a file's columns.
+
+    Raises:
+        UserError: one is blank, or two are equal; or the first row cannot be read.
+    """
+    if written.declared:
+        return check_names(list(written.declared), "data.options.columns")
+    hint = "if it has no header row, set data.options.columns (`data add --options '{columns: [...]}'`)"
+    return check_names(list(written.columns), str(written.file), hint)
 
 
 def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
@@ -112,12 +123,12 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
     tables = _files(path)
     if not tables:
         raise UserError("data-other-format", f"{path} holds no table. csv expects {LAYOUT}")
-    require_same_columns(path, {file.name: _header(file, options) for file in tables})
+    require_same_columns(path, {file.name: _names(dialect(file, options)) for file in tables})
     meaning: dict[str, str | None] = {**options.replace, **dict.fromkeys(options.missing)}
     for file in tables:
         name = file.name if path.is_dir() else path.name
         split = split_in(file.stem)
-        yield from _read(file, name, split, schema, options, meaning)
+        yield from _read(dialect(file, options), name, split, schema, options.marks, meaning)
 
 
 def read(chunk: Chunk) -> Iterator[Sample | Reject]:
@@ -145,7 +156,7 @@ def read_columns(chunk: Chunk) -> Columns:
         raise ValueError("a cell may name a file: read the rows one by one")
     words, meant = (array(list(texts), pa.string()) for texts in (chunk.meaning.keys(), chunk.meaning.values()))
     cells = {name: _texts(chunk.cells.column(name), words, meant) for name in chunk.columns}
-    cells |= {name: _plain(cells[name], chunk.marks) for name in chunk.marked}
+    cells |= {name: plain_column(cells[name], chunk.marks) for name in chunk.marked}
     return Columns(numbered(chunk.name, chunk.numbers), chunk.split, cells, chunk.faults)
 
 
@@ -158,41 +169,6 @@ def _texts(cells: pa.Array, words: pa.Array, meant: pa.Array) -> pa.Array:
     if places.null_count == len(places):
         return texts
     return pc.if_else(places.is_valid(), meant.take(places), texts)
-
-
-def plain(text: str, marks: Marks) -> str:
-    """A number in Python's form, such as `1234.5` for `1.234,5`; any other text as it is.
-
-    Raises:
-        ValueError: the text consists of digits and marks, but is not a number with these marks.
-    """
-    if numeral(marks).fullmatch(text):
-        return text.replace(marks.thousands, "").replace(marks.decimal, ".")
-    signs = {".", ",", *marks} - {""}
-    if signs & set(text) and not set(text) - signs - set("0123456789+-eE"):
-        between = f" and {marks.thousands!r} between thousands" if marks.thousands else ""
-        raise ValueError(f"{text!r} is not a number with the decimal mark {marks.decimal!r}{between}: see data.options")
-    return text
-
-
-@cache
-def numeral(marks: Marks) -> re.Pattern[str]:
-    """The pattern of a number with these marks, valid for Arrow's regular expressions as well."""
-    point, mark = map(re.escape, marks)
-    groups = f"[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|" if mark else ""
-    return re.compile(f"[+-]?(?:(?:{groups}[0-9]+)(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?")
-
-
-def _plain(texts: pa.Array, marks: Marks) -> pa.Array:
-    """`plain` of each text [N]."""
-    written = pc.match_substring_regex(texts, f"^(?:{numeral(marks).pattern})$")
-    numbers = pc.replace_substring(texts, marks.thousands, "") if marks.thousands else texts
-    numbers = pc.replace_substring(numbers, marks.decimal, ".") if marks.decimal != "." else numbers
-    if pc.all(written).as_py():
-        return numbers
-    for text in texts.filter(pc.invert(written)).unique().to_pylist():
-        plain(text, marks)
-    return pc.if_else(written, numbers, texts)
 
 
 def _values(chunk: Chunk, cells: list[bytes]) -> dict[str, str | None]:
@@ -220,12 +196,12 @@ def _is_table(file: Path) -> bool:
 
 
 def _read(
-    file: Path, name: str, split: str | None, schema: Schema, options: Options, meaning: dict[str, str | None]
+    written: Dialect, name: str, split: str | None, schema: Schema, marks: Marks, meaning: dict[str, str | None]
 ) -> Iterator[Chunk]:
-    header = _header(file, options)
-    columns = wanted_columns(schema, header, str(file))
-    marked = () if options.marks == PLAIN else number_columns(schema)
-    reading = str(file.parent), file_columns(schema), options.marks, marked
+    file = written.file
+    columns = wanted_columns(schema, written.columns, str(file))
+    marked = () if marks == PLAIN else number_columns(schema)
+    reading = str(file.parent), file_columns(schema), marks, marked
     bad: dict[int, Reject] = {}
     cells = pa.RecordBatch.from_arrays([array([], pa.binary()) for _ in columns], list(columns))
 
@@ -243,18 +219,18 @@ def _read(
             swallowed += last - first
         return "skip"
 
-    number = 1 if options.columns else 2
+    number = 1 if written.declared else 2
     try:
         with csv.open_csv(
             file,
             csv.ReadOptions(
                 use_threads=False,  # with threads the number of a bad row is unknown
                 block_size=BLOCK_BYTES,
-                column_names=list(options.columns) or None,
-                encoding=options.encoding,
+                column_names=list(written.declared) or None,
+                encoding=written.encoding,
             ),
-            csv.ParseOptions(delimiter=_delimiter(file, options), newlines_in_values=True, invalid_row_handler=skip),
-            csv.ConvertOptions(column_types=dict.fromkeys(header, pa.binary()), include_columns=list(columns)),
+            csv.ParseOptions(delimiter=written.delimiter, newlines_in_values=True, invalid_row_handler=skip),
+            csv.ConvertOptions(column_types=dict.fromkeys(written.columns, pa.binary()), include_columns=list(columns)),
         ) as batches:
             for cells in batches:
                 numbers, number, faults = _numbered(len(cells), number, bad)
@@ -284,74 +260,6 @@ def _numbered(count: int, number: int, bad: dict[int, Reject]) -> tuple[Sequence
     return numbers, number, faults
 
 
-def _header(file: Path, options: Options) -> list[str]:
-    """The names of a file's columns.
-
-    Raises:
-        UserError: one is blank, or two are equal.
-    """
-    if options.columns:
-        return check_names(list(options.columns), "data.options.columns")
-    hint = "if it has no header row, set data.options.columns (`data add --options '{columns: [...]}'`)"
-    names = first_row(file, options)
-    return check_names(names[_leading(names) : len(names) - _trailing(names)], str(file), hint)
-
-
 def unnamed(path: Path, options: Options) -> tuple[int, int]:
     """The numbers of columns without a name before and after the others: a pandas index, and trailing delimiters."""
-    names = [] if options.columns else first_row(_files(path)[0], options)
-    return _leading(names), _trailing(names)
-
-
-def _leading(names: list[str]) -> int:
-    return int(len(names) > 1 and not names[0] and any(names))
-
-
-def _trailing(names: list[str]) -> int:
-    return next((count for count, name in enumerate(reversed(names)) if name), 0)
-
-
-def first_row(file: Path, options: Options) -> list[str]:
-    """The cells of a file's first row: the names of its columns if it has a header row.
-
-    Raises:
-        UserError: the file is empty, or not in the declared encoding.
-    """
-    first = _first(file, options)
-    if not first.strip():
-        raise UserError("data-no-rows", f"{file} is empty: it needs a header row, or names in data.options.columns")
-    if "\ufffd" in first:
-        raise UserError(
-            "data-other-encoding", f"{file}: its first row is not {options.encoding.upper()}: set data.options.encoding"
-        )
-    parse, texts = csv.ParseOptions(delimiter=_delimiter(file, options)), csv.ConvertOptions(strings_can_be_null=False)
-    try:
-        table = csv.read_csv(pa.BufferReader(first.encode()), parse_options=parse, convert_options=texts)
-    except pa.ArrowInvalid as error:
-        raise UserError("data-damaged", f"{file}: its first row cannot be read: {error}") from error
-    return [name.strip() for name in table.column_names]
-
-
-def _delimiter(file: Path, options: Options) -> str:
-    """The declared delimiter, else the most frequent one in the first row."""
-    first = _first(file, options)
-    return options.delimiter or max(",\t;|", key=first.count)
-
-
-def _first(file: Path, options: Options) -> str:
-    """The first line, decompressed if the name ends in .gz; bytes outside the declared encoding become U+FFFD.
-
-    Raises:
-        UserError: it cannot be read, or is UTF-16 without being declared so.
-    """
-    try:
-        with pa.input_stream(str(file)) as stream:
-            head = bytes(stream.read(1 << 20))
-    except OSError as error:
-        raise UserError("data-unreadable", f"{file} cannot be read: {error.strerror or error}") from error
-    if options.encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(
-            "data-other-encoding", f"{file} is not UTF-8 (it looks like UTF-16): set data.options.encoding to utf-16"
-        )
-    text = codecs.getincrementaldecoder(options.encoding)("replace").decode(head)
-    return text.lstrip("\r\n").partition("\n")[0] + "\n"
+    return dialect(_files(path)[0], options).unnamed

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages import ingest, prepare
+from stages import prepare
 from stages.schema import Column, Schema, kind
 from stages.schema.kinds import category, number
 from stages.tables import arrow, sources, table
+from stages.tables.rows import Layout, by_column, by_row, encode
 from stages.tables.sources import delimited, parquet
 
 SCHEMA = Schema(
@@ -51,7 +52,7 @@ NASTY = [
 def both(form, chunk, schema):
     """A chunk converted by column and by row."""
     source = sources.source(form)
-    return ingest._by_column(source.read_columns(chunk), schema), ingest._by_row(source.read(chunk), schema)
+    return by_column(source.read_columns(chunk), Layout(schema)), by_row(source.read(chunk), Layout(schema))
 
 
 def same(one, other):
@@ -107,7 +108,7 @@ def test_numbers_with_other_marks_read_by_column_equal_those_by_row(tmp_path, ma
         for pool in (good, ["a word", "NA", "?", "many", *good], [value for value in NASTY if "\0" not in value], odd):
             rows = [[draw.choice(pool) for _ in range(len(schema.features) + 1)] for _ in range(100)]
             (chunk,) = csv_chunks(tmp_path / "t.csv", rows, schema, **options)
-            same(ingest.encode(chunk, "csv", schema), ingest._by_row(delimited.read(chunk), schema))
+            same(encode(chunk, "csv", Layout(schema)), by_row(delimited.read(chunk), Layout(schema)))
             if pool[-1] == good[-1]:
                 same(*both("csv", chunk, schema))  # no chunk is read row by row
 
@@ -132,7 +133,7 @@ def test_a_chunk_with_a_cell_that_is_not_text_is_read_row_by_row(tmp_path, cell)
     (chunk,) = csv_chunks(tmp_path / "t.csv", [["1", "a", "b", "2", "y"], [b"1", cell, b"b", b"2", b"y"]])
     with pytest.raises(ValueError):
         delimited.read_columns(chunk)
-    batch, rejects = ingest.encode(chunk, "csv", SCHEMA)
+    batch, rejects = encode(chunk, "csv", Layout(SCHEMA))
     assert batch.column("_source").to_pylist() == ["t.csv row 2"]
     assert [reject.source for reject in rejects] == ["t.csv row 3"]
 
@@ -218,9 +219,9 @@ def test_no_worker_loads_pandas(tmp_path):
     """Loading pandas would cost each worker a third of a second and 60 MB."""
     (chunk,) = csv_chunks(tmp_path / "t.csv", [["1", "a", "b", "", "y"], ["x", "a", "b", "2", "y"]])
     code = (
-        "import pickle, sys; from stages import ingest;"
+        "import pickle, sys; from stages.tables import rows;"
         f"chunk, schema = pickle.loads(open({str(tmp_path / 'c')!r}, 'rb').read());"
-        "ingest.encode(chunk, 'csv', schema); print('pandas' in sys.modules)"
+        "rows.encode(chunk, 'csv', rows.Layout(schema)); print('pandas' in sys.modules)"
     )
     import pickle
     import subprocess

@@ -10,6 +10,7 @@ from stages.core.errors import UserError
 from stages.ingest import ingest
 from stages.schema import Column, Schema
 from stages.tables import overlooked
+from stages.tables.rows import Layout
 
 SCHEMA = Schema((Column("area", "number"),), Column("price", "target_number"))
 
@@ -29,21 +30,21 @@ def test_files_of_a_folder_whose_columns_differ_are_an_error(tmp_path, form):
     write(folder, "c")
     expected = f"have different columns: b.{form} also has 'garden', 'town': give all the same columns"
     with pytest.raises(UserError, match=expected):
-        ingest(folder, form, {}, SCHEMA, tmp_path / "t", tmp_path / "r", workers=1)
+        ingest(folder, form, {}, Layout(SCHEMA), tmp_path / "t", tmp_path / "r", 1)
     with pytest.raises(UserError, match=expected):
         guess.table(folder, form)
     pd.DataFrame({"area": [1.0]}).to_csv(folder / "b.csv", index=False)
     pd.DataFrame({"area": [1.0]}).to_parquet(folder / "b.parquet")
     with pytest.raises(UserError, match=f"b.{form} lacks 'price'"):
-        ingest(folder, form, {}, SCHEMA, tmp_path / "t", tmp_path / "r", workers=1)
+        ingest(folder, form, {}, Layout(SCHEMA), tmp_path / "t", tmp_path / "r", 1)
     write(folder, "b")
-    assert ingest(folder, form, {}, SCHEMA, tmp_path / "t", tmp_path / "r", workers=1).rows == 6
+    assert ingest(folder, form, {}, Layout(SCHEMA), tmp_path / "t", tmp_path / "r", 1).rows == 6
 
 
 def test_the_order_of_columns_may_differ(tmp_path):
     (tmp_path / "a.csv").write_text("area,price\n1,2\n")
     (tmp_path / "b.csv").write_text("price,area\n3,4\n")
-    assert ingest(tmp_path, "csv", {}, SCHEMA, tmp_path / "t", tmp_path / "r", workers=1).rows == 2
+    assert ingest(tmp_path, "csv", {}, Layout(SCHEMA), tmp_path / "t", tmp_path / "r", 1).rows == 2
 
 
 def test_files_and_folders_that_are_not_read_are_named(tmp_path):

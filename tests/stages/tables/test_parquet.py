@@ -31,7 +31,7 @@ def write(path, **columns):
 def test_cells_are_read_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "CHUNK_ROWS", 2)
     write(tmp_path / "x-train.parquet", c=["y", "n", "y"], a=[1.5, None, 2], b=["u", None, "v"], more=[0, 0, 0])
-    write(tmp_path / "x-test.parquet", c=["y"], a=[7], b=["u"])
+    write(tmp_path / "x-test.parquet", more=[0], a=[7], c=["y"], b=["u"])
     found = rows(tmp_path)
     assert [(each.source, each.split) for each in found] == [
         ("x-test.parquet row 1", "test"),
@@ -40,7 +40,7 @@ def test_cells_are_read_by_name(tmp_path, monkeypatch):
         ("x-train.parquet row 3", "train"),
     ]
     assert found[2].values == {"a": None, "b": None, "c": "n"}
-    assert parquet.columns(tmp_path, parquet.Options()) == ["c", "a", "b"]
+    assert parquet.columns(tmp_path, parquet.Options()) == ["more", "a", "c", "b"]
 
 
 def test_pictures_by_name_or_as_bytes(tmp_path):
