@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.core.errors import Misuse
+from stages.core.errors import Invalid, Misuse
 from stages.core.words import nearest
 from stages.evaluation import metrics
 from stages.schema import Column
@@ -87,6 +87,8 @@ def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
     try:
         network.resolve(declared, {"encoders": model.encoders, "trunk": model.trunk, "head": model.head})
         network.augmenter(declared, augment)
+    except Invalid as error:
+        raise Misuse(error.code, f"params.yaml: {error}") from error
     except ValueError as error:
         raise Misuse("params-invalid-network", f"params.yaml: {error}") from error
 

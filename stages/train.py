@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import arithmetic, command, inputs
-from stages.core.errors import Busy, Misuse
+from stages.core.errors import Busy, Invalid, Misuse
 from stages.core.files import replacing, sha256
 from stages.core.locks import holding
 from stages.evaluation.metrics import of as metrics_of
@@ -98,6 +98,8 @@ def build(sections: Any, schema_path: Path) -> Any:
         augment = network.augmenter(schema, train.augment) if train.augment else None
         if model.init_from != "none":
             network.initialize(net, pinned(Path(model.init_from), model.init_sha256), model.name_map)
+    except Invalid as error:
+        raise Misuse(error.code, f"params.yaml: {error}") from error
     except ValueError as error:
         raise Misuse("params-invalid-network", f"params.yaml: {error}") from error
     if model.freeze_encoders:

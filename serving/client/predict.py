@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from serving.client import AccessDenied, Answer, AsyncClient, Served, ServerError, TlsError, Unavailable, inputs
+from serving.client import (
+    AccessDenied,
+    Answer,
+    AsyncClient,
+    RowError,
+    Served,
+    ServerError,
+    TlsError,
+    Unavailable,
+    inputs,
+)
 from serving.client.model_info import flat
 from serving.client.request import in_order_async
 from serving.client.unknown_words import UnknownWords
@@ -97,7 +107,9 @@ async def _answer(
                 for row_answer in answers:
                     if "error" in row_answer:
                         failed = True
-                        print(f"error: {row_answer['input']}: {row_answer['error']}", file=sys.stderr)
+                        fault = row_answer["error"]
+                        print(UserError(fault.code, f"{row_answer['input']}: {fault}").line, file=sys.stderr)
+                        row_answer["error"] = str(fault)
                     write(row_answer)
                 progress(len(answers))
                 count += len(answers)
@@ -116,7 +128,7 @@ async def _batches(rows: Iterator[inputs.Input], size: int) -> AsyncIterator[lis
 async def _of_batch(
     client: AsyncClient, batch: list[inputs.Input], probabilities: bool, words: UnknownWords
 ) -> list[Answer]:
-    """Return for each row its `input` with its answer, or with an `error`; count its `words`."""
+    """Return for each row its `input` with its answer, or with a RowError as its `error`; count its `words`."""
     served = await client.describe()
     answers: list[Answer] = []
     valid: list[dict[str, Any]] = []
@@ -124,10 +136,10 @@ async def _of_batch(
         answers.append({"input": place})
         try:
             if fault:
-                raise ValueError(fault)
+                raise RowError("row-unreadable", fault)
             valid.append(served.raw(row))
-        except ValueError as error:
-            answers[-1]["error"] = str(error)
+        except RowError as error:
+            answers[-1]["error"] = error
     predicted = await _predict(client, valid, probabilities) if valid else []
     for row, prediction in zip(valid, predicted, strict=True):
         words.add(row, prediction)
@@ -139,9 +151,9 @@ async def _predict(client: AsyncClient, rows: list[dict[str, Any]], probabilitie
     """Predict rows in one request. Where the server rejects it, its halves are sent, down to the rows at fault."""
     try:
         return await client.ask({name: [row[name] for row in rows] for name in rows[0]}, probabilities=probabilities)
-    except ValueError as error:
+    except RowError as error:
         if len(rows) == 1:
-            return [{"error": str(error)}]
+            return [{"error": error}]
     half = len(rows) // 2
     return [*await _predict(client, rows[:half], probabilities), *await _predict(client, rows[half:], probabilities)]
 

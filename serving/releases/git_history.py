@@ -48,7 +48,9 @@ class State:
             UserError: git does not have it.
         """
         if path not in self.blobs:
-            raise UserError("git-no-file", f"commit {self.commit[:12]} has no {path}")
+            raise UserError(
+                "git-no-file", f"commit {self.commit[:12]} has no {path}: `git log --all -- {path}` shows which have it"
+            )
         (content,) = _contents(self.root, {path: self.blobs[path]})
         return content
 
@@ -314,7 +316,9 @@ def _contents(root: Path, files: Mapping[str, str]) -> Iterator[bytes]:
         content = batch[line_end + 1 : line_end + 1 + size]
         algorithm = "sha1" if len(blob) == 40 else "sha256"
         if hashlib.new(algorithm, b"blob %d\0" % size + content).hexdigest() != blob:
-            raise UserError("git-damaged", f"{path}: git's object {blob} has other bytes")
+            raise UserError(
+                "git-damaged", f"{path}: git's object {blob} has other bytes: `git fetch --refetch` gets it anew"
+            )
         yield content
         start = line_end + 1 + size + 1
 
@@ -335,7 +339,8 @@ def _git(root: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     result = _run(root, "git", *arguments, stdin=stdin)
     if result.returncode:
         message = result.stderr.decode(errors="replace").strip()
-        raise UserError("git-failed", f"`git {arguments[0]}` failed: {refusal(message) or result.returncode}")
+        reason = refusal(message) or f"exit code {result.returncode}"
+        raise UserError("git-failed", f"`git {arguments[0]}` failed in {root}: {reason}: correct that, and run again")
     return result.stdout
 
 

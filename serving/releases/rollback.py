@@ -46,7 +46,8 @@ def rollback(root: Path, store: Store, name: str, to: str | None, reason: str = 
             return Outcome(to, before, admin is not None, ("it is live already",))
         faults = store.faults(to)
         if faults:
-            raise UserError("release-altered", f"the files of release {to} were altered: {'; '.join(faults[:3])}")
+            altered = f"the files of release {to} were altered: {'; '.join(faults[:3])}"
+            raise UserError("release-altered", f"{altered}: {RESTORE}")
         names = Names(name, to)
         if admin and names.candidate not in admin.loaded():
             admin.load(names.candidate)

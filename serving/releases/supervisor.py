@@ -149,7 +149,8 @@ def sound_models(root: Path, store: Store, journal: Journal, report: Report) -> 
                 if standby is None or store.faults(standby):
                     raise UserError(
                         "release-altered",
-                        f"the files of release {current} were altered, and no other is intact: {'; '.join(faults[:3])}",
+                        f"the files of release {current} were altered, and no other is intact: {'; '.join(faults[:3])}:"
+                        f" {RESTORE}",
                     )
                 store.switch(Names(name, standby))
                 journal.append("standing in", name=name, release=standby, reason=faults[0])
@@ -255,7 +256,7 @@ class Watch:
                 try:
                     repair(self.root, store, current)
                     if store.faults(current):
-                        raise UserError("release-altered", f"the files of release {current} were altered")
+                        raise UserError("release-altered", f"the files of release {current} were altered: {RESTORE}")
                     store.touch(names)
                     for model in (names.encode, names.network, names.candidate):
                         admin.load(model)

@@ -132,7 +132,7 @@ def show(trace: Trace) -> None:
     for link in trace.links:
         faults = [*link.broken, *link.absent, *link.copies]
         for fault in [*faults[:FEW], *([f"and {len(faults) - FEW:,} more"] if len(faults) > FEW else [])]:
-            print(f"error: {link.what}: {fault}", file=sys.stderr)
+            print(UserError("trace-broken", f"{link.what}: {fault}").line, file=sys.stderr)
 
 
 def restore(trace: Trace, folder: Path) -> None:
@@ -145,7 +145,7 @@ def restore(trace: Trace, folder: Path) -> None:
         raise Misuse("trace-folder-exists", f"{folder} exists already: give --restore a new folder")
     faults = [fault for link in trace.links for fault in [*link.broken, *link.absent]]
     if faults:
-        raise UserError("trace-broken", f"{trace.release} cannot be restored: {'; '.join(faults[:3])}")
+        raise UserError("trace-broken", f"{trace.release} needs these restored first: {'; '.join(faults[:3])}")
     state, folder = trace.state, folder.resolve()
     top = git_history.top(state.root)
     _call(top, "git", "clone", "--quiet", "--no-checkout", str(top), str(folder))
@@ -396,5 +396,5 @@ def _call(folder: Path, *command: str) -> str:
     result = subprocess.run(command, cwd=folder, env=child_environment(), text=True, capture_output=True, check=False)
     if result.returncode:
         message = (result.stderr or result.stdout).strip()
-        raise UserError("trace-command-failed", f"`{' '.join(command)}` failed: {message}")
+        raise UserError("trace-command-failed", f"`{' '.join(command)}` failed: {message}: then give a new --restore")
     return result.stdout

@@ -358,7 +358,7 @@ def _reason(log: Path) -> str:
     errors = [match.group(1) for line in lines if (match := re.match(r'E\d{4} .*?\] "?(.*?)"?$', line))]
     errors = [error for error in errors if not error.startswith(_NOISE)]
     causes = [error for error in errors if "Invalid argument: ensemble " not in error] or errors
-    causes = causes or [line for line in lines if line.startswith("error: ")] or lines[-5:]
+    causes = causes or re.findall(r"^error: (.*)  \[[a-z-]+\]$", "\n".join(lines), re.MULTILINE) or lines[-5:]
     brief = [cause.partition(r"\n\nAt:")[0].strip(" ;") for cause in dict.fromkeys(causes)]
     return "; ".join(brief[-3:]) or "its log is empty"
 

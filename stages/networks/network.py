@@ -15,6 +15,8 @@ import safetensors.torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from stages.core.errors import Invalid
+from stages.core.faults import invalid
 from stages.core.lookup import load_module
 from stages.core.words import modules
 from stages.networks import augmentations, encoders, heads, trunks
@@ -210,7 +212,7 @@ def _options(role: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
         options[name] = _value(hints.get(name, Any), given[name], f"{where}.{name}")
     for name, value in options.items():
         if value is inspect.Parameter.empty:
-            raise ValueError(f"{where} needs the option {name!r}")
+            raise Invalid("params-missing-key", f"{where} needs the option {name!r}")
     return options
 
 
@@ -220,7 +222,7 @@ def _part(role: str, spec: Mapping[str, Any], where: str) -> Callable[..., Any]:
 
 def _augment(kind_name: str, given: Mapping[str, Any], where: str) -> Callable[[Tensor, Draws], Tensor]:
     if kind_name not in modules(augmentations):
-        raise ValueError(f"{where}: there is no augmentation for the kind {kind_name!r}")
+        raise Invalid("params-unknown-augmentation", f"{where}: there is no augmentation for the kind {kind_name!r}")
     module = load_module(f"stages.networks.augmentations.{kind_name}", _Augmentations)
     for name in given:
         _check(name, list(inspect.signature(module.Options).parameters), where, "option")
@@ -234,7 +236,12 @@ def _check(name: str, known: Iterable[str], where: str, what: str) -> None:
     if name not in names:
         nearest = difflib.get_close_matches(name, names, 1, 0.5)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"{where}: no {what} {name!r}{hint} (there are: {', '.join(names)})")
+        sentence = f"{where}: no {what} {name!r}{hint} (there are: {', '.join(names)})"
+        if what == "option":
+            raise Invalid("params-unknown-key", sentence)
+        if what == "block or kind":
+            raise Invalid("params-unknown-column", sentence)
+        raise Invalid("params-unknown-network", sentence)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -243,7 +250,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join([where, *map(str, first["loc"])])
-        raise ValueError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise invalid(first["type"], f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _read(path: Path) -> tuple[Spec | None, dict[str, Tensor]]:
@@ -252,7 +259,9 @@ def _read(path: Path) -> tuple[Spec | None, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} is not a safetensors file that can be read: {error}") from error
+        raise Invalid(
+            "train-weights-unreadable", f"{path} is not a safetensors file that can be read: {error}"
+        ) from error
     return (json.loads(metadata["network"]) if "network" in metadata else None), tensors
 
 
@@ -270,6 +279,6 @@ def _fill(
         faults += [f"{name} is not in the file" for name in state if name not in pairs.values()]
     if faults:
         more = f", and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise ValueError(f"{path} does not fit: {'; '.join(faults[:5])}{more}")
+        raise Invalid("train-weights-misfit", f"{path} does not fit: {'; '.join(faults[:5])}{more}")
     network.load_state_dict({here: tensors[there] for there, here in pairs.items()}, strict=False)
     return sorted(pairs.values())

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_valid
 
 from stages import schema
 from stages.core.errors import Invalid
+from stages.core.faults import invalid
 from stages.core.lookup import load_module
 from stages.core.words import modules, nearest
 from stages.gating import perturbations
@@ -321,7 +322,7 @@ def explain(fault: Any, within: str = "") -> Invalid:
     given = "" if fault["type"] == "value_error" else f" (it is {fault['input']!r})"
     sentence = text if not key or text.startswith(f"{key}.") else f"{key}: {text}{given}"
     cause = fault.get("ctx", {}).get("error")
-    return Invalid(cause.code, sentence) if isinstance(cause, Invalid) else Invalid("params-invalid-value", sentence)
+    return Invalid(cause.code, sentence) if isinstance(cause, Invalid) else invalid(fault["type"], sentence)
 
 
 def _no_other_kinds(column: schema.Column, values: dict[str, Any]) -> None:

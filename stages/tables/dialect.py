@@ -48,7 +48,9 @@ class Dialect:
         try:
             table = csv.read_csv(pa.BufferReader(self.head.encode()), parse_options=parse, convert_options=texts)
         except pa.ArrowInvalid as error:
-            raise UserError("data-damaged", f"{self.file}: its first row cannot be read: {error}") from error
+            raise UserError(
+                "data-damaged", f"{self.file}: its first row cannot be read: {error}: correct it"
+            ) from error
         return tuple(name.strip() for name in table.column_names)
 
     @cached_property
@@ -88,7 +90,9 @@ def find(file: Path, encoding: str, delimiter: str = "", columns: tuple[str, ...
         status = file.stat()
         return _find(file, encoding, delimiter, columns, (status.st_ino, status.st_size, status.st_mtime_ns))
     except OSError as error:
-        raise UserError("data-unreadable", f"{file} cannot be read: {error.strerror or error}") from error
+        raise UserError(
+            "data-unreadable", f"{file} cannot be read: {error.strerror or error}: check its rights"
+        ) from error
 
 
 @lru_cache(FILES)

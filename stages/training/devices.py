@@ -20,7 +20,8 @@ def on_gpu(train: Any, gpus: int) -> bool:
     used = train.accelerator != "cpu" and gpus > 0
     if used and train.devices > gpus:
         raise Misuse(
-            "train-few-gpus", f"params.yaml: train.devices is {train.devices}, but torch finds {gpus} GPUs here"
+            "train-few-gpus",
+            f"params.yaml: train.devices is {train.devices}, but torch finds {gpus} GPUs here: lower it",
         )
     if not used and train.precision == "16-mixed":
         raise Misuse("train-no-gpu", "params.yaml: train.precision 16-mixed needs a GPU: set 32 or bf16-mixed")

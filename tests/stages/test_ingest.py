@@ -26,6 +26,7 @@ from stages.schema import Column, Schema
 from stages.tables import arrow, rows, workers, writer
 from stages.tables.rows import Layout
 from stages.tables.sources import image_folder
+from tests.support.failing import codes, failing, names
 from tests.support.project import ROOT
 
 SCHEMA = Schema((Column("image", "image"),), Column("label", "target_class"))
@@ -101,11 +102,8 @@ def test_the_built_in_data_become_a_table(clone):
 
 def test_an_error_is_reported_in_one_line(clone):
     ran = stage("ingest", "data/raw/absent", "data/table.parquet", "data/rejects.csv", cwd=clone)
-    assert ran.returncode == 1
-    assert (
-        ran.stderr
-        == "error: data/raw/absent does not exist: bring your data there with `millrace data add`  [data-not-found]\n"
-    )
+    assert (ran.returncode, ran.stderr.count("\n"), codes(ran.stderr)) == (1, 1, ["data-not-found"])
+    names(ran.stderr, "data/raw/absent")
     assert not os.listdir(clone / "data")
 
 
@@ -237,14 +235,25 @@ def test_names_that_are_not_utf_8_are_escaped(folder, read):
 
 def test_data_without_a_readable_sample_are_an_error(folder, read, tmp_path):
     path = folder({f"cat/{number}.png": b"" for number in range(5)})
-    words = r"no sample in .*/set can be read: cat/0.png empty: no bytes; cat/1.png .*; cat/2.png .*; 2 more$"
-    with pytest.raises(UserError, match=words):
+    expected = (
+        "data-no-rows",
+        "set",
+        "cat/0.png",
+        "cat/1.png",
+        "cat/2.png",
+        "2 more",
+    )
+    with failing(UserError, *expected):
         read(path)
 
 
 def test_empty_class_folders_are_an_error(tmp_path, read):
     (tmp_path / "set/cat").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no sample in .*/set can be read: it holds none"):
+    with failing(
+        UserError,
+        "data-no-rows",
+        "set",
+    ):
         read(tmp_path / "set")
 
 
@@ -307,7 +316,7 @@ def _end(number):
 
 
 def test_a_killed_worker_is_an_error_message():
-    with pytest.raises(UserError, match="a process that reads samples was killed, most likely because memory ran out"):
+    with failing(UserError, "data-memory"):
         list(workers.in_order(_end, iter(range(3)), 2))
 
 
@@ -357,7 +366,7 @@ def test_the_column_to_split_by_is_kept(tmp_path, form):
     assert run("group", "town") == plain | {"_split_by": ["Ulm", None, "Bonn", "Bonn"]}
     assert [float(cell) for cell in run("time", "rooms")["_split_by"]] == [3, 4, 5, 6]
     assert run("column", "fold") == plain | {"_split": ["train", "val", "dev", "(blank)"]}
-    with pytest.raises(UserError, match=r"has no column 'twon', .* under split.column: did you mean 'town'\?"):
+    with failing(UserError, "params-unknown-column", "'twon'", "split.column", "'town'"):
         run("group", "twon")
 
 
@@ -371,7 +380,7 @@ def test_further_columns_are_kept_as_texts(tmp_path, form):
     kept = {"town": ["Ulm", None, "Bonn", "Bonn"], "fold": ["train", "Validation", "dev", None]}
     assert run("town", "fold") == run() | kept
     assert run("town", by=("group", "town")) == run() | {"_split_by": kept["town"], "town": kept["town"]}
-    with pytest.raises(UserError, match=r"has no column 'twon', .* under schema.keep: did you mean 'town'\?"):
+    with failing(UserError, "params-unknown-column", "'twon'", "schema.keep", "'town'"):
         run("twon")
 
 
@@ -384,7 +393,7 @@ def test_pictures_are_grouped_by_their_folder(folder, tmp_path):
         return pq.read_table(tmp_path / "table").to_pydict()
 
     assert run("folder")["_split_by"] == ["a", "a", "c"]
-    with pytest.raises(UserError, match=r"no column 'patient', which params.yaml names under split.column: it has fol"):
+    with failing(UserError, "params-unknown-column", "'patient'", "split.column", "folder"):
         run("patient")
-    with pytest.raises(UserError, match=r"\(idx\) has no column 'folder', .*: it has none"):
+    with failing(UserError, "params-unknown-column", "(idx)", "'folder'", "split.column"):
         run("folder", "idx")

@@ -15,6 +15,7 @@ from stages.core.errors import UserError
 from stages.schema.kinds import target_number
 from stages.tables import splits, table
 from stages.tables.arrays import SPLITS, open_split, read_summary
+from tests.support.failing import failing
 from tests.support.preparing import PATHS, many, name, official, placed, row, run
 
 
@@ -93,7 +94,7 @@ def test_new_rows_move_no_group(stage):
 
 def test_a_row_without_a_group_is_an_error_that_names_it(stage):
     rows = keyed(["a", None, *"bcdefgh"])
-    with pytest.raises(UserError, match=r"group split, column patient: cat/1\.png: missing\. Fix"):
+    with failing(UserError, "data-invalid-value", "column patient", "cat/1.png"):
         stage(rows, by="group", column="patient")
     stage(rows * 5, rows[1:2], folder="set aside", by="group", column="patient", val=0.3, test=0.4)
 
@@ -136,19 +137,18 @@ def test_with_an_official_test_split_the_latest_rows_are_val(stage):
 
 
 @pytest.mark.parametrize(
-    ("cells", "words"),
+    ("cells", "fault"),
     [
-        (["2024-01-01", "soon", "2024-01-03"], "'soon' is not an ISO date or timestamp, such as 2024-12-31"),
-        (["2024-01-01", "2024", "2024-01-03"], "'2024' is not an ISO date or timestamp"),
-        (["1", "2024-01-01", "3"], "'2024-01-01' is not a number, as other cells are"),
-        (["1", "inf", "3"], "'inf' is not a number, as other cells are"),
+        (["2024-01-01", "soon", "2024-01-03"], "'soon'"),
+        (["2024-01-01", "2024", "2024-01-03"], "'2024'"),
+        (["1", "2024-01-01", "3"], "'2024-01-01'"),
+        (["1", "inf", "3"], "'inf'"),
         (["1", None, "3"], "missing"),
     ],
 )
-def test_a_time_that_cannot_be_read_is_an_error_that_names_the_row(stage, cells, words):
-    with pytest.raises(UserError) as caught:
+def test_a_time_that_cannot_be_read_is_an_error_that_names_the_row(stage, cells, fault):
+    with failing(UserError, "data-invalid-value", "column day", f"cat/1.png: {fault}"):
         stage(keyed(cells), by="time", column="day")
-    assert str(caught.value).startswith(f"time split, column day: cat/1.png: {words}")
 
 
 @pytest.mark.parametrize("seed", range(5))

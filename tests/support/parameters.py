@@ -1,15 +1,15 @@
-"""Edit a copy of params.yaml, and get the error message about it."""
+"""Edit a copy of params.yaml, and expect an error about it."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-import pytest
 from ruamel.yaml import YAML
 
 from stages.core.errors import UserError
 from stages.settings import params
+from tests.support.failing import failing
 from tests.support.project import ROOT
 
 GIVEN = {
@@ -49,11 +49,8 @@ def put(key, value):
         YAML().dump(tree, file)
 
 
-def fault():
-    """The error message about params.yaml, without the file's name."""
-    with pytest.raises(UserError) as caught:
+def mistaken(code, *values):
+    """Fail unless params.yaml has an error with this code, on one line that names these values."""
+    with failing(UserError, code, "params.yaml", *values) as caught:
         params.parse()
-    message = str(caught.value)
-    assert message.startswith("params.yaml")
-    assert "\n" not in message
-    return message.removeprefix("params.yaml").lstrip(":, ")
+    assert "\n" not in str(caught.value)

@@ -40,12 +40,19 @@ class Visible(Exception):
     """Other users of this machine could read the key."""
 
 
+class UserError(SystemExit):
+    """Like that of stages.core.errors, which the container does not have: one line, and exit code 1."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(f"error: {sentence}  [{code}]")
+
+
 def main(arguments: "list[str]") -> int:
     """Run the command until it ends, and return its exit code."""
     parent = int(arguments.pop(0).partition("=")[2]) if arguments[0].startswith("--parent=") else 0
     key = Path(arguments.pop(0)).read_text(encoding="utf-8").strip()
     if not key:
-        sys.exit("error: the key file is empty")
+        raise UserError("key-empty", "the key file is empty: write a key into it")
     environment = dict(os.environ)
     while "=" in arguments[0]:
         name, _, value = arguments.pop(0).partition("=")
@@ -58,7 +65,9 @@ def main(arguments: "list[str]") -> int:
     try:
         server = started(arguments, environment, key)
     except Visible as error:
-        sys.exit(f"error: other users could read the administration key ({error}). {ALLOWED}=1 allows that")
+        raise UserError(
+            "key-visible", f"other users could read the administration key ({error}). {ALLOWED}=1 allows that"
+        ) from None
     signal.signal(signal.SIGTERM, lambda *_: os.kill(server, signal.SIGTERM))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     ended, status = os.wait()
@@ -131,7 +140,7 @@ def _end_with(parent: int) -> None:
     signal.signal(signal.SIGHUP, end)
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
     if os.getppid() != parent:
-        sys.exit("error: the starting process has ended")
+        raise UserError("triton-orphaned", "the starting process has ended: start it again")
 
 
 def _execute(command: "list[str]", environment: "dict[str, str]", guard: int) -> None:
@@ -144,7 +153,8 @@ def _execute(command: "list[str]", environment: "dict[str, str]", guard: int) ->
     try:
         os.execvpe(command[0], command, environment)
     except OSError as error:
-        print(f"error: {command[0]} does not run: {error.strerror}", file=sys.stderr, flush=True)
+        fault = f"{command[0]} does not run: {error.strerror}: check the path and its rights"
+        print(UserError("triton-not-executable", fault), file=sys.stderr, flush=True)
     os._exit(127)
 
 

@@ -143,7 +143,7 @@ def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
         gray = gray and picture.mode in _GRAY
         bits = bits if options.bits else max(bits, bits_used(picture))
     if not widths:
-        raise ValueError("there is no training picture to fit on")
+        raise ValueError("there is no training picture to fit on: take the column out of schema.features")
     shape = _size(widths, heights, options)
     size: dict[str, Any] = {"height": shape[0], "width": shape[1], "channels": options.channels or (1 if gray else 3)}
     size |= {"bits": bits} if bits else {}

@@ -48,7 +48,9 @@ def fit(chunks: Iterable[Iterable[str]], options: Options) -> dict[str, Any]:
         for plain, rows in spelling.merged(words, rules).items()
     }
     if len(counts) < 2:
-        raise ValueError(f"all rows are labeled {', '.join(counts)}: a classifier needs two classes")
+        raise ValueError(
+            f"all rows are labeled {', '.join(counts)}: a classifier needs two classes: add rows of another"
+        )
     numeric = all(label.removeprefix("-").isdecimal() for label in counts)
     labels = sorted(counts, key=lambda label: (int(label) if numeric else 0, label))
     fitted = {"labels": labels, "counts": [counts[label] for label in labels]}

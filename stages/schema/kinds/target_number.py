@@ -52,7 +52,9 @@ def fit(chunks: Iterable[Sequence[float]], options: Options) -> dict[str, Any]:
     known = np.sort(np.concatenate([np.asarray(chunk, np.float64) for chunk in chunks]))
     std = float(known.std())
     if not std > 0:
-        raise ValueError("every training row has the same value: there is nothing to learn")
+        raise ValueError(
+            "every training row has the same value: there is nothing to learn: name another target, or add rows"
+        )
     return {"mean": float(f"{known.mean():.9g}"), "std": float(f"{std:.9g}"), "coverage": options.coverage}
 
 

@@ -24,6 +24,7 @@ _FILES = {
     "json": "json_rows",
 }  # the other modules have their formats' names; csv and json are modules of the standard library
 FEW = 5  # files and columns that a message names
+INTACT = "get an intact copy of the file"
 TABLES = ("csv", "parquet", "json")  # formats of rows with named cells
 
 

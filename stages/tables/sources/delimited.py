@@ -17,6 +17,7 @@ from stages.tables.arrow import array, numbered
 from stages.tables.dialect import Dialect, find
 from stages.tables.number_format import PLAIN, Marks, plain, plain_column
 from stages.tables.sources import (
+    INTACT,
     Columns,
     Reject,
     Sample,
@@ -240,7 +241,7 @@ def _read(
         if "straddling" in fault or "block boundaries" in fault:
             size = f"{BLOCK_BYTES >> 10} KiB, which JSON and Parquet allow"
             fault = f"the next one does not end: is a quote never closed, or the row longer than {size}?"
-        raise UserError("data-damaged", f"{file}, after row {number - 1}: {fault}") from error
+        raise UserError("data-damaged", f"{file}, after row {number - 1}: {fault}: correct it, or {INTACT}") from error
     if bad:
         yield Chunk(name, split, columns, [], cells.slice(0, 0), list(bad.values()), meaning, *reading)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from stages.core.errors import UserError
 from stages.schema import Schema
-from stages.tables.sources import NoOptions, Sample, split_named, two_columns
+from stages.tables.sources import INTACT, NoOptions, Sample, split_named, two_columns
 
 Options = NoOptions
 LAYOUT = "train-images-idx3-ubyte with train-labels-idx1-ubyte, t10k-images-idx3-ubyte and so on"
@@ -126,10 +126,12 @@ def _opened(path: Path, ranks: tuple[int, ...]) -> Iterator[tuple[Stream, tuple[
                 file = stack.enter_context(gzip.GzipFile(fileobj=file))
             shape = _shape(file, path, ranks)
         except _BROKEN as error:
-            raise UserError("data-unreadable", f"{path} cannot be read: {error}") from error
+            raise UserError(
+                "data-unreadable", f"{path} cannot be read: {error}: check its rights, or {INTACT}"
+            ) from error
         held, expected = os.path.getsize(path) - 4 - 4 * len(shape), math.prod(shape)
         if not zipped and held != expected:
-            raise UserError("data-damaged", f"{path} holds {held:,} values, but its header says {expected:,}")
+            raise UserError("data-damaged", f"{path} holds {held:,} values, but its header says {expected:,}: {INTACT}")
         yield file, shape
 
 
@@ -138,17 +140,18 @@ def _shape(file: Stream, path: Path, ranks: tuple[int, ...]) -> tuple[int, ...]:
     if magic not in [bytes((0, 0, _UBYTE, rank)) for rank in ranks]:
         expected = " or ".join(f"0x{_UBYTE << 8 | rank:08x}" for rank in ranks)
         raise UserError(
-            "data-damaged", f"{path} begins with 0x{magic.hex()}, where an IDX file of this name has {expected}"
+            "data-damaged",
+            f"{path} begins with 0x{magic.hex()}, where an IDX file of this name has {expected}: {INTACT}",
         )
     header = file.read(4 * magic[3])
     if len(header) < 4 * magic[3]:
-        raise UserError("data-damaged", f"{path} ends within its header, after {4 + len(header)} bytes")
+        raise UserError("data-damaged", f"{path} ends within its header, after {4 + len(header)} bytes: {INTACT}")
     shape = struct.unpack(f">{magic[3]}I", header)
     if math.prod(shape[1:]) > ARRAY_BYTES:
         sides = "x".join(map(str, shape[1:]))
         raise UserError(
             "data-damaged",
-            f"{path} says that each array is {sides}, which is over {ARRAY_BYTES:,} bytes: its header is broken",
+            f"{path} says that each array is {sides}, which is over {ARRAY_BYTES:,} bytes: {INTACT}",
         )
     return shape
 
@@ -157,10 +160,10 @@ def _read(file: Stream, size: int, path: Path, offset: int, expected: int) -> by
     try:
         values = file.read(size)
     except _BROKEN as error:
-        raise UserError("data-unreadable", f"{path} cannot be read: {error}") from error
+        raise UserError("data-unreadable", f"{path} cannot be read: {error}: check its rights, or {INTACT}") from error
     if len(values) < size:
         raise UserError(
-            "data-damaged", f"{path} holds {offset + len(values):,} values, but its header says {expected:,}"
+            "data-damaged", f"{path} holds {offset + len(values):,} values, but its header says {expected:,}: {INTACT}"
         )
     return values
 
@@ -169,6 +172,8 @@ def _ended(file: Stream, path: Path, expected: int) -> None:
     try:
         more = file.read(1)
     except _BROKEN as error:
-        raise UserError("data-unreadable", f"{path} cannot be read: {error}") from error
+        raise UserError("data-unreadable", f"{path} cannot be read: {error}: check its rights, or {INTACT}") from error
     if more:
-        raise UserError("data-damaged", f"{path} holds more than the {expected:,} values that its header says")
+        raise UserError(
+            "data-damaged", f"{path} holds more than the {expected:,} values that its header says: {INTACT}"
+        )

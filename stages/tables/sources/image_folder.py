@@ -123,7 +123,8 @@ def _listed(root: bytes) -> Iterator[Found]:
         entries = _entries(root)
     except OSError as error:
         raise UserError(
-            "data-unreadable", f"{_readable(root)} cannot be read: {error.strerror}. image_folder expects {LAYOUT}"
+            "data-unreadable",
+            f"{_readable(root)} cannot be read: {error.strerror}. Check its rights; image_folder expects {LAYOUT}",
         ) from error
     folders = [name for name, folder in entries if folder]
     if not folders:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from stages.core.errors import UserError
 from stages.schema import Schema
 from stages.tables import sources
-from stages.tables.sources import Reject, Sample, cell_path, file_columns, split_in, split_named
+from stages.tables.sources import INTACT, Reject, Sample, cell_path, file_columns, split_in, split_named
 
 LAYOUT = "a .jsonl file with an object on each line, or a .json file with a list of rows for each split"
 CHUNK_ROWS = 512
@@ -111,7 +111,7 @@ def _first(path: Path, options: Options) -> dict[str, Any]:
                 return _cells(json.loads(row) if isinstance(row, bytes) else row, options.columns)
             except json.JSONDecodeError as error:
                 raise UserError(
-                    "data-damaged", f"{path} cannot be read: its first row is not JSON ({error})"
+                    "data-damaged", f"{path} cannot be read: its first row is not JSON ({error}): {INTACT}"
                 ) from error
             except ValueError:
                 break
@@ -134,7 +134,7 @@ def _lists(file: Path, options: Options) -> Iterator[tuple[str, str | None, Any]
         with file.open(encoding="utf-8-sig") as opened:
             tree = json.load(opened)
     except (OSError, ValueError) as error:
-        raise UserError("data-unreadable", f"{file} cannot be read: {error}") from error
+        raise UserError("data-unreadable", f"{file} cannot be read: {error}: check its rights, or {INTACT}") from error
     if isinstance(tree, list):
         yield file.name, split_in(file.stem), tree
         return

@@ -14,6 +14,7 @@ from stages.schema import Schema
 from stages.tables import sources
 from stages.tables.arrow import numbered
 from stages.tables.sources import (
+    INTACT,
     Columns,
     NoOptions,
     Reject,
@@ -92,7 +93,7 @@ def chunks(path: Path, schema: Schema, options: Options) -> Iterator[Chunk]:
                     yield Chunk(file.name, split, first, rows, str(file.parent), file_columns(schema))
                     first += len(rows)
             except (OSError, pa.ArrowException) as error:
-                raise UserError("data-damaged", f"{file}, after row {first - 1}: {error}") from error
+                raise UserError("data-damaged", f"{file}, after row {first - 1}: {error}: {INTACT}") from error
 
 
 def read(chunk: Chunk) -> Iterator[Sample | Reject]:
@@ -189,4 +190,4 @@ def _opened(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:
-        raise UserError("data-unreadable", f"{file} cannot be read: {error}") from error
+        raise UserError("data-unreadable", f"{file} cannot be read: {error}: check its rights, or {INTACT}") from error

@@ -10,6 +10,7 @@ from serving.releases import approval
 from serving.releases.store import Store
 from serving.triton.names import Names
 from stages.core.errors import Misuse
+from tests.support.failing import failing
 
 NAMES = Names("digits", "0123456789ab")
 
@@ -36,7 +37,7 @@ def test_an_approval_holds_for_one_release_and_its_reasons(tmp_path):
 
 
 def test_a_verdict_on_another_release_is_not_approved(tmp_path):
-    with pytest.raises(Misuse, match="the verdict is on ba9876543210, and 0123456789ab is exported: `millrace run`"):
+    with failing(Misuse, "verdict-outdated", "ba9876543210", "0123456789ab"):
         approval.approve(Store(tmp_path / "live"), NAMES, judged("too large", release="ba9876543210"), "Ada", "a trial")
 
 

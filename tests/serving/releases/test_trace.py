@@ -18,6 +18,7 @@ from serving.releases.store import Store
 from serving.releases.trace import Trace, follow, named, restore
 from serving.triton.launcher import find_server
 from stages.core.errors import Misuse, UserError
+from tests.support.failing import failing
 from tests.support.project import Clone
 from tests.support.releases import flipped
 
@@ -114,7 +115,7 @@ def test_an_altered_byte_in_the_cache_is_found(released, release, path, tmp_path
         trace = traced(released, release)
         broken = [fault for link in trace.links for fault in link.broken]
         assert any(fault.startswith(f"{path}: {kept} in DVC's cache has other bytes") for fault in broken), broken
-        with pytest.raises(UserError, match=r"cannot be restored: .*has other bytes"):
+        with failing(UserError, "trace-broken"):
             restore(trace, tmp_path / "restored")
     assert faults(released, release) == [] and not (tmp_path / "restored").exists()
 
@@ -232,7 +233,7 @@ def test_the_state_of_a_release_is_restored(other, release, tmp_path):
     assert "epochs: 20" in (restored.folder / "params.yaml").read_text()
     kept = restored.folder / "models" / "weights.safetensors"
     assert git_history.digest(kept, "md5") == git_history.head(restored.folder).outputs["models/weights.safetensors"]
-    with pytest.raises(Misuse, match="exists already"):
+    with failing(Misuse, "trace-folder-exists"):
         restore(traced(other, release), restored.folder)
 
 
@@ -243,7 +244,7 @@ def test_an_unknown_release_is_reported_with_the_existing_ones(released, release
 
 def test_an_uncommitted_release_is_reported(other, release):
     other.run("git", "reset", "-q", "HEAD~1")
-    with pytest.raises(UserError, match=f"release {release} is not in git yet: commit"):
+    with failing(UserError, "trace-unknown-release", release):
         traced(other, release)
 
 
@@ -264,11 +265,11 @@ def test_releases_are_read_from_every_format_of_saved_answers(tmp_path):
     coded = {"outputs": [{"name": "release", "datatype": "UINT8", "shape": [2, 12], "data": codes}]}
     assert named(json.dumps(coded)) == ["0123456789ab", "ba9876543210"]
     assert named(json.dumps(triton)) == named(json.dumps(ROWS[0])) == named("0123456789ab") == ["0123456789ab"]
-    with pytest.raises(UserError, match="names no release"):
+    with failing(UserError, "trace-no-release"):
         named(str(tmp_path / "none.parquet"))
     (tmp_path / "broken.json").write_text('{"release"')
     for unreadable in (str(tmp_path / "broken.json"), "{", str(tmp_path)):
-        with pytest.raises(UserError, match="cannot be read as answers"):
+        with failing(UserError, "trace-unreadable"):
             named(unreadable)
-    with pytest.raises(Misuse, match="no existing file"):
+    with failing(Misuse, "trace-no-answers"):
         named("nowhere.csv")

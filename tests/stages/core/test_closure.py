@@ -11,6 +11,7 @@ import pytest
 from stages.core import closure
 from stages.core.closure import Closure, digest
 from stages.core.errors import UserError
+from tests.support.failing import failing
 from tests.support.project import ROOT
 
 SOURCE = '''
@@ -155,7 +156,7 @@ def test_the_servers_own_packages_are_those_of_its_lock_file():
 
 def test_a_source_that_is_no_python_is_one_line(tree):
     (tree / "stages/near.py").write_text("def f(:\n")
-    with pytest.raises(UserError, match=r"near\.py cannot be read as Python"):
+    with failing(UserError, "code-unreadable", "near.py"):
         closure.closure("stages/run.py", {}, tree)
 
 

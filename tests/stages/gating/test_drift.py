@@ -21,6 +21,7 @@ from stages.settings import params
 from stages.tables import distributions, table
 from stages.tables.arrays import SPLITS, create_split
 from stages.tables.distributions import distance, of_numbers, of_words
+from tests.support.failing import failing
 
 settings.register_profile("here", derandomize=True, deadline=None, database=None)  # the same on every machine
 settings.load_profile("here")
@@ -221,7 +222,7 @@ def test_a_damaged_statistics_file_is_an_error(tmp_path):
     path = tmp_path / "statistics.json"
     for text in ("{", "[]", '{"age": {"train": {"rows": 3}}}'):
         path.write_text(text)
-        with pytest.raises(UserError, match="holds no statistics: restore it with `git checkout"):
+        with failing(UserError, "champion-damaged", "`git checkout"):
             distributions.load(path)
 
 

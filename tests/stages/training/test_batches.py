@@ -10,6 +10,7 @@ import pytest
 from stages.core.errors import UserError
 from stages.tables.arrays import open_split
 from stages.training.batches import ArraysModule, Batches
+from tests.support.failing import failing
 from tests.support.training import make_data
 
 
@@ -53,5 +54,5 @@ def test_a_split_with_fewer_samples_than_processes_is_an_error(tmp_path):
     data = ArraysModule(tmp_path / "arrays", 8, 0)
     data.trainer = SimpleNamespace(world_size=4, global_rank=0)
     assert len(data.train_dataloader()) == 6
-    with pytest.raises(UserError, match="val split has 3 samples, too few for 4"):
+    with failing(UserError, "train-few-samples", "val", "3", "4"):
         data.val_dataloader()

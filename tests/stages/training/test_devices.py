@@ -7,25 +7,26 @@ import pytest
 from stages.core.errors import UserError
 from stages.settings import params
 from stages.training import devices
+from tests.support.failing import failing
 from tests.support.training import settle
 
 NAMES = ("cpu", "gpu", "auto")
 
 
 @pytest.mark.parametrize(
-    ("changes", "gpus", "message"),
+    ("changes", "gpus", "expected"),
     [
-        ({"accelerator": "gpu"}, 0, "finds no GPU"),
-        ({"accelerator": "auto", "devices": 4}, 2, "finds 2 GPUs"),
-        ({"precision": "16-mixed"}, 0, "needs a GPU"),
-        ({"precision": "16-mixed", "accelerator": "cpu"}, 1, "needs a GPU"),
-        ({"strategy": "fsdp"}, 0, "needs GPUs"),
-        ({"strategy": "fsdp", "accelerator": "gpu", "clip_norm": 1.0}, 1, "does not support"),
+        ({"accelerator": "gpu"}, 0, ("train-no-gpu",)),
+        ({"accelerator": "auto", "devices": 4}, 2, ("train-few-gpus", "2")),
+        ({"precision": "16-mixed"}, 0, ("train-no-gpu",)),
+        ({"precision": "16-mixed", "accelerator": "cpu"}, 1, ("train-no-gpu",)),
+        ({"strategy": "fsdp"}, 0, ("train-no-gpu",)),
+        ({"strategy": "fsdp", "accelerator": "gpu", "clip_norm": 1.0}, 1, ("train-fsdp-option",)),
     ],
 )
-def test_settings_that_this_machine_does_not_support_are_errors(tmp_path, changes, gpus, message):
+def test_settings_that_this_machine_does_not_support_are_errors(tmp_path, changes, gpus, expected):
     section = params.parse(settle(tmp_path / "run", changes) / "params.yaml").train
-    with pytest.raises(UserError, match=message):
+    with failing(UserError, *expected):
         devices.on_gpu(section, gpus)
 
 
