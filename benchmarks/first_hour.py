@@ -69,7 +69,7 @@ def measure_split(name: str, header: list[str], rows: list[list[str]], seed: int
                 writer.writerow([part, *row])
         command = (sys.executable, "-m", "flows.intake.add", f"--target={header[-1]}", "--", str(table))
         workspace.timed(folder, *command)
-        features = dict(params.parse(folder / "params.yaml").schema_.features)
+        features = dict(params.parse(folder / "params.yaml").schema.features)
         features.pop("part_of_split", None)
         params.edit(
             {"schema": {"features": features}, "split": {"by": "column", "column": "part_of_split"}},

@@ -83,10 +83,11 @@ def measure(case: Case) -> dict[str, Any]:
 
 def epoch_by_hand(steps: int) -> float:
     """Seconds of one epoch of a plain loop, after a warm-up epoch."""
-    from stages.train import build
+    from stages.train import Parameters, build
 
-    learner = build(params.load("train"), Path("data/schema.json"))
-    network, train = learner.network.train(), params.load("train").train
+    parameters = params.load("train", Parameters)
+    learner = build(parameters, Path("data/schema.json"))
+    network, train = learner.network.train(), parameters.train
     split = open_split(Path("data/arrays"), "train")
     blocks = [torch.from_numpy(np.array(block)) for block in split.blocks]
     y = torch.from_numpy(np.array(split.target))
@@ -109,7 +110,7 @@ def epoch_with_lightning(steps: int) -> float:
     """Seconds of the training steps of one epoch of the stage's trainer, after a warm-up epoch."""
     from lightning.pytorch import Callback
 
-    from stages.train import build, make_callbacks, make_trainer
+    from stages.train import Parameters, build, make_callbacks, make_trainer
     from stages.training.batches import ArraysModule
 
     class Clock(Callback):
@@ -122,10 +123,10 @@ def epoch_with_lightning(steps: int) -> float:
             if index == trainer.num_training_batches - 1:
                 self.seconds = time.perf_counter() - self.began_s
 
-    listed = params.load("train")
+    listed = params.load("train", Parameters)
     with tempfile.TemporaryDirectory() as scratch:
         clock = Clock()
-        callbacks, _ = make_callbacks(listed.train, Path(scratch))
+        _, callbacks, _ = make_callbacks(listed.train, Path(scratch))
         trainer = make_trainer(listed.train, Path(scratch), False, [clock, *callbacks])
         trainer.fit_loop.max_epochs = 2
         trainer.limit_train_batches = steps

@@ -10,8 +10,9 @@ from typing import Any
 from stages.core.errors import Invalid, Misuse
 from stages.core.words import nearest
 from stages.evaluation import metrics
-from stages.schema import Column
+from stages.schema import Column, Schema
 from stages.settings import params, sections
+from stages.settings.gate import Bound
 from stages.training.devices import on_gpu
 from stages.training.earlier_weights import pinned
 
@@ -24,7 +25,7 @@ def everything(settings: sections.Params) -> None:
     """
     import torch
 
-    declared = settings.schema_.unfitted()
+    declared = settings.schema.unfitted()
     network(declared, settings.model, settings.train.augment)
     thresholds(settings.gate.thresholds, settings.gate.margins, declared.target)
     for column, bounds in settings.gate.slices.items():
@@ -76,7 +77,7 @@ def champion(paths: Mapping[str, str]) -> None:
             raise Misuse("champion-damaged", f"{path} {problem}: `git checkout {path}` restores it") from error
 
 
-def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
+def network(declared: Schema, model: sections.Model, augment: Mapping[str, Any]) -> None:
     """Check that every part of the network, every option and every augmentation exists.
 
     Raises:
@@ -93,7 +94,9 @@ def network(declared: Any, model: Any, augment: Mapping[str, Any]) -> None:
         raise Misuse("params-invalid-network", f"params.yaml: {error}") from error
 
 
-def thresholds(bounds: Mapping[str, Any], margins: Mapping[str, float], target: Column, section: str = "gate") -> None:
+def thresholds(
+    bounds: Mapping[str, Bound], margins: Mapping[str, float], target: Column, section: str = "gate"
+) -> None:
     """Check that metrics of these names are measured and can satisfy their bounds.
 
     Raises:

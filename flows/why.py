@@ -67,7 +67,7 @@ def _code(stage: str, entry: Mapping[str, Any], root: Path) -> Iterator[str]:
         yield f"its record of code, {_record(stage)}, is not in DVC's cache"
     else:
         yield from closure.differences(
-            record, closure.closure(f"stages/{stage}.py", choices.modules(params.load("code")))
+            record, closure.closure(f"stages/{stage}.py", choices.modules(params.load("code", choices.Parameters)))
         )
 
 

@@ -13,7 +13,7 @@ from stages.settings import choices, params
 
 def main(code: Path) -> None:
     """Write `STAGE.json` for each other stage of dvc.yaml."""
-    chosen = choices.modules(params.load("code"))
+    chosen = choices.modules(params.load("code", choices.Parameters))
     with replacing(code) as whole:
         whole.mkdir()
         for stage in params.stages():

@@ -6,6 +6,7 @@ import stages.core.interrupts  # noqa: F401
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,17 @@ from stages.evaluation.metrics import Metrics
 from stages.evaluation.metrics import of as metrics_of
 from stages.evaluation.yardsticks import NAMES, fitting
 from stages.schema import Schema
-from stages.settings import params
+from stages.settings import params, section, sections
 from stages.tables.arrays import Split, open_split
 
 BATCH = 256
+
+
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    train: sections.Train
 
 
 def main(
@@ -38,7 +46,7 @@ def main(
     yardsticks: Path,
 ) -> None:
     """Predict the val and test splits with the network, measure and plot the result beside simple models' results."""
-    train = params.load("evaluate").train
+    train = params.load("evaluate", Parameters).train
     if train.arithmetic == "portable":
         arithmetic.portable()
     import torch

@@ -6,6 +6,7 @@ import stages.core.interrupts  # noqa: F401
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from serving.triton import manifest as manifests
 from stages.core import arithmetic, command
 from stages.core.files import replacing, sha256
 from stages.schema import MISSING, Schema
-from stages.settings import params
+from stages.settings import params, section, sections
 from stages.tables import arrays as arrays_
 from stages.tables.table import Values
 
@@ -28,6 +29,13 @@ COPIES = (  # files and folders that a release holds a copy of
 )
 
 
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    export: sections.Export
+
+
 def main(weights: Path, arrays: Path, schema: Path, table: Path, repository: Path, manifest: Path) -> None:
     """Export the network, name the result by its content, and write its manifests."""
     arithmetic.portable()
@@ -36,21 +44,21 @@ def main(weights: Path, arrays: Path, schema: Path, table: Path, repository: Pat
     from serving.triton.names import Names, rename
     from stages.networks import network
 
-    section = params.load("export").export
+    settings = params.load("export", Parameters).export
     fitted = Schema.load(schema)
     onnx = to_onnx(network.load(weights, fitted), fitted)
     golden = golden_rows(fitted, arrays, table)
-    serving = Serving(section.max_batch, section.instances, section.threads)
-    blank = Names(section.name, manifests.BLANK)
+    serving = Serving(settings.max_batch, settings.instances, settings.threads)
+    blank = Names(settings.name, manifests.BLANK)
     sources = {"weights": sha256(weights)} | arrays_.read_summary(arrays)["sha256"]
     with replacing(repository) as folder:
         layout.write(folder, blank, fitted, onnx, golden, serving, code=Path(__file__).parent.parent)
-        made = manifests.describe(folder, section.name, sources)
-        rename(folder, blank, Names(section.name, made.id))
+        made = manifests.describe(folder, settings.name, sources)
+        rename(folder, blank, Names(settings.name, made.id))
         manifests.check(folder, made)
     with replacing(manifest) as path:
         path.write_text(made.text, encoding="utf-8")
-    print(f"exported {section.name}_{made.id}: {len(onnx):,} bytes of network")
+    print(f"exported {settings.name}_{made.id}: {len(onnx):,} bytes of network")
 
 
 def to_onnx(network: Any, schema: Schema) -> bytes:

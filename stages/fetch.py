@@ -5,6 +5,7 @@ from __future__ import annotations
 import stages.core.interrupts  # noqa: F401
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ from PIL import Image
 
 from stages.core import command
 from stages.core.files import replacing
-from stages.settings import params
+from stages.settings import params, section, sections
+
+
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    data: sections.Data
 
 
 def main(builtin: Path) -> None:
     """Write `data.builtin` below BUILTIN."""
-    name = params.load("fetch").data.builtin
+    name = params.load("fetch", Parameters).data.builtin
     with replacing(builtin) as partial:
         BUILTIN[name](partial / name)
 

@@ -6,7 +6,7 @@ import stages.core.interrupts  # noqa: F401
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,21 @@ from stages.gating.wording import beside
 from stages.gating.yardsticks import FEW_ROUNDS as ROUNDS_OF_CONTROLS
 from stages.gating.yardsticks import among, compare, untested
 from stages.schema import Schema
-from stages.settings import params
+from stages.settings import params, section
+from stages.settings.gate import Bound, Gate, Slices
 from stages.stats import medians
 from stages.tables import distributions
 from stages.tables.arrays import Split, open_split
 
 NO_CHAMPION = {"champion": None, "state": "none", "outcome": ""}
 FEW_ROUNDS = 20  # are enough to show that a model does not differ from itself
+
+
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    gate: Gate
 
 
 def main(
@@ -63,43 +71,45 @@ def main(
     yardsticks: Path,
 ) -> None:
     """Judge the served answers, print the verdict as a table and write it. A refusal is a verdict, not an error."""
-    listed = params.load("gate").gate
+    settings = params.load("gate", Parameters).gate
     fitted, test = Schema.load(schema), open_split(arrays, "test")
     truth = test.target
     parity, champion = read(answers / "parity.json"), read(challenge / "challenge.json")
     timed, slow, champion_times = (read(times)[name] for name in ("one_client", "slow", "champion"))
     if champion_times and "lost" in champion_times:
         champion |= {"state": "lost", "outcome": champion_times["lost"]}
-    bounds = plain(listed.thresholds)
+    thresholds = plain(settings.thresholds)
     slice_bounds = {
-        by: SliceBounds(plain(section.thresholds), section.margins, section.min_rows)
-        for by, section in listed.slices.items()
+        by: SliceBounds(plain(bounds.thresholds), bounds.margins, bounds.min_rows)
+        for by, bounds in settings.slices.items()
     }
-    simple, relative = load_yardsticks(yardsticks), YardstickBounds(**listed.yardsticks.model_dump())
-    policy = Policy(bounds, listed.margins, listed.level, listed.p99_ms, listed.approval, slice_bounds, relative)
+    simple, relative = load_yardsticks(yardsticks), YardstickBounds(**settings.yardsticks.model_dump())
+    policy = Policy(
+        thresholds, settings.margins, settings.level, settings.p99_ms, settings.approval, slice_bounds, relative
+    )
     ours, theirs = served(answers, fitted), served(challenge, fitted)
     assert ours is not None  # verify has written them
-    measured, differences = measure(fitted, truth, ours, theirs, set(bounds), set(listed.margins), listed.level)
+    measured, differences = measure(fitted, truth, ours, theirs, set(thresholds), set(settings.margins), settings.level)
     evidence = Evidence(parity["release"], measured, parity["checks"], timed["p99_ms"], champion, differences)
     evidence = replace(
         evidence,
-        yardsticks=compare(fitted, truth, ours, simple, listed.level),
+        yardsticks=compare(fitted, truth, ours, simple, settings.level),
         untested=untested(fitted, truth),
     )
     before = read(champion_verdict).get("slices", ())
-    parts = list(sliced(table, test, listed.slices, before, fitted, ours, theirs, listed.level))
-    changed = robustness.robustness(answers, fitted, listed.robustness, listed.level)
-    _, same = measure(fitted, truth, ours, ours, (), set(listed.margins), listed.level, FEW_ROUNDS)
+    parts = list(sliced(table, test, settings.slices, before, fitted, ours, theirs, settings.level))
+    changed = robustness.robustness(answers, fitted, settings.robustness, settings.level)
+    _, same = measure(fitted, truth, ours, ours, (), set(settings.margins), settings.level, FEW_ROUNDS)
     bad, wrong = read(answers / "controls.json")["controls"], np.load(answers / "controls.npz", allow_pickle=False)
     controls = [
-        *known_bad(evidence, [*bad, slow], wrong, fitted, truth, simple, listed.level),
+        *known_bad(evidence, [*bad, slow], wrong, fitted, truth, simple, settings.level),
         constant_answer(evidence, fitted, truth, simple, policy),
         compare_with_itself(evidence, same),
     ]
     old, new = map(distributions.load, (released_statistics, statistics))
-    drifted = drift.figures(old, new, champion["state"], drift.Bounds(**listed.drift.model_dump()))
-    disagreement = robustness.disagreement(answers, challenge, fitted, listed.max_disagreement, listed.level)
-    cost = costs(read(times), listed.max_slower, listed.max_larger, listed.level)
+    drifted = drift.figures(old, new, champion["state"], drift.Bounds(**settings.drift.model_dump()))
+    disagreement = robustness.disagreement(answers, challenge, fitted, settings.max_disagreement, settings.level)
+    cost = costs(read(times), settings.max_slower, settings.max_larger, settings.level)
     evidence = replace(evidence, slices=parts, figures=[*disagreement, *cost, *changed, *drifted], controls=controls)
     result = judge(evidence, policy)
     with replacing(verdict) as path:
@@ -107,7 +117,7 @@ def main(
     show(result, read(times))
 
 
-def plain(thresholds: Mapping[str, Any]) -> dict[str, Any]:
+def plain(thresholds: Mapping[str, Bound]) -> dict[str, dict[str, float | None]]:
     """Bounds of params.yaml as the plain values that a policy holds."""
     return {name: bound.model_dump() for name, bound in thresholds.items()}
 
@@ -160,7 +170,7 @@ def slower(ratios: Sequence[float], most: float, level: float) -> Figure:
 def sliced(
     source: Path,
     test: Split,
-    sections: Mapping[str, Any],
+    by_column: Mapping[str, Slices],
     before: Sequence[Mapping[str, Any]],
     schema: Schema,
     ours: np.ndarray,
@@ -169,19 +179,19 @@ def sliced(
 ) -> Iterator[Slice]:
     """Each slice of the test rows, measured if it has enough rows; and each slice `before` that has no rows now.
 
-    `sections`: `gate.slices` of params.yaml. `before`: the slices that the champion was judged on.
+    `by_column`: `gate.slices` of params.yaml. `before`: the slices that the champion was judged on.
     """
-    for by, section in sections.items():
-        cells = slices.read(source, by, test.rows, section.bins is not None)
-        compared = set(section.margins if theirs is not None else ())
-        for value, at, span in slices.cut(cells, section.bins or slices.BINS):
+    for by, bounds in by_column.items():
+        cells = slices.read(source, by, test.rows, bounds.bins is not None)
+        compared = set(bounds.margins if theirs is not None else ())
+        for value, at, span in slices.cut(cells, bounds.bins or slices.BINS):
             measured: dict[str, Estimate] = {}
             differences: dict[str, Difference] = {}
             without = set[str]()
-            if len(at) >= section.min_rows:
+            if len(at) >= bounds.min_rows:
                 champions = None if theirs is None else theirs[at]
                 measured, differences = measure(
-                    schema, test.target[at], ours[at], champions, set(section.thresholds), compared, level
+                    schema, test.target[at], ours[at], champions, set(bounds.thresholds), compared, level
                 )
                 without = undefined(schema, test.target[at])
             yield Slice(by, value, len(at), measured, differences, span, frozenset(without))

@@ -7,6 +7,7 @@ import stages.core.interrupts  # noqa: F401
 import csv
 import functools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,8 @@ from stages.core.errors import UserError
 from stages.core.files import replacing
 from stages.core.progress import counting
 from stages.schema import Schema
-from stages.settings import params, sections
-from stages.settings.split import SPLITS
+from stages.settings import params, section, sections
+from stages.settings.split import SPLITS, Split
 from stages.tables import overlooked, sources, workers
 from stages.tables.rows import Layout, encode
 from stages.tables.sources import Reject
@@ -31,9 +32,18 @@ class Tally(NamedTuple):
     reasons: tuple[Reject, ...]  # the first few
 
 
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    data: sections.Data
+    schema: sections.Schema
+    split: Split
+
+
 def main(data: Path, table: Path, rejects: Path) -> None:
     """Read every sample in DATA into TABLE (Parquet), and list in REJECTS (CSV) what could not be read."""
-    parameters = params.load("ingest")
+    parameters = params.load("ingest", Parameters)
     schema = sections.declared(parameters.schema.features, parameters.schema.target)
     layout = Layout(schema, parameters.split.by, parameters.split.column, tuple(parameters.schema.keep))
     started = time.monotonic()

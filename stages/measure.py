@@ -28,7 +28,8 @@ from stages.core.host import fingerprint
 from stages.gating import controls
 from stages.gating.controls import Control
 from stages.schema import Schema
-from stages.settings import params
+from stages.settings import params, section, sections
+from stages.settings.gate import Gate
 from stages.tables.arrays import open_split
 
 SAMPLES = 64  # distinct samples, sent in turn
@@ -39,6 +40,14 @@ PAUSE_S = 0.05  # between sessions, so that one burst of load does not hit them 
 RESTORE = "`dvc checkout --force champion/repository.dvc` or `dvc pull champion/repository.dvc` brings it back"
 AFTERWARDS = "`dvc repro --force --single-item measure`"
 SLOW_REQUESTS, SLOW_MS = 3, 1000.0  # to the slow control: the most requests, and the time after which none follows
+
+
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    measure: sections.Measure
+    gate: Gate
 
 
 def main(
@@ -55,8 +64,8 @@ def main(
 
     A champion that can still answer is served by the same server and timed in turn with the candidate.
     """
-    listed = params.load("measure")
-    section, slow = listed.measure, controls.slow(listed.gate.p99_ms)
+    parameters = params.load("measure", Parameters)
+    settings, slow = parameters.measure, controls.slow(parameters.gate.p99_ms)
     fitted, made = Schema.load(schema), manifests.load(manifest)
     samples = next(raw_rows(fitted, table, open_split(arrays, "test").rows[:SAMPLES], whole=True))
     raw = list(batches(samples, 1))
@@ -64,15 +73,15 @@ def main(
     answers = json.loads((challenge / "challenge.json").read_text(encoding="utf-8"))["state"] == "answers"
     live = Champion.load(champion) if answers else None
     with sandbox(repository, made, fitted, partial(add, slow, live)) as box:
-        latency = latencies_ms(box, raw, section.requests)
-        rate = throughput_per_s(box, raw, section.requests, section.clients)
+        latency = latencies_ms(box, raw, settings.requests)
+        rate = throughput_per_s(box, raw, settings.requests, settings.clients)
         slowly = latencies_ms(box, raw, few, warm_up=0, model=box.names.added(slow.name))
-        compared = compare(box, live, raw, section.requests) if live else None
+        compared = compare(box, live, raw, settings.requests) if live else None
     result = {
         "release": made.id,
         "host": fingerprint(),
-        "one_client": {"requests": section.requests, **percentiles(latency)},
-        "together": {"clients": section.clients, "requests": section.requests, "requests_per_s": round(rate, 1)},
+        "one_client": {"requests": settings.requests, **percentiles(latency)},
+        "together": {"clients": settings.clients, "requests": settings.requests, "requests_per_s": round(rate, 1)},
         "bytes": total_bytes(repository),
         "champion": compared,
         "slow": slow.described() | {"requests": few, "evidence": {"p99_ms": percentiles(slowly)["p99_ms"]}},
@@ -80,7 +89,7 @@ def main(
     with replacing(times) as path:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     p50, p99 = (percentiles(latency)[name] for name in ("p50_ms", "p99_ms"))
-    print(f"one client: p50 {p50} ms, p99 {p99} ms; {section.clients} clients: {rate:,.0f} requests/s")
+    print(f"one client: p50 {p50} ms, p99 {p99} ms; {settings.clients} clients: {rate:,.0f} requests/s")
 
 
 def latencies_ms(

@@ -8,7 +8,7 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,8 @@ from stages.core import command
 from stages.core.errors import UserError
 from stages.core.files import replacing, sha256
 from stages.schema import Column, Schema, kind, target_kind
-from stages.settings import params, sections
+from stages.settings import params, section, sections
+from stages.settings.split import Split
 from stages.tables import splits, table
 from stages.tables.arrays import SPLITS, create_split
 from stages.tables.table import column as read_column
@@ -30,9 +31,17 @@ FEW = 3  # faulty rows that an error names
 Raw = Mapping[str, Sequence[Any]]  # {column: [n]}
 
 
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    schema: sections.Schema
+    split: Split
+
+
 def main(table: Path, quarantine: Path, arrays: Path, schema: Path) -> None:
     """Turn the accepted rows of the table into arrays and a fitted schema."""
-    parameters = params.load("prepare")
+    parameters = params.load("prepare", Parameters)
     declared = sections.declared(parameters.schema.features, parameters.schema.target)
     ids, official = read_ids(table), read_column(table, "_split")
     sound = np.flatnonzero(~set_aside(table, quarantine) | (official == "test"))  # keep results comparable with others

@@ -12,26 +12,43 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.core import arithmetic, command, inputs
 from stages.core.errors import Busy, Invalid, Misuse
 from stages.core.files import replacing, sha256
 from stages.core.locks import holding
 from stages.evaluation.metrics import of as metrics_of
-from stages.settings import params
+from stages.settings import params, section, sections
 from stages.training import devices, processes
 from stages.training.earlier_weights import pinned
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+    from lightning.pytorch import Callback
+    from torch import Tensor
+
+    from stages.training.callbacks import Recorder
+    from stages.training.learner import Learner
 
 SCRATCH = Path(".scratch/train")
 CALIBRATION_BATCH = 1024
 
 
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    model: sections.Model
+    train: sections.Train
+
+
 def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
     """Train the network of params.yaml and write its weights and learning curves."""
-    sections = params.load("train")
-    train = sections.train
+    parameters = params.load("train", Parameters)
+    train = parameters.train
     if train.arithmetic == "portable":
         arithmetic.portable()
     if processes.must_launch(train.devices, train.num_nodes):
@@ -40,7 +57,7 @@ def main(arrays: Path, schema: Path, weights: Path, curves: Path) -> None:
         processes.launch("stages.train", options, train.devices, train.num_nodes, train.threads)
         if os.environ.get("NODE_RANK", "0") == "0":
             remove_scratch()
-    elif fit(sections, arrays, schema, weights, curves) and not processes.launched():
+    elif fit(parameters, arrays, schema, weights, curves) and not processes.launched():
         remove_scratch()
 
 
@@ -51,20 +68,20 @@ def remove_scratch() -> None:
         shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
-def fit(sections: Any, arrays: Path, schema: Path, weights: Path, curves: Path) -> bool:
+def fit(parameters: Parameters, arrays: Path, schema: Path, weights: Path, curves: Path) -> bool:
     """Train in one process. The first process writes the results and returns True."""
     import torch
 
     from stages.training.batches import ArraysModule
 
-    train = sections.train
+    train = parameters.train
     torch.set_num_threads(train.threads)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that slows a small cnn by 3 to 7 %
     on_gpu = devices.on_gpu(train, torch.cuda.device_count())
-    learner = build(sections, schema)
+    learner = build(parameters, schema)
     data = ArraysModule(arrays, train.batch_size, train.seed, overfit=train.debug == "overfit")
-    scratch = SCRATCH / inputs_digest(sections, arrays, schema)
-    callbacks, kept = make_callbacks(train, scratch)
+    scratch = SCRATCH / inputs_digest(parameters, arrays, schema)
+    recorder, callbacks, kept = make_callbacks(train, scratch)
     trainer = make_trainer(train, scratch, on_gpu, callbacks)
     first = trainer.is_global_zero
     with holding(SCRATCH.with_suffix(".lock"), "training") if first else contextlib.nullcontext():
@@ -75,13 +92,13 @@ def fit(sections: Any, arrays: Path, schema: Path, weights: Path, curves: Path) 
             state_dict = torch.load(kept, "cpu", weights_only=True)["state_dict"]
             tensors = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
             tensors = dict(calibrated(learner.network.spec, tensors, schema, arrays))
-            write(learner.network.spec, tensors, callbacks[0].rows, weights, curves)
+            write(learner.network.spec, tensors, recorder.rows, weights, curves)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return bool(first)
 
 
-def build(sections: Any, schema_path: Path) -> Any:
+def build(parameters: Parameters, schema_path: Path) -> Learner:
     """Build the learner with its network, initialized from the seed or from earlier weights."""
     import torch
 
@@ -90,7 +107,7 @@ def build(sections: Any, schema_path: Path) -> Any:
     from stages.training.learner import Learner
 
     schema = Schema.load(schema_path)
-    model, train = sections.model, sections.train
+    model, train = parameters.model, parameters.train
     parts = {"encoders": model.encoders, "trunk": model.trunk, "head": model.head}
     try:
         torch.manual_seed(train.seed)
@@ -104,13 +121,25 @@ def build(sections: Any, schema_path: Path) -> Any:
         raise Misuse("params-invalid-network", f"params.yaml: {error}") from error
     if model.freeze_encoders:
         net.encoders.requires_grad_(False)
-    names = ("seed", "optimizer", "learning_rate", "momentum", "schedule", "warmup_epochs", "l1", "l2", "arithmetic")
     metrics = metrics_of(schema.target).metrics(schema.target)
     augment = augment if train.debug == "none" else None
-    return Learner(net, metrics, augment, **{name: getattr(train, name) for name in names})
+    return Learner(
+        net,
+        metrics,
+        augment,
+        seed=train.seed,
+        optimizer=train.optimizer,
+        learning_rate=train.learning_rate,
+        momentum=train.momentum,
+        schedule=train.schedule,
+        warmup_epochs=train.warmup_epochs,
+        l1=train.l1,
+        l2=train.l2,
+        arithmetic=train.arithmetic,
+    )
 
 
-def inputs_digest(sections: Any, arrays: Path, schema: Path) -> str:
+def inputs_digest(parameters: Parameters, arrays: Path, schema: Path) -> str:
     """A digest of the data, parameters, code, libraries and folder of a training; it names the scratch folder."""
     import lightning
     import torch
@@ -122,16 +151,17 @@ def inputs_digest(sections: Any, arrays: Path, schema: Path) -> str:
         files += [sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
     # Lightning's checkpoints hold absolute paths, so a run cannot resume in a folder that has moved
     environment = [torch.__version__, lightning.__version__, str(SCRATCH.resolve())]
-    return hashlib.sha256(
-        json.dumps([files, environment, params.values(sections)], sort_keys=True).encode()
-    ).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([files, environment, parameters.values()], sort_keys=True).encode()).hexdigest()[
+        :16
+    ]
 
 
-def make_callbacks(train: Any, scratch: Path) -> tuple[list[Any], Path]:
-    """The callbacks, the recorder of the curves first; and the checkpoint whose weights are the result."""
+def make_callbacks(train: sections.Train, scratch: Path) -> tuple[Recorder, list[Callback], Path]:
+    """The recorder of the curves; all callbacks; and the checkpoint whose weights are the result."""
     from stages.training import callbacks
 
-    chosen: list[Any] = [callbacks.Recorder()]
+    recorder = callbacks.Recorder()
+    chosen: list[Callback] = [recorder]
     kept = "last"
     if train.average:
         chosen.append(callbacks.Averaging(train.average))
@@ -143,10 +173,10 @@ def make_callbacks(train: Any, scratch: Path) -> tuple[list[Any], Path]:
     chosen.append(callbacks.Saver(scratch, "last"))  # after the others, whose state it stores
     if sys.stdout.isatty():
         chosen.append(callbacks.Bar())
-    return chosen, scratch / f"{kept}.ckpt"
+    return recorder, chosen, scratch / f"{kept}.ckpt"
 
 
-def make_trainer(train: Any, scratch: Path, on_gpu: bool, callbacks: list[Any]) -> Any:
+def make_trainer(train: sections.Train, scratch: Path, on_gpu: bool, callbacks: list[Callback]) -> Trainer:
     """Build Lightning's trainer from params."""
     import lightning as L
     from lightning.pytorch import strategies
@@ -155,7 +185,7 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool, callbacks: list[Any]) 
 
     _quiet()
     several = train.devices * train.num_nodes > 1
-    limits = {"limit_train_batches": 3, "limit_val_batches": 2, "max_epochs": 1} if train.debug == "fast" else {}
+    fast: dict[str, Any] = {"limit_train_batches": 3, "limit_val_batches": 2, "max_epochs": 1}
     name = "ddp" if train.strategy == "auto" and several else train.strategy
     strategy = {
         # synchronized buffers would make processes wait for those with one batch less of val
@@ -163,29 +193,28 @@ def make_trainer(train: Any, scratch: Path, on_gpu: bool, callbacks: list[Any]) 
         # not tested, for lack of GPUs. Checkpoints must be full, since the weights are read from them
         "fsdp": lambda: strategies.FSDPStrategy(state_dict_type="full"),
     }.get(name, lambda: name)()
-    return L.Trainer(
-        **{
-            "max_epochs": train.epochs,
-            "accelerator": "gpu" if on_gpu else "cpu",
-            "devices": train.devices,
-            "num_nodes": train.num_nodes,
-            "strategy": strategy,
-            "sync_batchnorm": on_gpu and several,
-            "precision": "32-true" if train.precision == "32" else train.precision,
-            "gradient_clip_val": train.clip_norm or None,
-            "accumulate_grad_batches": train.accumulate,
-            "callbacks": callbacks,
-            "plugins": [AtomicCheckpoints()],
-            "default_root_dir": scratch,
-            "deterministic": "warn",
-            "logger": False,
-            "enable_progress_bar": sys.stdout.isatty(),
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            "use_distributed_sampler": False,
-            **limits,
-        }
-    )
+    options: dict[str, Any] = {
+        "max_epochs": train.epochs,
+        "accelerator": "gpu" if on_gpu else "cpu",
+        "devices": train.devices,
+        "num_nodes": train.num_nodes,
+        "strategy": strategy,
+        "sync_batchnorm": on_gpu and several,
+        "precision": "32-true" if train.precision == "32" else train.precision,
+        "gradient_clip_val": train.clip_norm or None,
+        "accumulate_grad_batches": train.accumulate,
+        "callbacks": callbacks,
+        "plugins": [AtomicCheckpoints()],
+        "default_root_dir": scratch,
+        "deterministic": "warn",
+        "logger": False,
+        "enable_progress_bar": sys.stdout.isatty(),
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        **(fast if train.debug == "fast" else {}),
+    }
+    return L.Trainer(**options)
 
 
 def resumable(last: Path, verbose: bool) -> Path | None:
@@ -205,7 +234,9 @@ def resumable(last: Path, verbose: bool) -> Path | None:
     return last
 
 
-def calibrated(spec: Any, state_dict: Mapping[str, Any], schema: Path, arrays: Path) -> Mapping[str, Any]:
+def calibrated(
+    spec: dict[str, Any], state_dict: Mapping[str, Tensor], schema: Path, arrays: Path
+) -> Mapping[str, Tensor]:
     """The weights after the head's calibration on the val split, if the head has one."""
     import torch
 
@@ -227,7 +258,11 @@ def calibrated(spec: Any, state_dict: Mapping[str, Any], schema: Path, arrays: P
 
 
 def write(
-    spec: Any, state_dict: Mapping[str, Any], rows: Sequence[dict[str, float]], weights: Path, curves: Path
+    spec: dict[str, Any],
+    state_dict: Mapping[str, Tensor],
+    rows: Sequence[dict[str, float]],
+    weights: Path,
+    curves: Path,
 ) -> None:
     """Write the network's weights as safetensors, and a line of the curves for each epoch."""
     from stages.networks import network

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +19,32 @@ from stages.core import command
 from stages.core.errors import Refused, UserError
 from stages.core.files import replacing
 from stages.schema import Schema, kind
-from stages.settings import params, sections
+from stages.settings import params, section, sections
 from stages.tables.table import keys
 from stages.validation import expectations, near_duplicates
 from stages.validation import leaks as leaks_
+from stages.validation.counts import distinct, sizes
 from stages.validation.expectations import Suite
 from stages.validation.page import page
 from stages.validation.report import Finding, Report, fault_sentence, plain, row_faults, summary
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 FEW = 5  # sources and values of a fault that are shown
 
 
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    schema: sections.Schema
+    validate: sections.Validate
+
+
 def main(table: Path, rejects: Path, validation: Path, quarantine: Path) -> None:
     """Report on the table and quarantine its faulty rows; refuse it (exit code 3) if it is faulty as a whole."""
-    parameters = params.load("validate")
+    parameters = params.load("validate", Parameters)
     threading.Thread(target=_great_expectations).start()  # the import takes seconds: read the table meanwhile
     declared = sections.declared(parameters.schema.features, parameters.schema.target)
     suite = build(declared, parameters.validate.columns)
@@ -179,10 +187,10 @@ def derive(rows: pd.DataFrame, target: str) -> pd.DataFrame:
     ids, labels, splits = (pd.factorize(rows[name])[0].astype(np.int64) for name in ("_id", target, "_split"))
     return rows.assign(
         _id=np.where(ids < 0, np.nan, ids),
-        _copies=_sizes(ids),
-        _labels=_distinct(ids, labels),
-        _splits=_distinct(ids, splits),
-        _peers=np.where(labels < 0, np.nan, _sizes(labels)),
+        _copies=sizes(ids),
+        _labels=distinct(ids, labels),
+        _splits=distinct(ids, splits),
+        _peers=np.where(labels < 0, np.nan, sizes(labels)),
     )
 
 
@@ -192,27 +200,7 @@ def compare(rows: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
 
     forms = near_duplicates.groups(rows, features).astype(np.int64)
     ids = rows["_id"].fillna(-1).to_numpy(np.int64)
-    return rows.assign(_form=forms, _alike=_distinct(forms, ids))
-
-
-def _sizes(codes: np.ndarray) -> np.ndarray:
-    """The number of rows with the same code, [N] -> [N]; 0 for -1, which is missing."""
-    import numpy as np
-
-    counts: np.ndarray = np.append(np.bincount(codes[codes >= 0], minlength=codes.max(initial=-1) + 1), 0)
-    return np.take(counts, codes)
-
-
-def _distinct(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The number of distinct values in each row's group, [N]; missing values do not count."""
-    import numpy as np
-    import pandas as pd
-
-    there = (groups >= 0) & (values >= 0)
-    width = max(1, values.max(initial=-1) + 1)
-    pairs = pd.unique(groups[there] * width + values[there])
-    counts: np.ndarray = np.append(np.bincount(pairs // width, minlength=groups.max(initial=-1) + 1), 0)
-    return np.take(counts, groups)
+    return rows.assign(_form=forms, _alike=distinct(forms, ids))
 
 
 def _great_expectations() -> Any:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from stages.gating.controls import Control
 from stages.gating.evidence import PARITY
 from stages.gating.perturbations import PlannedPerturbation
 from stages.schema import IDENTIFIERS, Schema
-from stages.settings import params
+from stages.settings import params, section, sections
+from stages.settings.gate import Gate
 from stages.tables.arrays import open_split
 
 ODD_BATCH = 7
@@ -33,18 +35,27 @@ CLIENTS = 8
 COUNTED_S = 5
 
 
+@dataclass(frozen=True)
+class Parameters(section.Parameters):
+    """The parameters of this stage."""
+
+    export: sections.Export
+    gate: Gate
+
+
 def main(
     repository: Path, manifest: Path, expected: Path, arrays: Path, schema: Path, table: Path, answers: Path
 ) -> None:
     """Send requests in every way, compare with the checkpoint's predictions, and write the served answers."""
-    listed = params.load("verify")
-    largest = listed.export.max_batch
+    parameters = params.load("verify", Parameters)
+    largest = parameters.export.max_batch
     fitted, made = Schema.load(schema), manifests.load(manifest)
     rows = open_split(arrays, "test").rows
     reference = dict(np.load(expected, allow_pickle=False))
     bad, chosen = controls.wrong(fitted, reference, min(largest, len(rows))), controls.some_rows(len(rows))
     degrees = {
-        key: {name: change.by for name, change in changes.items()} for key, changes in listed.gate.robustness.items()
+        key: {name: change.by for name, change in changes.items()}
+        for key, changes in parameters.gate.robustness.items()
     }
     planned = perturbations.chosen(fitted, degrees)
     with sandbox(repository, made, fitted, partial(controls.add, bad)) as box:

@@ -27,6 +27,7 @@ from tests.support.architecture import (
     param_faults,
     path_faults,
     picture_faults,
+    read_key_faults,
     verb_faults,
 )
 from tests.support.architecture.dependencies import BY_NAME, HEAVY
@@ -225,6 +226,13 @@ CHANGED = [
         "fetch lists data.bultin, which params.yaml does not have",
     ),
     (param_faults, "split.val, ", "", "params.yaml:1: no stage lists split.val"),
+    (read_key_faults, "split.val, ", "", "reads split.val, which dvc.yaml does not list for prepare"),
+    (
+        read_key_faults,
+        "[export.max_batch, gate.robustness]",
+        "[export.max_batch, gate.level, gate.robustness]",
+        "verify lists gate.level",
+    ),
     (
         verb_faults,
         "stages:\n",

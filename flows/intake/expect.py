@@ -26,9 +26,9 @@ def main(force: bool = False) -> None:
     preflight.data(Path(settings.data.path), Path(paths["builtin"]), settings.data.builtin)
     ingest()
     rows = read(Path(paths["table"]))
-    declared = settings.schema_.unfitted()
+    declared = settings.schema.unfitted()
     columns = (*declared.features, declared.target)
-    written = settings.validate_.columns
+    written = settings.validate.columns
     inferred = {column.name: infer(column, rows) for column in columns}
     kept = {} if force else {name: sorted(set(inferred[name]) & set(written.get(name, {}))) for name in inferred}
     new = {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, MarkedYAMLError, YAMLError
@@ -19,7 +20,10 @@ from stages.core import lockfile
 from stages.core.errors import Misuse
 from stages.core.files import replacing
 from stages.core.words import nearest
+from stages.settings.section import Parameters, listed
 from stages.settings.sections import Params, explain
+
+Stage = TypeVar("Stage", bound=Parameters)
 
 SHORT = 3  # values that are written in one line
 CHOSEN = "chosen: "  # begins the reason of a value in its comment
@@ -44,31 +48,22 @@ def parse(path: Path = Path("params.yaml")) -> Params:
         what = "is empty" if tree is None else "has no sections"
         raise Misuse("params-empty", f"{path} {what}: `git checkout {path}` restores it")
     try:
-        return Params.model_validate(tree)
+        return TypeAdapter(Params).validate_python(tree)
     except ValidationError as error:
         first, *others = map(explain, error.errors())
         raise Misuse(first.code, f"{path}: " + "; ".join(map(str, (first, *others)))) from error
 
 
-def load(stage: str, path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml")) -> Listed:
-    """The parameters that `dvc.yaml` lists for a stage."""
-    listed = _yaml(graph)["stages"][stage].get("params", [])
-    return Listed(parse(path), stage, tuple(listed))
-
-
-class Listed:
-    """A view of the parameters with only the listed ones, so that a stage uses none that DVC does not track."""
-
-    def __init__(self, section: Any, stage: str, listed: tuple[str, ...], prefix: str = "") -> None:
-        self._section, self._stage, self._listed, self._prefix = section, stage, listed, prefix
-
-    def __getattr__(self, name: str) -> Any:
-        key = f"{self._prefix}{name}"
-        if any(key == entry or key.startswith(f"{entry}.") for entry in self._listed):
-            return _get(self._section, name)
-        if any(entry.startswith(f"{key}.") for entry in self._listed):
-            return Listed(_get(self._section, name), self._stage, self._listed, f"{key}.")
-        raise AttributeError(f"dvc.yaml does not list {key!r} under the params of {self._stage!r}")
+def load(stage: str, kind: type[Stage], path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml")) -> Stage:
+    """The parameters of a stage. The whole file is checked, but only what `dvc.yaml` lists can be read."""
+    keys = [key.split(".") for key in _yaml(graph)["stages"][stage].get("params", [])]
+    whole = parse(path)
+    return kind(
+        **{
+            field.name: listed(getattr(whole, field.name), [key for section, key in keys if section == field.name])
+            for field in fields(kind)
+        }
+    )
 
 
 def paths(graph: Path = Path("dvc.yaml")) -> dict[str, str]:
@@ -225,31 +220,12 @@ def _edited(path: Path) -> Iterator[Any]:
         yaml.dump(tree, file)
 
 
-def values(listed: Listed) -> dict[str, Any]:
-    """Key -> JSON value of all parameters listed for a stage."""
-
-    def value(key: str) -> Any:
-        section = listed._section
-        for name in key.split("."):
-            section = _get(section, name)
-        return section
-
-    return {key: value(key) for key in listed._listed}
-
-
 def accepted(stage: str, path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml"), root: Path = Path()) -> bool:
     """Whether the last recorded run of a stage had the values that `params.yaml` has now."""
     tree = _yaml(path)
     recorded = lockfile.stages(root).get(stage, {}).get("params", {}).get(path.name)
     keys = _yaml(graph)["stages"][stage]["params"]
     return bool(recorded == {key: reduce(getitem, key.split("."), tree) for key in keys})
-
-
-def _get(section: Any, name: str) -> Any:
-    for field in (name, f"{name}_"):
-        if field in type(section).model_fields:
-            return getattr(section, field)
-    raise AttributeError(name)
 
 
 def _yaml(path: Path) -> Any:

@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic.dataclasses import dataclass
 
 from stages import schema
 from stages.core.errors import Invalid
@@ -209,12 +210,13 @@ class Serve(Section):
     canary: Canary
 
 
-class Params(Section):
-    """The whole of `params.yaml`."""
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Params:
+    """The whole file."""
 
     data: Data
-    schema_: Annotated[Schema, Field(alias="schema")]
-    validate_: Annotated[Validate, Field(alias="validate")]
+    schema: Schema
+    validate: Validate
     split: Split
     model: Model
     train: Train
@@ -225,9 +227,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _columns(self) -> Params:
-        declared = self.schema_.unfitted()
+        declared = self.schema.unfitted()
         columns = {column.name: column for column in (*declared.features, declared.target)}
-        expected = self.validate_.columns
+        expected = self.validate.columns
         for name in expected:
             if name not in columns:
                 raise Invalid(
@@ -246,7 +248,7 @@ class Params(Section):
                 )
         known = [
             *sliceable(declared),
-            *self.schema_.keep,
+            *self.schema.keep,
             *(["folder"] if self.data.format not in sources.TABLES else []),
         ]
         for by in self.gate.slices:
@@ -309,7 +311,7 @@ def options(module: Any, values: dict[str, Any], key: str) -> Any:
 def explain(fault: Any, within: str = "") -> Invalid:
     """One of pydantic's errors as one about a key, which may be `within` another."""
     key = ".".join(str(part) for part in (*([within] if within else []), *fault["loc"]))
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         hint = nearest(str(fault["loc"][-1]), _siblings(fault["loc"][:-1]))
         return Invalid("params-unknown-key", f"{key} is unknown{hint}")
     if fault["type"] == "missing":
@@ -377,8 +379,7 @@ def _annotation(loc: tuple[Any, ...]) -> Any:
 
 def _keys(model: Any) -> dict[str, Any]:
     """The keys of a section -> the type of each."""
-    fields = model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
-    return {field.alias or name: field.annotation for name, field in fields.items()}
+    return {name: field.annotation for name, field in getattr(model, "__pydantic_fields__", {}).items()}
 
 
 def _column(name: str, declaration: dict[str, Any], key: str, prefix: str) -> schema.Column:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from stages.core.errors import Misuse
 
+if TYPE_CHECKING:
+    from stages.settings.sections import Train
 
-def on_gpu(train: Any, gpus: int) -> bool:
+
+def on_gpu(train: Train, gpus: int) -> bool:
     """Whether training uses GPUs.
 
     Raises:

@@ -110,7 +110,7 @@ SGD = {"optimizer": "sgd", "schedule": "constant", "warmup_epochs": 0, "l2": 0.0
 def test_a_step_of_fewer_batches_at_the_end_of_an_epoch_uses_their_mean_gradient(trained, accumulate, steps):
     """200 rows are six batches of 32. The last step of an epoch may have fewer batches."""
     folder = trained("run", SGD | {"accumulate": accumulate, "epochs": 2})
-    declared = params.load("train")
+    declared = params.load("train", train.Parameters)
     net = train.build(declared, folder / "schema.json").network
     optimizer = torch.optim.SGD(net.parameters(), SGD["learning_rate"])
     batches = Batches(open_split(folder / "arrays", "train"), 32, seed=declared.train.seed)

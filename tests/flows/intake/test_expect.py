@@ -379,7 +379,7 @@ def test_an_incomplete_or_missing_file_is_an_error(tmp_path, monkeypatch):
 def test_the_command_ingests_writes_and_shows(fresh):
     output = fresh.millrace("data", "expect")
     assert "modes [L]" in output and "labels [0, 1, 2, 3, 4, 5, 4 more]" in output
-    after = params.parse(fresh.folder / "params.yaml").validate_.columns
+    after = params.parse(fresh.folder / "params.yaml").validate.columns
     assert after["image"] == {"min_side": 4, "max_side": 16, "modes": ["L"]}
     fresh.run("dvc", "repro", "--quiet", "validate")
     assert "Example: millrace data expect" in fresh.millrace("data", "expect", "--help")

@@ -303,7 +303,7 @@ def test_options_on_the_command_line_are_used(fresh, tmp_path):
     add = ("data", "add", str(tmp_path / "2024.v1.csv"))
     fresh.millrace(*add, "--options", json.dumps(options), "--target", "mark")
     made = parse(fresh.folder / "params.yaml")
-    assert made.data.options == options and list(made.schema_.target) == ["mark"]
+    assert made.data.options == options and list(made.schema.target) == ["mark"]
     assert made.export.name == "of-2024-v1"
     for given, words in [("{encodin: x}", "'encoding'"), ("latin", "write options like"), ("[", "while")]:
         assert words in fresh.millrace(*add, "--options", given, code=2)
@@ -332,6 +332,6 @@ def test_an_added_table_is_ready_to_run(fresh, houses):
     made = parse(fresh.folder / "params.yaml")
     assert made.export.name == "houses" and "name: houses" in output
     assert made.data.path == "data/raw/houses" and made.data.format == "csv"
-    assert list(made.schema_.target) == ["price"]
+    assert list(made.schema.target) == ["price"]
     assert "params.yaml is sound" in fresh.millrace("check")
     assert "data/raw/houses" in fresh.run("git", "status", "--porcelain", "--untracked-files=all")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from stages import evaluate, prepare, train, verify
 from stages.core.errors import UserError
 from stages.settings import params
 from tests.support.failing import failing
@@ -40,9 +43,9 @@ def test_numbers_are_read_as_dvc_reads_them(project, written, value):
 
 
 def test_the_short_form_of_a_column_equals_the_long_one(project):
-    short = params.parse().schema_.unfitted()
+    short = params.parse().schema.unfitted()
     put("schema.features.image", {"kind": "image"})
-    assert params.parse().schema_.unfitted() == short
+    assert params.parse().schema.unfitted() == short
 
 
 def test_a_batch_that_divides_among_devices_is_valid(project):
@@ -51,10 +54,10 @@ def test_a_batch_that_divides_among_devices_is_valid(project):
 
 
 def test_a_stage_sees_the_parameters_listed_for_it(project):
-    listed = params.load("train")
-    assert listed.train.epochs == params.parse().train.epochs
-    assert listed.model.trunk == params.parse().model.trunk
-    assert params.values(params.load("prepare")) == {
+    whole, listed = params.parse(), params.load("train", train.Parameters)
+    assert listed.train.epochs == whole.train.epochs
+    assert listed.model == whole.model
+    assert params.load("prepare", prepare.Parameters).values() == {
         "schema.features": {"image": {"kind": "image"}},
         "schema.target": {"label": {"kind": "class"}},
         "split.by": "hash",
@@ -65,26 +68,32 @@ def test_a_stage_sees_the_parameters_listed_for_it(project):
 
 
 @pytest.mark.parametrize(
-    ("stage", "key"),
+    ("stage", "section", "key"),
     [
-        ("gate", "train"),
-        ("gate", "train.epochs"),
-        ("verify", "export.name"),
-        ("evaluate", "schema"),
-        ("train", "data.path"),
+        (verify, "export", "name"),
+        (verify, "gate", "level"),
+        (evaluate, "train", "epochs"),
+        (prepare, "schema", "keep"),  # which has a default
     ],
 )
-def test_a_stage_sees_no_other_parameters(project, stage, key):
-    listed = params.load(stage)
-    with pytest.raises(AttributeError, match=rf"dvc.yaml does not list '[\w.]+' under the params of '{stage}'"):
-        for name in key.split("."):
-            listed = getattr(listed, name)
+def test_a_stage_sees_no_other_parameters(project, stage, section, key):
+    listed = params.load(stage.__name__.rpartition(".")[2], stage.Parameters)
+    with pytest.raises(AttributeError, match=f"dvc.yaml does not list {section}.{key} under the params of this stage"):
+        getattr(getattr(listed, section), key)
+
+
+def test_the_parameters_of_a_stage_do_not_change(project):
+    listed = params.load("train", train.Parameters)
+    with pytest.raises(ValidationError, match="frozen"):
+        listed.train.epochs = 3
+    with pytest.raises(FrozenInstanceError):
+        listed.train = None
 
 
 def test_a_stage_checks_the_whole_file(project):
     put("gate.p99_ms", -1)
     with failing(UserError, "params-out-of-range", "gate.p99_ms"):
-        params.load("train")
+        params.load("train", train.Parameters)
 
 
 def test_paths_come_from_dvc_yaml(project):
@@ -150,7 +159,7 @@ def test_a_merge_keeps_comments_and_other_keys(project):
     params.merge({"validate": {"columns": {"image": {"max_side": 9}}}})
     after = path.read_text(encoding="utf-8")
     assert after == before.replace(empty, "\n".join(lines)).replace("min_side: 8}", "min_side: 8, max_side: 9}")
-    assert params.parse().validate_.columns["label"] == {"labels": ["no", "7"]}
+    assert params.parse().validate.columns["label"] == {"labels": ["no", "7"]}
 
 
 def test_an_unknown_preset_is_an_error(project):

@@ -29,6 +29,7 @@ FLOORS = [
     ("stages/trees/*", GROUND, None),
     ("stages/validation/expectations/*", "stages.core.lookup", ""),
     ("stages/validation/*", f"{GROUND} stages.stats", None),
+    ("stages/training/devices.py", f"{MIDDLE} stages.settings.sections", None),
     ("stages/training/*", MIDDLE, None),
     ("stages/evaluation/*", f"{MIDDLE} stages.trees", None),
     ("serving/triton/backends/encode.py", "stages.schema", "numpy triton_python_backend_utils"),
