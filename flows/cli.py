@@ -41,8 +41,8 @@ def run(
 ) -> None:
     """Bring everything up to date and print the verdict.
 
-    Exit code: 0 pass, 1 failed, 2 wrong use, 3 refused, 4 if a person has to decide.
-    Ctrl-C loses nothing: the next run goes on from there.
+    Exit code: 0 pass, 1 failed, 2 wrong usage, 3 refused, 4 if a person has to decide.
+    After Ctrl-C the next run resumes.
     """
     from flows import preflight
     from serving.triton import scratch
@@ -97,7 +97,7 @@ def check() -> None:
 
 @app.command(epilog="Example: `millrace why train`, when a stage runs that should not")
 def why(stage: Annotated[str, typer.Argument(help="A stage in dvc.yaml.")]) -> None:
-    """Print which file, package, parameter or data makes a stage run again, or has since the last commit."""
+    """Print which file, package, parameter or data makes a stage run again, or did so since the last commit."""
     from flows import why as reasons
 
     os.chdir(project())
@@ -121,7 +121,7 @@ def report() -> None:
 
 @data.command(epilog="Example: `millrace data add ~/pictures`, or `millrace data add houses.csv --target price`")
 def add(
-    path: Annotated[Path, typer.Argument(help="A folder of pictures, or a table: CSV, Parquet or JSON lines.")],
+    path: Annotated[Path, typer.Argument(help="A folder of images, or a table: CSV, Parquet or JSON lines.")],
     name: Annotated[str | None, typer.Option(help="The name in data/raw; default: the file's name.")] = None,
     target: Annotated[str, typer.Option(help="The column of a table to predict; default: guessed.")] = "",
     options: Annotated[
@@ -153,14 +153,14 @@ def expect(
 def schedule(
     cron: Annotated[str, typer.Option(help="Five fields in UTC: minute hour day month weekday.")],
 ) -> None:
-    """Run on a schedule, against a Prefect server (`prefect server start`)."""
+    """Run on a schedule. This needs a Prefect server (`prefect server start`)."""
     os.chdir(project())
     sys.exit(child([sys.executable, "-m", "flows.schedule", "--cron", cron]))
 
 
 @app.command(epilog="Example: `millrace release`, after `millrace run` printed pass")
 def release(
-    override: Annotated[str, typer.Option(help="Release despite the verdict, for this reason. Recorded forever.")] = "",
+    override: Annotated[str, typer.Option(help="Release despite the verdict; this reason stays on record.")] = "",
     breaking: Annotated[bool, typer.Option("--breaking", help="Allow a model that breaks its callers.")] = False,
     champion: Annotated[bool, typer.Option("--from-champion", help="Release what git has in champion/.")] = False,
     canary: Annotated[str, typer.Option(metavar="SHARE", help="First try it on this share of requests: 5%.")] = "",
@@ -170,7 +170,8 @@ def release(
 ) -> None:
     """Serve the exported model under its public name, if its verdict is pass. Exit code: 3 if refused.
 
-    With --canary or --shadow, requests first go to both this and the live release; then it is promoted or withdrawn.
+    With --canary or --shadow, requests first go to both the new and the live release; then the new one takes over or is
+    withdrawn.
     If `millrace serve` is running, no request is lost; otherwise the release is prepared for the next start.
     """
     from serving.releases import champion as champions
@@ -221,7 +222,7 @@ def approve(
     by: Annotated[str, typer.Option(help="Your name.")],
     reason: Annotated[str, typer.Option(help="Why the model may be released.")],
 ) -> None:
-    """Approve the exported model if its verdict needs a person. Recorded forever, for this release only."""
+    """Approve the exported model, this release only, if its verdict needs a person. The approval stays on record."""
     from serving.releases import approval
     from serving.releases.candidate import exported
 
@@ -235,7 +236,7 @@ def approve(
 def rollback(
     to: Annotated[str | None, typer.Option(help="The release to return to; default: the previous one.")] = None,
     reason: Annotated[str, typer.Option(help="Recorded in the ledger.")] = "",
-    model: Annotated[str, typer.Option(help="The public name, if there are several.")] = "",
+    model: Annotated[str, typer.Option(help="The model's public name, needed if there are several.")] = "",
 ) -> None:
     """Serve an earlier release again, exactly as before. Nothing is trained and no request is lost."""
     from serving.releases import champion as champions
@@ -313,13 +314,13 @@ def predict(
     values: Annotated[
         list[str],
         typer.Argument(
-            help="JSON objects; .csv, .parquet or .jsonl files; folders of pictures; values of the model's only column."
+            help="JSON objects; .csv, .parquet or .jsonl files; folders of images; values of the model's only column."
         ),
     ],
     server: Annotated[str, typer.Option(help="HOST:PORT for gRPC, or http://HOST:PORT; default: our server.")] = "",
     model: Annotated[str, typer.Option(help="The public name; default: this project's.")] = "",
     output: Annotated[Path | None, typer.Option(help="Write answers to this .csv, .parquet or .jsonl file.")] = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add that of each class.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of each class.")] = False,
     timeout_s: Annotated[float, typer.Option(help="Timeout of each request, in seconds.", min=0.001)] = 10.0,
 ) -> None:
     """Predict with a served model; prints a line of JSON for each row. Exit code: 1 if a row has no prediction.

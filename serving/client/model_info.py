@@ -66,7 +66,8 @@ class Served:
             ) from error
         except ModuleNotFoundError as error:
             raise ServerError(
-                "server-unknown-kind", f"the model {config.get('name')!r} needs {error.name}, which is missing here"
+                "server-unknown-kind",
+                f"the model {config.get('name')!r} needs {error.name}, which is missing here: update the client",
             ) from error
         return served
 

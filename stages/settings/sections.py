@@ -350,10 +350,10 @@ def _changes(declared: schema.Schema, limits: dict[str, dict[str, Change]]) -> N
         for name, change in changes.items():
             where = f"gate.robustness.{key}.{name}"
             if name not in known:
-                raise Invalid("params-unknown-perturbation", f"{where}: there is no such change{nearest(name, known)}")
+                raise Invalid("params-unknown-perturbation", f"{where}: unknown perturbation{nearest(name, known)}")
             most = known[name].most
             if change.by and not most:
-                raise Invalid("params-perturbation-size", f"{where}.by: this change has no size: delete it")
+                raise Invalid("params-perturbation-size", f"{where}.by: this perturbation has no size: delete it")
             if most and not 0 < change.by <= most:
                 raise Invalid(
                     "params-perturbation-size", f"{where}.by must be above 0 and at most {most:g}, not {change.by:g}"
