@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from flows.report.summary import gather
 from stages.core import interrupts
 from stages.core.errors import UserError
 from stages.core.files import replacing
+from stages.core.page import render
 from stages.core.printing import protect_printing
 from stages.settings import params
 
 PAGE, CARD = "index.html", "card.md"  # in the folder of the verdict
-_TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"), encoding="utf-8")
+PAGE_FILES = ("flows/report/templates/index.html", "flows/report/templates/macros.html")
+CARD_FILES = ("flows/report/templates/card.md",)
 _MARKUP = {"\\": "\\\\", "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "](": "]\\(", "\r": " ", "\n": " "}
 
 
@@ -38,9 +38,12 @@ def write(paths: Mapping[str, str]) -> Path:
     """
     run = gather({name: Path(path) for name, path in paths.items()})
     folder = Path(paths["verdict"]).parent
-    for name, environment in ((PAGE, _environment(autoescape=True)), (CARD, _environment(finalize=escape))):
+    for name, text in (
+        (PAGE, render(PAGE_FILES, {"run": run})),
+        (CARD, render(CARD_FILES, {"run": run}, escape)),
+    ):
         with replacing(folder / name) as scratch:
-            scratch.write_text(environment.get_template(name).render(run=run), encoding="utf-8")
+            scratch.write_text(text, encoding="utf-8")
     return folder / PAGE
 
 
@@ -50,17 +53,6 @@ def escape(value: Any) -> str:
     for character, replacement in _MARKUP.items():
         text = text.replace(character, replacement)
     return text
-
-
-def _environment(**options: Any) -> Environment:
-    return Environment(
-        loader=_TEMPLATES,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **options,
-    )
 
 
 def main() -> int:
