@@ -292,15 +292,18 @@ def trace(
     restore: Annotated[Path | None, typer.Option(help="Check out that state in this new folder.")] = None,
 ) -> None:
     """Trace a prediction back to its data and code, offline. Exit code: 1 if a file is altered or missing."""
+    from serving.releases import saved_answers
     from serving.releases import trace as tracing
 
     root, store = project(), opened()
-    releases = tracing.named(answer)
+    releases = saved_answers.named(answer)
     if restore and len(releases) > 1:
         raise Misuse(
             "trace-several-releases",
             f"{answer} names several releases, {', '.join(releases)}: trace the one to restore",
         )
+    if restore:
+        tracing.check_new(restore)
     traces = [tracing.follow(root, store, release) for release in releases]
     for followed in traces:
         tracing.show(followed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -55,7 +56,7 @@ class Settings(Generic[Connection, Token]):
                 before each request.
 
         Raises:
-            ValueError: `server` is not such an address, or a header or a file is invalid.
+            ValueError: `server` is not such an address, or a header, a file or a number of seconds is invalid.
             OSError: a file cannot be read.
         """
         self._address = Address.parse(server)
@@ -66,6 +67,9 @@ class Settings(Generic[Connection, Token]):
             raise ValueError(
                 f"{server} is not encrypted: write grpcs:// or https:// where `ca` or `certificate` is given"
             )
+        for name, seconds, least in (("timeout_s", timeout_s, 0.001), ("retry_s", retry_s, 0.0)):
+            if not isinstance(seconds, (int, float)) or not least <= seconds < math.inf:
+                raise ValueError(f"{name} must be a number of seconds from {least:g} on, not {seconds!r}")
         self._headers, self._token = checked(headers or {}), token
         self.server, self.model, self.timeout_s, self.retry_s = server, model, timeout_s, retry_s
         self._connections: dict[int, Connection] = {}  # by process: a forked process cannot use its parent's

@@ -143,6 +143,8 @@ def checked(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not (name and all(char.isalnum() or char in "-_." for char in name) and name.isascii()):
             raise ValueError(f"{name!r} cannot be the name of a header")
+        if not isinstance(value, str):
+            raise ValueError(f"the header {name!r} is {value!r}, not text")
         if not (value.isascii() and value.isprintable()):
             raise ValueError(f"the header {name!r} has characters other than printable ASCII")
     return {name.lower(): value for name, value in headers.items()}

@@ -157,7 +157,7 @@ class Served:
                 if isinstance(raw, str):
                     raw.encode()  # fails for a lone surrogate, which cannot be sent
             except (ValueError, TypeError, OSError) as error:
-                reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+                reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
                 raise RowError("row-invalid-value", reason, name) from error
         if raw is None and not module.OPTIONAL:
             raise RowError("row-missing-column", f"the column {name!r} is missing", name)

@@ -65,6 +65,8 @@ def answer(
     Raises:
         UserError: the server does not answer, or `values` or `output` cannot be used.
     """
+    if output is not None and not output.parent.is_dir():
+        raise Misuse("predict-no-folder", f"--output {output}: there is no folder {output.parent}: make it first")
     if output is not None and any(
         Path(value).exists() and Path(value).samefile(output) for value in values if output.exists()
     ):

@@ -63,8 +63,12 @@ class Request:
             all_rows = _records(self._frame)
         elif isinstance(rows, (str, Path)):
             self._places, all_rows = _table(Path(rows), served)
-        else:
+        elif isinstance(rows, Iterable):
             all_rows = list(rows)
+        else:
+            raise ValueError(
+                f"give a row {{column: value}}, several rows, a data frame or a table's path, not {rows!r:.40}"
+            )
         if not all_rows:
             raise ValueError("there is no row to predict")
         batcher = _Batcher(served, self.with_place)

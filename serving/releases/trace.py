@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import subprocess
@@ -67,33 +66,6 @@ class Trace:
         return all(link.holds for link in self.links)
 
 
-def named(answer: str) -> list[str]:
-    """Return the releases that a saved answer names.
-
-    Args:
-        answer: a release's id, JSON, or the path of a file with JSON, JSON lines, CSV or Parquet.
-
-    Raises:
-        UserError: it names no release.
-    """
-    path = Path(answer)
-    if re.fullmatch("[0-9a-f]{12}", answer):
-        return [answer]
-    try:
-        if answer.lstrip().startswith(("{", "[")):
-            values = dict.fromkeys(_in_json(json.loads(answer)))
-        elif path.exists():
-            values = dict.fromkeys(_in_file(path))
-        else:
-            raise Misuse("trace-no-answers", f"{answer} is no release (12 hex digits), no existing file and no JSON")
-    except (ValueError, OSError) as error:
-        raise UserError("trace-unreadable", f"{answer} cannot be read as answers: {error}") from error
-    releases = [release for release in values if release]
-    if not releases:
-        raise UserError("trace-no-release", f"{answer} names no release: give answers that have their `release`")
-    return releases
-
-
 def follow(root: Path, store: Store, release: str) -> Trace:
     """Trace a release back to its data, and check each link against its hash.
 
@@ -135,14 +107,22 @@ def show(trace: Trace) -> None:
             print(UserError("trace-broken", f"{link.what}: {fault}").line, file=sys.stderr)
 
 
+def check_new(folder: Path) -> None:
+    """Check that nothing would be overwritten by restoring to a folder.
+
+    Raises:
+        Misuse: it holds files, or is one.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Misuse("trace-folder-exists", f"{folder} exists already: give --restore a new folder")
+
+
 def restore(trace: Trace, folder: Path) -> None:
     """Check out the state in which a release was made into a new folder, which shares DVC's cache with the project.
 
     Raises:
-        UserError: the folder is in use, or a link of the trace is broken or absent.
+        UserError: a link of the trace is broken or absent, or a command failed.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Misuse("trace-folder-exists", f"{folder} exists already: give --restore a new folder")
     faults = [fault for link in trace.links for fault in [*link.broken, *link.absent]]
     if faults:
         raise UserError("trace-broken", f"{trace.release} needs these restored first: {'; '.join(faults[:3])}")
@@ -329,42 +309,6 @@ _REPORTS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "validation": ("validation.json", _describe_validation),
     "arrays": ("summary.json", _describe_arrays),
 }
-
-
-def _in_file(path: Path) -> Iterator[str]:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        columns = ["release"] if "release" in pq.read_schema(path).names else []
-        for column in pq.read_table(path, columns=columns).columns:
-            yield from column.unique().to_pylist()
-    elif path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
-            yield from (row.get("release") or "" for row in csv.DictReader(file))
-    else:
-        text = path.read_text(encoding="utf-8")
-        try:
-            yield from _in_json(json.loads(text))
-        except ValueError:
-            for line in text.splitlines():
-                yield from _in_json(json.loads(line)) if line.strip() else ()
-
-
-def _in_json(tree: Any) -> Iterator[str]:
-    """Yield the releases in JSON: values of the key `release`, or Triton's output `release` as ASCII codes or text."""
-    if isinstance(tree, list):
-        for item in tree:
-            yield from _in_json(item)
-    elif isinstance(tree, dict):
-        if isinstance(tree.get("release"), str):
-            yield tree["release"]
-        elif tree.get("name") == "release":
-            data = tree.get("data", [])
-            if tree.get("datatype") == "UINT8":
-                data = [bytes(data[first : first + 12]).decode("ascii") for first in range(0, len(data), 12)]
-            yield from map(str, data)
-        else:
-            yield from _in_json(list(tree.values()))
 
 
 def _unknown(root: Path, store: Store, release: str, releases: list[str]) -> str:

@@ -111,7 +111,7 @@ def replacement_advice(objects: Sequence[Path], path: Path | str) -> str:
     listed = " ".join(map(str, objects[:3])) + (f" (and {len(objects) - 3} more)" if len(objects) > 3 else "")
     return (
         f"DVC's own copy is damaged: `rm -f {listed}`, then `dvc pull --force {path}` fetches it from a remote;"
-        " without a remote, `dvc repro` makes the output of a stage again"
+        " without a remote, `millrace run` makes the output of a stage again"
     )
 
 

@@ -167,7 +167,7 @@ def _record(stage: str, declared: Declared, elsewhere: Mapping[str, str]) -> Clo
     record = closure.load(place)
     if found := list(closure.stale(record, ROOT)):
         raise Changed(
-            "code-changed", f"{shown(found)} since {path} was written: `dvc repro` brings it up to date first"
+            "code-changed", f"{shown(found)} since {path} was written: `millrace run` brings it up to date first"
         )
     return record
 

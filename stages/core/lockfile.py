@@ -129,7 +129,8 @@ def withdraw(root: Path, stage: str, since: float) -> None:
     """Delete a stage's wrong entry from dvc.lock, and its runs written `since` a time from DVC's run cache."""
     cached = cached_runs(root, stage, since)
     text = (root / LOCK).read_text(encoding="utf-8")
-    replace(root / LOCK, _block(stage).sub("", text, count=1).encode())
+    rest = _block(stage).sub("", text, count=1)
+    replace(root / LOCK, rest.removesuffix("stages:\n").encode())  # DVC takes no key without a value
     for path in cached:
         dvc_files.remove_run(path)
 

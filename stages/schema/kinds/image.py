@@ -13,6 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def raw(value: Any) -> bytes:
         picture = value if isinstance(value, Image.Image) else _drawn(np.asarray(value))
         encoded = io.BytesIO()
         picture.save(encoded, format="PNG")
-    except Exception as error:
+    except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"cannot become a PNG: {error}") from error
     return encoded.getvalue()
 
@@ -133,7 +134,7 @@ def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
     Also `bits`, those of the largest sample, if training pictures with over 8 bits a sample do not declare them.
     """
     widths, heights, gray, largest, bits = [], [], True, 0, options.bits or 0
-    for value in _values(chunks):
+    for value in chain.from_iterable(chunks):
         picture = open_header(value)
         largest = max(largest, _cost(picture, value))
         turned = picture.format != "TIFF" and _orientation(picture) >= 5  # Pillow has turned the size of a TIFF already
@@ -148,7 +149,7 @@ def fit(chunks: Iterable[Iterable[bytes]], options: Options) -> dict[str, Any]:
     size: dict[str, Any] = {"height": shape[0], "width": shape[1], "channels": options.channels or (1 if gray else 3)}
     size |= {"bits": bits} if bits else {}
     counts_Cx256 = np.zeros((size["channels"], 256), np.int64)  # integers: the order of the pictures cannot matter
-    for value in _values(chunks):
+    for value in chain.from_iterable(chunks):
         counts_Cx256 += np.array(_resized(open_header(value), size).histogram(), np.int64).reshape(-1, 256)
     mean, std = _moments(counts_Cx256)
     std[std < 1.0] = 1.0  # a constant channel is left as it is
@@ -198,11 +199,9 @@ def _upright(picture: Image.Image, mode: str, fitted: Mapping[str, Any]) -> Imag
 
 
 def _drawn(pixels: np.ndarray) -> Image.Image:
+    if pixels.ndim not in (2, 3) or pixels.dtype not in (np.uint8, np.uint16, np.bool_):
+        raise ValueError(f"pixels are an array uint8 [H, W] or [H, W, C], not {pixels.dtype} {list(pixels.shape)}")
     return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
-
-
-def _values(chunks: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
-    return (value for chunk in chunks for value in chunk)
 
 
 def _size(widths: list[int], heights: list[int], options: Options) -> tuple[int, int]:

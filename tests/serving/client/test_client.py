@@ -69,7 +69,7 @@ def test_a_frame_is_answered_with_a_frame(toy: Toy) -> None:
 
 WRONG = [
     ([], "there is no row to predict"),
-    ([{"amount": 1}, {"amuont": 1}], "row 1: unknown column 'amuont': 'amount'?"),
+    ([{"amount": 1}, {"amuont": 1}], "row 1: unknown column 'amuont': did you mean 'amount'?"),
     ([{"z": 1}], "row 0: unknown column 'z': this model takes amount, town, remark"),
     ([{"amount": float("inf")}], "row 0: amount: inf is not a finite 32-bit number"),
     ([{"amount": True}], "row 0: amount: True is not a number: write 1"),
@@ -79,6 +79,7 @@ WRONG = [
     ([{"remark": "\ud800"}], "row 0: remark: 'utf-8' codec can't encode"),
     ({"amount": "x"}, "amount: 'x' is not a number"),
     ([3], "row 0: a row is a dictionary {column: value}, not 3"),
+    (3, "give a row {column: value}, several rows"),
     ("gone.csv", "gone.csv is not an existing table"),
 ]
 

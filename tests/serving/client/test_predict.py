@@ -113,6 +113,7 @@ def test_a_projects_options_describe_how_tables_are_written(toy: Toy, fresh: Any
         (["broken.jsonl"], 1, "broken.jsonl cannot be read: its first row is not JSON"),
         (["3"], 1, 'this model takes 3 columns: give \'{"amount": ..., '),
         (["{}", "--output", "out.txt"], 2, "--output out.txt must end in .csv, .parquet, .jsonl"),
+        (["{}", "--output", "nowhere/out.csv"], 2, "[predict-no-folder]"),
         (["{}", "--server", "nonsense"], 2, "'nonsense' is not the address of a server"),
         (["{}", "--model", "tyo"], 1, "unknown model: 'tyo'"),
         (["{}", "--server", "127.0.0.1:9"], 1, "no model answers at 127.0.0.1:9 by gRPC"),

@@ -79,6 +79,9 @@ def test_a_token_and_headers_are_sent_with_every_request(
 WRONG_SETTINGS = [
     {"headers": {"a b": "c"}},
     {"headers": {"a": "b\r\nc: d"}},
+    {"headers": {"a": 5}},
+    *({"timeout_s": seconds} for seconds in ("x", 0, -1, float("nan"), float("inf"))),
+    {"retry_s": -1},
     {"ca": "ca.pem"},
     {"certificate": ("server.pem", "ca.pem"), "server": "https://a"},
     {"ca": "server.key", "server": "https://a"},

@@ -161,3 +161,11 @@ def test_dvc_killed_while_it_writes_loses_no_finished_stage(project: Clone) -> N
     project.run("dvc", "repro", "-q")
     assert runs(project) == 3 + 3, "a stage that had ended was run again"
     assert (project.folder / "c/d").read_text() == "other"
+
+
+def test_a_lock_without_its_last_entry_is_complete(project: Clone) -> None:
+    for stage in ("first", "second", "third"):
+        lockfile.withdraw(project.folder, stage, since=0.0)
+    assert lockfile.stages(project.folder) == {}
+    project.run("dvc", "repro", "-q")
+    assert list(lockfile.stages(project.folder)) == ["first", "second", "third"]

@@ -78,7 +78,15 @@ def test_a_giant_file_is_not_read(tmp_path):
         image.raw(tmp_path / "giant.png")
 
 
-@pytest.mark.parametrize("value", [3.5, np.zeros((2, 2, 7), np.uint8), np.zeros((2, 2), complex)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        3.5,
+        np.zeros(4, np.uint8),
+        np.zeros((2, 2, 7), np.uint8),
+        *(np.zeros((2, 2), kind) for kind in (float, int, complex)),
+    ],
+)
 def test_values_that_are_not_pictures_are_an_error(value):
     with pytest.raises(ValueError, match="cannot become a PNG"):
         image.raw(value)
