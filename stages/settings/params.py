@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
 from stages.core import lockfile
@@ -25,6 +27,7 @@ from stages.settings.sections import Params, explain
 
 Stage = TypeVar("Stage", bound=Parameters)
 
+MARKS = re.compile(r"[?:\x85\u2028\u2029]")  # that YAML reads in another way within {} or []
 SHORT = 3  # values that are written in one line
 CHOSEN = "chosen: "  # begins the reason of a value in its comment
 COLUMN = 31  # of comments
@@ -165,7 +168,7 @@ def _merge(tree: Any, changes: dict[str, Any]) -> None:
     for key, value in changes.items():
         below = tree.get(key)
         if not (isinstance(value, dict) and isinstance(below, dict)):
-            tree[key] = _in_line(value)
+            tree[key if key in tree else _quoted(key)] = _in_line(value)
             continue
         grows = not below and any(isinstance(inner, dict) for inner in value.values())
         _merge(below, value)
@@ -196,20 +199,29 @@ def _in_lines(value: Any) -> Any:
         len(value) <= SHORT and not any(isinstance(inner, dict) for inner in value.values())
     ):
         return _in_line(value)
-    return CommentedMap({key: _in_lines(inner) for key, inner in value.items()})
+    return CommentedMap({_quoted(key): _in_lines(inner) for key, inner in value.items()})
 
 
 def _in_line(value: Any) -> Any:
     if not isinstance(value, (dict, list)):
-        return value
-    written: Any = CommentedMap(value) if isinstance(value, dict) else CommentedSeq(value)
+        return _quoted(value)
+    written: Any = (
+        CommentedMap({_quoted(key): _in_line(inner) for key, inner in value.items()})
+        if isinstance(value, dict)
+        else CommentedSeq(map(_in_line, value))
+    )
     written.fa.set_flow_style()
     return written
 
 
+def _quoted(value: Any) -> Any:
+    """A text in double quotes if YAML could take one of its marks for its own: `paid?`, `area:m2`."""
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and MARKS.search(value) else value
+
+
 @contextmanager
 def _edited(path: Path) -> Iterator[Any]:
-    """Yield the file's tree to change; write it if the block raises nothing."""
+    """Yield the file's tree to change; write it if the block raises nothing and it can be read back."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 120
@@ -218,6 +230,8 @@ def _edited(path: Path) -> Iterator[Any]:
     yield tree
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         yaml.dump(tree, file)
+        file.flush()
+        _yaml(partial)
 
 
 def accepted(stage: str, path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml"), root: Path = Path()) -> bool:

@@ -162,6 +162,16 @@ def test_a_merge_keeps_comments_and_other_keys(project):
     assert params.parse().validate.columns["label"] == {"labels": ["no", "7"]}
 
 
+@pytest.mark.parametrize("write", [params.edit, params.merge])
+@pytest.mark.parametrize(
+    "name", ["paid?", "area:m2", "08:00", "1:a", "yes", "null", "1e3", "#x", "- a", " ", "a\nb", "\x85"]
+)
+def test_any_name_of_a_column_is_read_back_as_it_was_written(project, write, name):
+    write({"data": {"schema": {name: {"kind": "category", "values": [name]}}}})
+    read = YAML(typ="safe").load((project / "params.yaml").read_text())
+    assert read["data"]["schema"][name] == {"kind": "category", "values": [name]}
+
+
 def test_an_unknown_preset_is_an_error(project):
     with failing(UserError, "params-unknown-preset", "'fashion-minst'"):
         params.preset("fashion-minst")
