@@ -317,6 +317,7 @@ def test_nothing_runs_beside_a_stage_that_runs_alone() -> None:
 
 def test_an_edit_as_a_stage_ends_fails_it_and_is_not_recorded(project: Project) -> None:
     shutil.copytree(ROOT / "stages", project.folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "flows/report/templates", project.folder / "flows/report/templates")  # beside these stages
     (project.folder / "stages/left.py").write_text(EDITED)
     (project.folder / "params.yaml").write_text("a: {b: 1}\n")
     graph = GRAPH.replace(
