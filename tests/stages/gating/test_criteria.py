@@ -124,7 +124,7 @@ def test_the_gate_documentation_lists_every_key_of_the_verdict():
     )
     judged = verdict()
     assert set(keys) == judged.keys() | judged["criteria"][0].keys()
-    assert f"of this schema: {judged['version']}" in page
+    assert f"of this format: {judged['version']}" in page
 
 
 def test_the_verdict_holds_no_measured_time():
